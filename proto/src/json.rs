@@ -1,0 +1,53 @@
+//! The protobuf JSON mapping of every message, by its schema.
+
+use prost::{Message, Name};
+use prost_reflect::{DeserializeOptions, DynamicMessage, SerializeOptions};
+use serde_json::Value;
+
+use crate::{POOL, strict};
+
+/// Why JSON is not the message that was asked for. Its text names fields and places, never what was
+/// written there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JsonError {
+    #[error("not a {message}: the JSON is not well formed at line {line}, column {column}")]
+    Syntax { message: String, line: usize, column: usize },
+    #[error(
+        "not a {message}: a field, a type or an enumeration value at line {line}, column {column} is not in its schema"
+    )]
+    Schema { message: String, line: usize, column: usize },
+    #[error(transparent)]
+    Strict(#[from] strict::StrictError),
+}
+
+/// Reads a message from JSON; an unknown field or enumeration value is an error.
+pub fn from_slice<M: Message + Name + Default>(json: &[u8]) -> Result<M, JsonError> {
+    let message = M::full_name();
+    let unknown = || strict::StrictError::Malformed { message: M::full_name() };
+    let descriptor = POOL.get_message_by_name(&message).ok_or_else(unknown)?;
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let dynamic =
+        DynamicMessage::deserialize_with_options(descriptor, &mut reader, &DeserializeOptions::new())
+            .and_then(|dynamic| reader.end().map(|()| dynamic))
+            .map_err(|error| {
+                let (line, column) = (error.line(), error.column());
+                if error.is_data() {
+                    JsonError::Schema { message, line, column }
+                } else {
+                    JsonError::Syntax { message, line, column }
+                }
+            })?;
+    strict::check(&dynamic)?;
+    Ok(M::decode(dynamic.encode_to_vec().as_slice()).map_err(|_| unknown())?)
+}
+
+/// Writes a message as JSON: lowerCamelCase names, and every field without presence even when it has
+/// its default, so that a reader never has to guess what an absent one means.
+pub fn to_value<M: Message + Name>(message: &M) -> Result<Value, strict::StrictError> {
+    let unknown = || strict::StrictError::Malformed { message: M::full_name() };
+    let descriptor = POOL.get_message_by_name(&M::full_name()).ok_or_else(unknown)?;
+    let dynamic =
+        DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).map_err(|_| unknown())?;
+    let options = SerializeOptions::new().skip_default_fields(false);
+    dynamic.serialize_with_options(serde_json::value::Serializer, &options).map_err(|_| unknown())
+}

@@ -1,0 +1,59 @@
+//! Every limit on what crosses a wire, with its unit. Limits that only one program has stand in that
+//! program's own `limits` module.
+
+use std::time::Duration;
+
+/// Recipients of one message.
+pub const RECIPIENTS: usize = 4_096;
+/// Levels of the recipients' Merkle tree.
+pub const RECIPIENT_TREE_DEPTH: usize = 12;
+/// Manifest leaves come in multiples of this.
+pub const LEAVES_MULTIPLE: usize = 24;
+/// Leaves of one manifest.
+pub const LEAVES: usize = 96;
+/// An encoded envelope before its sections, bytes.
+pub const ENVELOPE_HEAD_BYTES: usize = 4 << 20;
+/// All sections of one message, sealed, bytes.
+pub const SECTIONS_BYTES: usize = 4 << 20;
+/// An encoded envelope, bytes.
+pub const ENVELOPE_BYTES: usize = ENVELOPE_HEAD_BYTES + SECTIONS_BYTES;
+/// One gRPC message, bytes.
+pub const GRPC_MESSAGE_BYTES: usize = 1 << 20;
+/// One chunk on a session, bytes.
+pub const CHUNK_BYTES: usize = 256 << 10;
+/// A request to the case API, bytes.
+pub const CASE_REQUEST_BYTES: usize = 4 << 20;
+/// Recipients of one `SendReferral`.
+pub const REFERRAL_RECIPIENTS: usize = 32;
+/// Length of an agency's name inside its domain, characters.
+pub const AGENCY_NAME_CHARS: usize = 64;
+/// Length of a domain's name, characters.
+pub const DOMAIN_NAME_CHARS: usize = 63;
+
+/// How far in the future a message may have been created.
+pub const CLOCK_AHEAD: Duration = Duration::from_secs(5 * 60);
+/// How long before it expires a message may have been created.
+pub const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long after its expiry a message's id is remembered, so that a replay is known.
+pub const REPLAY_MEMORY: Duration = Duration::from_secs(24 * 3600);
+
+/// Submissions and deliveries under way on one session.
+pub const SESSION_WINDOW: u32 = 256;
+/// Agencies in one page.
+pub const AGENCIES_PAGE: usize = 100;
+/// Entries in one page of the case API.
+pub const CASE_PAGE: u32 = 100;
+
+/// HTTP/2 streams on one connection.
+pub const HTTP2_STREAMS: u32 = 64;
+/// Resets of a peer's own making before its connection is closed.
+pub const HTTP2_LOCAL_ERROR_RESETS: usize = 128;
+/// HTTP/2 header list, bytes.
+pub const HTTP2_HEADER_BYTES: u32 = 16 << 10;
+pub const TLS_HANDSHAKE: Duration = Duration::from_secs(5);
+pub const REQUEST: Duration = Duration::from_secs(30);
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Age at which a connection is asked to end, and what it has to finish.
+pub const CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
+pub const CONNECTION_GRACE: Duration = Duration::from_secs(30);
