@@ -1,0 +1,149 @@
+//! Strict reading, JSON, the split by category, and refusals over gRPC.
+
+use liaison_proto::{
+    case::v1::{SendReferralRequest, UpdateReferralRequest},
+    category,
+    json::{self, JsonError},
+    message::v1::{
+        AlertContent, ExploitationPattern, Health, Identity, PersonName, ReferralContent, Refusal, Rule,
+        StateChange, data_category::Code as Category, error_code::Code as ErrorCode, referral_state,
+    },
+    referral::{Party, allowed, is_final, setter},
+    refusal,
+    strict::{self, StrictError},
+};
+use prost::Message;
+use referral_state::Code as State;
+
+fn content() -> ReferralContent {
+    ReferralContent {
+        health: Some(Health { urgent_needs: "insulin".into(), ..Health::default() }),
+        identity: Some(Identity {
+            names: vec![PersonName { given: "Ana".into(), ..PersonName::default() }],
+            ..Identity::default()
+        }),
+        ..ReferralContent::default()
+    }
+}
+
+#[test]
+fn a_split_holds_each_category_alone_and_merges_to_the_whole() {
+    let parts = category::split(&content()).unwrap();
+    assert_eq!(parts.keys().copied().collect::<Vec<_>>(), [Category::Identity, Category::Health]);
+    let health = ReferralContent::decode(parts[&Category::Health].as_slice()).unwrap();
+    assert_eq!(health, ReferralContent { health: content().health, ..ReferralContent::default() });
+    let mut whole = ReferralContent::default();
+    for part in parts.values() {
+        whole.merge(part.as_slice()).unwrap();
+    }
+    assert_eq!(whole, content());
+}
+
+#[test]
+fn an_alert_splits_by_its_own_schema() {
+    let alert = AlertContent { pattern: Some(ExploitationPattern::default()), ..AlertContent::default() };
+    let parts = category::split(&alert).unwrap();
+    assert_eq!(parts.keys().copied().collect::<Vec<_>>(), [Category::Exploitation]);
+}
+
+#[test]
+fn debug_shows_no_word_of_content() {
+    let request = SendReferralRequest { content: Some(content()), ..SendReferralRequest::default() };
+    let shown = format!("{request:?} {:?} {:?}", content().health, content().identity);
+    assert!(!shown.contains("insulin") && !shown.contains("Ana"), "{shown}");
+}
+
+#[test]
+fn an_unknown_field_is_refused_at_any_depth() {
+    let mut bytes = StateChange { state: State::Accepted.into(), ..StateChange::default() }.encode_to_vec();
+    strict::decode::<StateChange>(&bytes).unwrap();
+    bytes.extend([0xfa, 0x01, 0x01, b'x']);
+    assert!(matches!(
+        strict::decode::<StateChange>(&bytes),
+        Err(StrictError::UnknownField { number: 31, .. })
+    ));
+    // The same as a manifest's state change, one level down.
+    let mut manifest = vec![0x72, u8::try_from(bytes.len()).unwrap()];
+    manifest.extend(&bytes);
+    assert!(matches!(
+        strict::decode::<liaison_proto::message::v1::Manifest>(&manifest),
+        Err(StrictError::UnknownField { number: 31, .. })
+    ));
+}
+
+#[test]
+fn an_unknown_enumeration_value_is_refused() {
+    let bytes = StateChange { state: 99, ..StateChange::default() }.encode_to_vec();
+    assert!(matches!(
+        strict::decode::<StateChange>(&bytes),
+        Err(StrictError::UnknownValue { number: 99, .. })
+    ));
+    let packed = liaison_proto::message::v1::Audience { sectors: vec![1, 77], ..Default::default() };
+    assert!(matches!(
+        strict::decode::<liaison_proto::message::v1::Audience>(&packed.encode_to_vec()),
+        Err(StrictError::UnknownValue { number: 77, .. })
+    ));
+}
+
+#[test]
+fn truncated_protobuf_is_malformed() {
+    assert!(matches!(strict::decode::<StateChange>(&[0x08]), Err(StrictError::Malformed { .. })));
+}
+
+#[test]
+fn json_is_strict_and_its_errors_quote_nothing() {
+    let good = br#"{"id":"a","state":"completed","outcome":"service_provided"}"#;
+    let request: UpdateReferralRequest = json::from_slice(good).unwrap();
+    assert_eq!(request.state(), State::Completed);
+
+    for bad in [
+        &br#"{"id":"a","secretname":1}"#[..],
+        br#"{"state":"secretname"}"#,
+        br#"{"state":4711}"#,
+        br#"{"id":["secretname"]}"#,
+        br#"{"id":"secretname""#,
+        br#"{"id":"a"} secretname"#,
+        b"\xff\xfe",
+        b"",
+    ] {
+        let error = json::from_slice::<UpdateReferralRequest>(bad).unwrap_err();
+        assert!(!error.to_string().contains("secretname"), "{error}");
+    }
+    assert!(matches!(
+        json::from_slice::<UpdateReferralRequest>(b"{"),
+        Err(JsonError::Syntax { line: 1, .. })
+    ));
+}
+
+#[test]
+fn json_shows_every_scalar_field() {
+    let value = json::to_value(&UpdateReferralRequest::default()).unwrap();
+    assert_eq!(value["state"], "unspecified");
+    assert_eq!(value["id"], "");
+}
+
+#[test]
+fn the_closed_loop_allows_what_the_vocabulary_says() {
+    assert_eq!(allowed(State::Received, Party::Responder), [State::Accepted, State::Rejected]);
+    assert_eq!(allowed(State::Received, Party::Requester), [State::Cancelled]);
+    assert_eq!(allowed(State::Completed, Party::Requester), []);
+    assert!(is_final(State::Cancelled) && !is_final(State::OnHold));
+    for number in 1.. {
+        let Ok(state) = State::try_from(number) else { break };
+        assert!(setter(state).is_some(), "nobody may set {}", state.as_str_name());
+    }
+}
+
+#[test]
+fn a_refusal_survives_grpc() {
+    for number in 0..=90 {
+        let Ok(code) = ErrorCode::try_from(number) else { continue };
+        let refusal = Refusal::new(code, "what was wrong", "what to do").retry_after_ms(250);
+        let status = tonic::Status::from(refusal.clone());
+        assert_eq!(status.code(), refusal::grpc(code));
+        assert_eq!(Refusal::from(&status), refusal, "{}", code.as_str_name());
+        assert!((400..=503).contains(&refusal::http(code)));
+    }
+    let ruled = Refusal::new(ErrorCode::ForbiddenByPolicy, "m", "a").by_rule(Rule::default());
+    assert!(ruled.rule.is_some());
+}
