@@ -8,7 +8,7 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, Value};
 
 use crate::{
     POOL,
-    message::v1::{alert_kind, category_group, data_category::Code as Category},
+    message::v1::{alert_kind, category_group, data_category::Code as Category, format::Code as Format},
     strict::StrictError,
 };
 
@@ -45,9 +45,14 @@ pub fn is_personal(kind: alert_kind::Code) -> bool {
 
 /// The category of a content field; none where the schema names none.
 pub fn of_field(field: &FieldDescriptor) -> Option<Category> {
-    let extension = POOL.get_extension_by_name("liaison.message.v1.category")?;
-    let number = field.options().get_extension(&extension).as_enum_number()?;
+    let number = field_option(field, "liaison.message.v1.category")?;
     Category::try_from(number).ok().filter(|category| *category != Category::Unspecified)
+}
+
+/// What a text or a byte field holds; none where it is free text.
+pub fn format_of(field: &FieldDescriptor) -> Option<Format> {
+    let number = field_option(field, "liaison.message.v1.format")?;
+    Format::try_from(number).ok().filter(|format| *format != Format::Unspecified)
 }
 
 /// Splits content into its parts, one a category that is present: each is the encoded content with
@@ -66,6 +71,12 @@ pub fn split<M: Message + Name>(content: &M) -> Result<BTreeMap<Category, Vec<u8
             .set_field(&field, value.clone());
     }
     Ok(parts.into_iter().map(|(category, part)| (category, part.encode_to_vec())).collect())
+}
+
+/// The number of an enumeration option of a field.
+fn field_option(field: &FieldDescriptor, option: &str) -> Option<i32> {
+    let extension = POOL.get_extension_by_name(option)?;
+    field.options().get_extension(&extension).as_enum_number()
 }
 
 /// The numbers that a repeated enumeration option of an enumeration value lists.
