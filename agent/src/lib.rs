@@ -1,1 +1,16 @@
+//! The agent: it runs next to an agency's case system, keeps the agency's keys, seals what is sent,
+//! and opens what is received.
+//!
+//! The road of a message that is sent: [`case`](crate) API, [`outbox`] (sealed once, stored before it is
+//! offered), [`session`] to the gateway. Of one that is received: [`session`], [`inbox`] (verified,
+//! committed, acknowledged), the case API again.
 
+pub mod agent;
+pub mod cli;
+pub mod config;
+pub mod directory;
+pub mod folder;
+pub mod limits;
+pub mod link;
+pub mod outbox;
+pub mod store;

@@ -1,0 +1,46 @@
+//! The agent's own limits, each with its unit. Those of the wire stand in [`liaison_proto::limits`].
+
+use std::time::Duration;
+
+/// Messages in the outbox that the gateway has not accepted yet.
+pub const OUTBOX_MESSAGES: i64 = 10_000;
+/// Drafts and sealed envelopes in the outbox, bytes.
+pub const OUTBOX_BYTES: i64 = 1 << 30;
+/// How long an idempotency key is remembered.
+pub const IDEMPOTENCY: Duration = Duration::from_secs(48 * 3600);
+/// How long a looked up agency may be used before it is looked up again.
+pub const DIRECTORY_AGE: Duration = Duration::from_secs(60);
+/// Agencies kept in the directory's cache.
+pub const DIRECTORY_AGENCIES: usize = 4_096;
+/// Key records of one agency: rotations every 30 days for over 80 years.
+pub const KEY_CHAIN: usize = 1_024;
+/// Deliveries that may be under way on the session without an answer.
+pub const DELIVERY_WINDOW: u32 = 64;
+/// Parts of unfinished deliveries kept in memory, bytes.
+pub const DELIVERIES_BYTES: usize = 64 << 20;
+/// Drafts looked at in one turn of the outbox.
+pub const OUTBOX_TURN: u32 = 64;
+/// Connections that read the database at the same time.
+pub const READERS: u32 = 4;
+
+/// Waiting between two attempts to connect or to submit, at least and at most.
+pub const BACKOFF_LEAST: Duration = Duration::from_millis(500);
+pub const BACKOFF_MOST: Duration = Duration::from_secs(60);
+/// Connecting to the gateway or the proxy, TCP and the proxy's answer.
+pub const CONNECT: Duration = Duration::from_secs(10);
+/// The head of a proxy's answer, bytes.
+pub const PROXY_ANSWER_BYTES: usize = 8 << 10;
+/// Between two rounds of erasing what is due.
+pub const SWEEP: Duration = Duration::from_secs(30);
+/// A message that changes a state may be delivered this long.
+pub const STATE_LIFETIME: Duration = liaison_proto::limits::LIFETIME;
+
+/// A key record is replaced at this age.
+pub const KEY_ROTATION: Duration = Duration::from_secs(30 * 24 * 3600);
+/// What a key record allows from its beginning: an agent may sleep this long and stay reachable.
+pub const KEY_VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// HTTP/2 flow control: one stream, and the connection with its calls beside the session, bytes. The
+/// connection's is larger, so that a session that waits can't stop a call.
+pub const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+pub const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
