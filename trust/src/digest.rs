@@ -43,7 +43,7 @@ pub(crate) fn framed(label: &str, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 /// Nothing that is hashed here is longer than the limits on messages, far below 4 GiB.
-fn length(part: &[u8]) -> [u8; 4] {
+pub(crate) fn length(part: &[u8]) -> [u8; 4] {
     u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes()
 }
 

@@ -2,4 +2,11 @@
 //! Knows neither gRPC nor a database.
 
 pub mod digest;
+pub mod key_record;
+pub mod keys;
 pub mod names;
+pub mod statement;
+pub mod vault;
+
+mod kem;
+mod random;

@@ -1,0 +1,221 @@
+//! Key records: an agency's public keys, each record signed by itself and by the one before it.
+
+use bytes::Bytes;
+use liaison_proto::{
+    message::v1::{KeyRecord, SignedKeyRecord, kem::Code as Kem},
+    strict::{self, StrictError},
+    times,
+};
+use prost::Message;
+use time::OffsetDateTime;
+
+use crate::{
+    digest::{Digest, sha256},
+    kem,
+    keys::{KemKey, SigningKey, VerifyingKey},
+    names::{AgencyAddress, NameError},
+};
+
+/// Label of both signatures.
+const LABEL: &str = "key-record/v1";
+/// A record is far shorter, bytes.
+const LONGEST: usize = 2048;
+
+/// A key record whose own signature holds. That it is the agency's is for the caller to know: by a
+/// pin, by [`follows`], or by an authority.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvenKey {
+    /// SHA-256 digest of the record's bytes.
+    pub id: Digest,
+    /// Whose keys they are.
+    pub agency: AgencyAddress,
+    /// 0 for the agency's first record.
+    pub sequence: u32,
+    /// The key that verifies the agency's signatures.
+    pub signing: VerifyingKey,
+    /// The KEM of `kem_key`.
+    pub kem: Kem,
+    /// The key to seal to.
+    pub kem_key: Bytes,
+    /// First moment of validity.
+    pub not_before: OffsetDateTime,
+    /// Last moment of validity.
+    pub not_after: OffsetDateTime,
+    /// Id of the record before; none for the first.
+    pub previous: Option<Digest>,
+    /// The record with its signatures, as it was proven.
+    pub signed: SignedKeyRecord,
+}
+
+/// Why a key record, or a chain of them, is not believed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyRecordError {
+    #[error("the key record has {0} bytes, more than {LONGEST}")]
+    TooLong(usize),
+    #[error(transparent)]
+    Strict(#[from] StrictError),
+    #[error("the key record's agency is no address: {0}")]
+    Agency(#[from] NameError),
+    #[error("the key record's field {0} is missing or malformed")]
+    Field(&'static str),
+    #[error("the key record of {agency} is not signed by its own key")]
+    BadSignature { agency: AgencyAddress },
+    #[error("the key record {sequence} of {agency} is not signed by the key before it")]
+    NotByPredecessor { agency: AgencyAddress, sequence: u32 },
+    #[error("the key record of {agency} does not follow the one before it: wrong {what}")]
+    BrokenChain { agency: AgencyAddress, what: &'static str },
+    #[error("a chain of key records starts with a first record")]
+    NoFirst,
+    #[error("the signing key is not the one of the record before")]
+    WrongSigner,
+}
+
+/// Makes an agency's first record.
+pub fn first(
+    agency: &AgencyAddress,
+    signing: &SigningKey,
+    kem: &KemKey,
+    not_before: OffsetDateTime,
+    not_after: OffsetDateTime,
+) -> SignedKeyRecord {
+    let record = record(agency, 0, signing, kem, not_before, not_after, Bytes::new());
+    sign(record, signing, None)
+}
+
+/// Makes the record after `previous`, with `previous_signer` as the key of that one.
+///
+/// # Errors
+/// `previous` does not hold, or `previous_signer` is not its key.
+pub fn next(
+    previous: &SignedKeyRecord,
+    previous_signer: &SigningKey,
+    signing: &SigningKey,
+    kem: &KemKey,
+    not_before: OffsetDateTime,
+    not_after: OffsetDateTime,
+) -> Result<SignedKeyRecord, KeyRecordError> {
+    let previous = prove(previous)?;
+    if previous.signing != previous_signer.public() {
+        return Err(KeyRecordError::WrongSigner);
+    }
+    let sequence = previous.sequence.checked_add(1).ok_or(KeyRecordError::Field("sequence"))?;
+    let record = record(&previous.agency, sequence, signing, kem, not_before, not_after, previous.id.into());
+    Ok(sign(record, signing, Some(previous_signer)))
+}
+
+/// Believes that a record was made by the holder of its signing key.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn prove(signed: &SignedKeyRecord) -> Result<ProvenKey, KeyRecordError> {
+    let bytes = &signed.record;
+    if bytes.len() > LONGEST {
+        return Err(KeyRecordError::TooLong(bytes.len()));
+    }
+    let record: KeyRecord = strict::decode(bytes)?;
+    let field = KeyRecordError::Field;
+    let moment = |at: &Option<_>, name| at.as_ref().and_then(times::from_wire).ok_or(field(name));
+    let previous = match (record.sequence, record.previous.as_ref()) {
+        (0, []) => None,
+        (0, _) => return Err(field("previous")),
+        (_, id) => Some(Digest::try_from(id).map_err(|_| field("previous"))?),
+    };
+    // The signature of the record before is verified where that record is: here only its shape.
+    if signed.predecessor_signature.len() != if previous.is_some() { 64 } else { 0 } {
+        return Err(field("predecessor_signature"));
+    }
+    if kem::public_length(record.kem()) != Some(record.kem_key.len()) {
+        return Err(field("kem_key"));
+    }
+    let proven = ProvenKey {
+        id: sha256(bytes),
+        agency: record.agency.parse()?,
+        sequence: record.sequence,
+        signing: VerifyingKey::try_from(record.signing_key.as_ref()).map_err(|_| field("signing_key"))?,
+        kem: record.kem(),
+        not_before: moment(&record.not_before, "not_before")?,
+        not_after: moment(&record.not_after, "not_after")?,
+        kem_key: record.kem_key,
+        previous,
+        signed: signed.clone(),
+    };
+    if proven.not_after <= proven.not_before {
+        return Err(field("not_after"));
+    }
+    match proven.signing.verify(LABEL, bytes, &signed.signature) {
+        Ok(()) => Ok(proven),
+        Err(_) => Err(KeyRecordError::BadSignature { agency: proven.agency }),
+    }
+}
+
+/// Believes all records of an agency, from its first on.
+///
+/// # Errors
+/// What is wrong with the first that is not believed.
+pub fn prove_chain(chain: &[SignedKeyRecord]) -> Result<Vec<ProvenKey>, KeyRecordError> {
+    let (first, rest) = chain.split_first().ok_or(KeyRecordError::NoFirst)?;
+    let mut last = prove(first)?;
+    if last.previous.is_some() {
+        return Err(KeyRecordError::NoFirst);
+    }
+    let mut proven = Vec::with_capacity(chain.len());
+    for next in rest {
+        let next = follows(&last, next)?;
+        proven.push(std::mem::replace(&mut last, next));
+    }
+    proven.push(last);
+    Ok(proven)
+}
+
+/// Believes that a record is the same agency's next one.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn follows(previous: &ProvenKey, next: &SignedKeyRecord) -> Result<ProvenKey, KeyRecordError> {
+    let proven = prove(next)?;
+    let broken = |what| KeyRecordError::BrokenChain { agency: previous.agency.clone(), what };
+    if proven.agency != previous.agency {
+        return Err(broken("agency"));
+    }
+    if Some(proven.sequence) != previous.sequence.checked_add(1) {
+        return Err(broken("sequence"));
+    }
+    if proven.previous != Some(previous.id) {
+        return Err(broken("previous"));
+    }
+    match previous.signing.verify(LABEL, &next.record, &next.predecessor_signature) {
+        Ok(()) => Ok(proven),
+        Err(_) => Err(KeyRecordError::NotByPredecessor { agency: proven.agency, sequence: proven.sequence }),
+    }
+}
+
+fn record(
+    agency: &AgencyAddress,
+    sequence: u32,
+    signing: &SigningKey,
+    kem: &KemKey,
+    not_before: OffsetDateTime,
+    not_after: OffsetDateTime,
+    previous: Bytes,
+) -> Bytes {
+    let record = KeyRecord {
+        agency: agency.to_string(),
+        sequence,
+        signing_key: Bytes::copy_from_slice(signing.public().as_bytes()),
+        kem: kem.kem().into(),
+        kem_key: kem.public().into(),
+        not_before: Some(times::to_wire(not_before)),
+        not_after: Some(times::to_wire(not_after)),
+        previous,
+    };
+    record.encode_to_vec().into()
+}
+
+fn sign(record: Bytes, signing: &SigningKey, previous: Option<&SigningKey>) -> SignedKeyRecord {
+    let by = |key: &SigningKey| Bytes::copy_from_slice(&key.sign(LABEL, &record));
+    SignedKeyRecord {
+        signature: by(signing),
+        predecessor_signature: previous.map(by).unwrap_or_default(),
+        record,
+    }
+}

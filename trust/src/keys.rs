@@ -1,0 +1,202 @@
+//! Keys: Ed25519 to sign, X-Wing or X25519 to be sealed to. Each key does one thing; every signature
+//! names by a label what it signs, so that no signature can be passed off as another kind's.
+
+use std::fmt;
+
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use liaison_proto::message::v1::kem::Code as Kem;
+use zeroize::Zeroizing;
+
+use crate::{kem, random};
+
+/// A private Ed25519 key.
+pub struct SigningKey {
+    pair: Ed25519KeyPair,
+    seed: Zeroizing<[u8; 32]>,
+}
+
+/// A public Ed25519 key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct VerifyingKey([u8; 32]);
+
+/// A private key that messages are sealed to.
+pub struct KemKey {
+    kem: Kem,
+    seed: Zeroizing<[u8; 32]>,
+}
+
+/// A signature that does not verify.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the signature does not verify")]
+pub struct BadSignature;
+
+/// Bytes that are no Ed25519 public key: their length is not 32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an Ed25519 public key has 32 bytes, this has {0}")]
+pub struct NotAKey(pub usize);
+
+/// A KEM that this version does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this version knows the KEMs X-Wing and X25519")]
+pub struct UnknownKem;
+
+impl SigningKey {
+    /// A new key from the operating system's randomness.
+    pub fn generate() -> Self {
+        Self::from_seed(&random::bytes(&mut random::System))
+    }
+
+    /// The key of a seed (RFC 8032: the private key).
+    #[allow(clippy::expect_used, reason = "any 32 bytes are an Ed25519 seed")]
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed).expect("a seed of 32 bytes makes a key");
+        Self { pair, seed: Zeroizing::new(*seed) }
+    }
+
+    /// The seed, to be stored.
+    pub fn seed(&self) -> Zeroizing<[u8; 32]> {
+        self.seed.clone()
+    }
+
+    /// The public key.
+    pub fn public(&self) -> VerifyingKey {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(self.pair.public_key().as_ref());
+        VerifyingKey(bytes)
+    }
+
+    /// Signs `bytes` as what `label` says they are.
+    pub fn sign(&self, label: &str, bytes: &[u8]) -> [u8; 64] {
+        let mut signature = [0; 64];
+        signature.copy_from_slice(self.pair.sign(&labelled(label, bytes)).as_ref());
+        signature
+    }
+}
+
+impl VerifyingKey {
+    /// The 32 bytes (RFC 8032).
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Verifies that the key's holder signed `bytes` as what `label` says they are.
+    ///
+    /// # Errors
+    /// [`BadSignature`] in every other case.
+    pub fn verify(&self, label: &str, bytes: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
+        UnparsedPublicKey::new(&ED25519, &self.0)
+            .verify(&labelled(label, bytes), signature)
+            .map_err(|_| BadSignature)
+    }
+}
+
+impl KemKey {
+    /// A new key from the operating system's randomness.
+    ///
+    /// # Errors
+    /// [`UnknownKem`] for the unspecified KEM.
+    pub fn generate(kem: Kem) -> Result<Self, UnknownKem> {
+        Self::from_seed(kem, &random::bytes(&mut random::System))
+    }
+
+    /// The key of a seed: X-Wing's seed, X25519's private key.
+    ///
+    /// # Errors
+    /// [`UnknownKem`] for the unspecified KEM.
+    pub fn from_seed(kem: Kem, seed: &[u8; 32]) -> Result<Self, UnknownKem> {
+        match kem {
+            Kem::Unspecified => Err(UnknownKem),
+            Kem::XWing | Kem::X25519 => Ok(Self { kem, seed: Zeroizing::new(*seed) }),
+        }
+    }
+
+    /// The seed, to be stored.
+    pub fn seed(&self) -> Zeroizing<[u8; 32]> {
+        self.seed.clone()
+    }
+
+    /// Which KEM the key is for.
+    pub fn kem(&self) -> Kem {
+        self.kem
+    }
+
+    /// The public key: 1,216 bytes for X-Wing, 32 for X25519.
+    pub fn public(&self) -> Vec<u8> {
+        kem::public(self)
+    }
+
+    pub(crate) fn secret(&self) -> &[u8; 32] {
+        &self.seed
+    }
+}
+
+impl TryFrom<&[u8]> for VerifyingKey {
+    type Error = NotAKey;
+
+    fn try_from(bytes: &[u8]) -> Result<Self, NotAKey> {
+        bytes.try_into().map(Self).map_err(|_| NotAKey(bytes.len()))
+    }
+}
+
+impl fmt::Debug for VerifyingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey(of {:?})", self.public())
+    }
+}
+
+impl fmt::Debug for KemKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KemKey({})", self.kem.as_str_name())
+    }
+}
+
+/// The label with its length before it (32 bits, big-endian), then the bytes.
+fn labelled(label: &str, bytes: &[u8]) -> Vec<u8> {
+    [&crate::digest::length(label.as_bytes()), label.as_bytes(), bytes].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_holds_for_its_key_label_and_bytes_alone() {
+        let key = SigningKey::generate();
+        let signature = key.sign("a/v1", b"bytes");
+        assert_eq!(key.public().verify("a/v1", b"bytes", &signature), Ok(()));
+        assert_eq!(key.public().verify("b/v1", b"bytes", &signature), Err(BadSignature));
+        assert_eq!(key.public().verify("a/v1", b"other", &signature), Err(BadSignature));
+        assert_eq!(key.public().verify("a/v1b", b"ytes", &signature), Err(BadSignature));
+        assert_eq!(SigningKey::generate().public().verify("a/v1", b"bytes", &signature), Err(BadSignature));
+        assert_eq!(key.public().verify("a/v1", b"bytes", &signature[..63]), Err(BadSignature));
+    }
+
+    #[test]
+    fn a_seed_is_the_key() {
+        let key = SigningKey::generate();
+        assert_eq!(SigningKey::from_seed(&key.seed()).public(), key.public());
+        for (kem, length) in [(Kem::XWing, 1216), (Kem::X25519, 32)] {
+            let key = KemKey::generate(kem).unwrap();
+            assert_eq!(key.public().len(), length);
+            assert_eq!(KemKey::from_seed(kem, &key.seed()).unwrap().public(), key.public());
+        }
+        assert_eq!(KemKey::generate(Kem::Unspecified).unwrap_err(), UnknownKem);
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let seed = [0xa5; 32];
+        let shown = format!(
+            "{:?} {:?}",
+            SigningKey::from_seed(&seed),
+            KemKey::from_seed(Kem::X25519, &seed).unwrap()
+        );
+        assert!(!shown.contains("a5a5") && !shown.contains("165, 165"), "{shown}");
+    }
+}
