@@ -3,7 +3,172 @@
 
 mod sqlite;
 
+use liaison_proto::{
+    exchange::v1::PreviewRecipient,
+    limits::REPLAY_MEMORY,
+    message::v1::{
+        Envelope, RecipientDecision, RecipientProof, Refusal, SignedAcceptance, SignedNotice,
+        SignedReleaseRecord, status::Code as Status,
+    },
+};
+use liaison_trust::{digest::Digest, names::AgencyAddress};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::limits;
+
 pub use sqlite::Store;
+
+/// A message to accept, with everything that follows from it: it is all stored, or nothing is.
+#[derive(Debug)]
+pub struct NewMessage {
+    pub sender: AgencyAddress,
+    pub id: Uuid,
+    /// Digest of the manifest.
+    pub digest: Digest,
+    pub expires: OffsetDateTime,
+    pub acceptance: SignedAcceptance,
+    /// The envelope without its recipients and the seed of their tree.
+    pub content: Envelope,
+    /// The thread that a referral opens.
+    pub opens: Option<Thread>,
+    /// What goes to each recipient that the decision lets it reach.
+    pub copies: Vec<NewCopy>,
+}
+
+/// The two parties of a referral.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thread {
+    pub id: Uuid,
+    pub requester: AgencyAddress,
+    pub responder: AgencyAddress,
+    pub status: Status,
+}
+
+/// One recipient's part of a message.
+#[derive(Debug, Clone)]
+pub struct NewCopy {
+    pub recipient: AgencyAddress,
+    pub proof: RecipientProof,
+    pub released: Released,
+}
+
+/// What was decided for one recipient, and from what; asked again when the policies change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Released {
+    /// The bases that the decision was made on.
+    pub bases: PreviewRecipient,
+    pub decision: RecipientDecision,
+    pub release: SignedReleaseRecord,
+    /// The policy set that was asked last.
+    pub policy_hash: Digest,
+}
+
+/// What became of an offered message.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Accepted {
+    New(SignedAcceptance),
+    /// It was accepted before; this is the acceptance of then.
+    Again(SignedAcceptance),
+}
+
+/// Why a message was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    #[error("the message id was used for another message")]
+    IdReused,
+    #[error("the thread belongs to another referral")]
+    ThreadTaken,
+    #[error("the queue of {0} is full")]
+    QueueFull(AgencyAddress),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A delivery in some agency's queue; in the order of the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct DeliveryId(i64);
+
+/// A change to one delivery, with the word of it to the message's sender. It happens once: where the
+/// delivery has left the queue already, nothing is done.
+#[derive(Debug)]
+pub struct Change {
+    pub delivery: DeliveryId,
+    pub to: Next,
+    pub notice: Option<NewNotice>,
+}
+
+/// What a delivery becomes.
+#[derive(Debug)]
+pub enum Next {
+    /// Taken, expired or returned. With a message's last delivery its content goes.
+    Gone,
+    /// Set aside as evidence, with the recipient's reason.
+    Quarantined(Refusal),
+    /// Still to be delivered, with less in it.
+    Narrowed(Box<Released>),
+}
+
+/// A notice to queue.
+#[derive(Debug, Clone)]
+pub struct NewNotice {
+    pub to: AgencyAddress,
+    pub notice: SignedNotice,
+}
+
+/// A delivery as it stands in the queue.
+#[derive(Debug, Clone)]
+pub struct Queued {
+    pub id: DeliveryId,
+    pub item: Item,
+}
+
+/// What is delivered.
+#[derive(Debug, Clone)]
+pub enum Item {
+    Copy(Box<QueuedCopy>),
+    Notice(SignedNotice),
+}
+
+/// A copy of a message as it waits for its recipient.
+#[derive(Debug, Clone)]
+pub struct QueuedCopy {
+    pub head: Head,
+    pub content: Envelope,
+    pub proof: RecipientProof,
+    pub released: Released,
+}
+
+/// Which message a delivery is a copy of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    pub delivery: DeliveryId,
+    pub recipient: AgencyAddress,
+    pub sender: AgencyAddress,
+    pub message: Uuid,
+    pub digest: Digest,
+    pub expires: OffsetDateTime,
+}
+
+/// What waits for one agency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    pub deliveries: u64,
+    pub bytes: u64,
+}
+
+/// The bound of every agency's queue.
+#[derive(Debug, Clone, Copy)]
+pub struct QueueBound {
+    pub deliveries: u64,
+    pub bytes: u64,
+}
+
+impl Default for QueueBound {
+    fn default() -> Self {
+        Self { deliveries: limits::QUEUE_DELIVERIES, bytes: limits::QUEUE_BYTES }
+    }
+}
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +181,13 @@ pub enum StoreError {
     OldEngine(String),
     #[error("the database holds a {0} that can't be read")]
     Corrupt(&'static str),
+    #[error("the change was not committed; the log says why")]
+    NotCommitted,
     #[error("the store has stopped")]
     Stopped,
+}
+
+/// Messages that expired before this are remembered no more.
+fn remembered_since(now: OffsetDateTime) -> OffsetDateTime {
+    now - REPLAY_MEMORY
 }

@@ -1,17 +1,30 @@
 //! The embedded engine: one SQLite file, one connection that writes, a few that read.
 
-use std::path::Path;
+mod batch;
+mod columns;
+mod keys;
+mod queue;
+mod sweep;
+mod writer;
 
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use liaison_trust::names::AgencyAddress;
 use sqlx::{
     SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+use tokio::sync::mpsc;
 
-use super::StoreError;
+use super::{Load, QueueBound, StoreError};
 use crate::limits;
 
 /// The oldest engine that is safe: earlier ones may corrupt the write-ahead log when it is reset.
-const SQLITE: (u32, u32, u32) = (3, 51, 3);
+const SQLITE: [u32; 3] = [3, 51, 3];
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
@@ -21,11 +34,18 @@ pub struct Store {
     /// One connection: whoever holds it is the only writer. Begin with `BEGIN IMMEDIATE`.
     pub(super) writer: SqlitePool,
     pub(super) readers: SqlitePool,
+    jobs: mpsc::Sender<writer::Job>,
+    loads: Loads,
 }
+
+/// What waits for each agency: the writer's account of the queues, kept beside the database so that
+/// a bound costs no query.
+#[derive(Clone, Default)]
+struct Loads(Arc<Mutex<HashMap<AgencyAddress, Load>>>);
 
 impl Store {
     /// Opens the database file, makes it if it isn't there, and brings it to this version.
-    pub async fn open(file: &Path) -> Result<Self, StoreError> {
+    pub async fn open(file: &Path, bound: QueueBound) -> Result<Self, StoreError> {
         let options = SqliteConnectOptions::new()
             .filename(file)
             .create_if_missing(true)
@@ -40,7 +60,8 @@ impl Store {
             .connect_with(options.clone())
             .await?;
         let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&writer).await?;
-        if !is_safe(&version) {
+        let numbers: Vec<u32> = version.split('.').map_while(|number| number.parse().ok()).collect();
+        if numbers.as_slice() < SQLITE.as_slice() {
             return Err(StoreError::OldEngine(version));
         }
         MIGRATIONS.run(&writer).await?;
@@ -49,11 +70,25 @@ impl Store {
             .test_before_acquire(false)
             .connect_with(options.read_only(true))
             .await?;
-        Ok(Self { writer, readers })
+        let loads = Loads(Arc::new(Mutex::new(queue::loads(&writer).await?)));
+        let batches = batch::Batches::new(writer.clone(), loads.clone(), bound).await?;
+        let jobs = writer::start(batches);
+        Ok(Self { writer, readers, jobs, loads })
+    }
+
+    /// What waits for an agency.
+    pub fn load(&self, agency: &AgencyAddress) -> Load {
+        self.loads.get(agency)
     }
 }
 
-fn is_safe(version: &str) -> bool {
-    let mut parts = version.split('.').map_while(|part| part.parse().ok());
-    matches!((parts.next(), parts.next(), parts.next()), (Some(major), Some(minor), Some(patch)) if (major, minor, patch) >= SQLITE)
+impl Loads {
+    fn get(&self, agency: &AgencyAddress) -> Load {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(agency).copied().unwrap_or_default()
+    }
+
+    /// Takes over what a committed batch made of some queues.
+    fn set(&self, changed: HashMap<AgencyAddress, Load>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(changed);
+    }
 }

@@ -1,0 +1,430 @@
+//! One transaction: many changes in few statements, for a statement costs more than a row.
+
+use std::collections::{HashMap, HashSet};
+
+use liaison_proto::message::v1::SignedAcceptance;
+use liaison_trust::{digest::Digest, names::AgencyAddress};
+use prost::Message;
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool, query_builder::Separated};
+use tokio::sync::oneshot;
+use tracing::error;
+use uuid::Uuid;
+
+use super::{
+    Loads,
+    columns::{address, decode, digest, id, millis, number},
+    writer::Job,
+};
+use crate::store::{
+    AcceptError, Accepted, Change, DeliveryId, Load, NewMessage, NewNotice, Next, QueueBound, Released,
+    StoreError, Thread,
+};
+
+/// Commits batches, one after another.
+pub(super) struct Batches {
+    pool: SqlitePool,
+    loads: Loads,
+    bound: QueueBound,
+    next_message: i64,
+    next_delivery: i64,
+}
+
+type Accepts = Vec<(Box<NewMessage>, oneshot::Sender<Result<Accepted, AcceptError>>)>;
+type Changes = Vec<(Box<Change>, oneshot::Sender<Result<bool, StoreError>>)>;
+
+impl Batches {
+    pub(super) async fn new(pool: SqlitePool, loads: Loads, bound: QueueBound) -> Result<Self, StoreError> {
+        let (next_message, next_delivery) = sqlx::query_as(
+            "SELECT (SELECT COALESCE(MAX(seq), 0) + 1 FROM message), (SELECT COALESCE(MAX(seq), 0) + 1 FROM delivery)",
+        )
+        .fetch_one(&pool)
+        .await?;
+        Ok(Self { pool, loads, bound, next_message, next_delivery })
+    }
+
+    /// Commits a batch and answers each of its changes.
+    pub(super) async fn commit(&mut self, batch: Vec<Job>) {
+        let mut accepts = Accepts::new();
+        let mut changes = Changes::new();
+        for job in batch {
+            match job {
+                Job::Accept(message, answer) => accepts.push((message, answer)),
+                Job::Change(change, answer) => changes.push((change, answer)),
+            }
+        }
+        // An answer that nobody waits for any more is no fault: the change is durable all the same.
+        match self.write(&accepts, &changes).await {
+            Ok((accepted, changed)) => {
+                for ((_, answer), outcome) in accepts.into_iter().zip(accepted) {
+                    let _ = answer.send(outcome);
+                }
+                for ((_, answer), outcome) in changes.into_iter().zip(changed) {
+                    let _ = answer.send(Ok(outcome));
+                }
+            }
+            Err(fault) => {
+                error!(error = &fault as &dyn std::error::Error, "a batch was not committed");
+                for (_, answer) in accepts {
+                    let _ = answer.send(Err(StoreError::NotCommitted.into()));
+                }
+                for (_, answer) in changes {
+                    let _ = answer.send(Err(StoreError::NotCommitted));
+                }
+            }
+        }
+    }
+
+    async fn write(
+        &mut self,
+        accepts: &Accepts,
+        changes: &Changes,
+    ) -> Result<(Vec<Result<Accepted, AcceptError>>, Vec<bool>), StoreError> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut rows = Rows::new(self);
+        let changed = rows.change(&mut transaction, changes).await?;
+        let accepted = rows.accept(&mut transaction, accepts).await?;
+        rows.insert(&mut transaction).await?;
+        rows.forget_contents(&mut transaction).await?;
+        let Rows { loads, next_message, next_delivery, .. } = rows;
+        transaction.commit().await?;
+        self.loads.set(loads);
+        (self.next_message, self.next_delivery) = (next_message, next_delivery);
+        Ok((accepted, changed))
+    }
+}
+
+/// What a batch is going to write, and the account of queues and numbers as it will stand then.
+struct Rows<'a> {
+    batches: &'a Batches,
+    loads: HashMap<AgencyAddress, Load>,
+    next_message: i64,
+    next_delivery: i64,
+    messages: Vec<(i64, &'a NewMessage)>,
+    threads: Vec<&'a Thread>,
+    deliveries: Vec<Delivery<'a>>,
+    /// Messages that lost a delivery, and perhaps their last.
+    touched: Vec<i64>,
+}
+
+/// A row of the table of deliveries.
+struct Delivery<'a> {
+    seq: i64,
+    agency: &'a AgencyAddress,
+    expires: i64,
+    bytes: u64,
+    what: What<'a>,
+}
+
+enum What<'a> {
+    Copy { message: i64, proof: Vec<u8>, released: &'a Released },
+    Notice(Vec<u8>),
+}
+
+impl<'a> Rows<'a> {
+    fn new(batches: &'a Batches) -> Self {
+        Self {
+            batches,
+            loads: HashMap::new(),
+            next_message: batches.next_message,
+            next_delivery: batches.next_delivery,
+            messages: Vec::new(),
+            threads: Vec::new(),
+            deliveries: Vec::new(),
+            touched: Vec::new(),
+        }
+    }
+
+    fn load(&mut self, agency: &AgencyAddress) -> &mut Load {
+        self.loads.entry(agency.clone()).or_insert_with(|| self.batches.loads.get(agency))
+    }
+
+    async fn accept(
+        &mut self,
+        db: &mut SqliteConnection,
+        accepts: &'a Accepts,
+    ) -> Result<Vec<Result<Accepted, AcceptError>>, StoreError> {
+        let mut known = known_messages(db, accepts).await?;
+        let mut threads = known_threads(db, accepts).await?;
+        let outcomes = accepts.iter().map(|(message, _)| {
+            let key = (message.sender.clone(), message.id);
+            if let Some((digest, acceptance)) = known.get(&key) {
+                return match *digest == message.digest {
+                    true => Ok(Accepted::Again(acceptance.clone())),
+                    false => Err(AcceptError::IdReused),
+                };
+            }
+            if message.opens.as_ref().is_some_and(|thread| threads.contains(&thread.id)) {
+                return Err(AcceptError::ThreadTaken);
+            }
+            self.add_message(message)?;
+            known.insert(key, (message.digest, message.acceptance.clone()));
+            threads.extend(message.opens.as_ref().map(|thread| thread.id));
+            Ok(Accepted::New(message.acceptance.clone()))
+        });
+        Ok(outcomes.collect())
+    }
+
+    fn add_message(&mut self, message: &'a NewMessage) -> Result<(), AcceptError> {
+        let bound = self.batches.bound;
+        // A sender that doesn't take its own notices can't make more of them.
+        let own = *self.load(&message.sender);
+        if own.deliveries >= bound.deliveries || own.bytes >= bound.bytes {
+            return Err(AcceptError::QueueFull(message.sender.clone()));
+        }
+        let content = message.content.encoded_len();
+        let copies: Vec<_> = message
+            .copies
+            .iter()
+            .map(|copy| (copy, (content + copy.proof.encoded_len()) as u64, copy.proof.encode_to_vec()))
+            .collect();
+        for (copy, bytes, _) in &copies {
+            let load = self.load(&copy.recipient);
+            if load.deliveries >= bound.deliveries || load.bytes + bytes > bound.bytes {
+                return Err(AcceptError::QueueFull(copy.recipient.clone()));
+            }
+        }
+        let seq = self.next_message;
+        self.next_message += 1;
+        self.messages.push((seq, message));
+        self.threads.extend(message.opens.as_ref());
+        let expires = millis(message.expires);
+        for (copy, bytes, proof) in copies {
+            let what = What::Copy { message: seq, proof, released: &copy.released };
+            self.add_delivery(&copy.recipient, expires, bytes, what);
+        }
+        Ok(())
+    }
+
+    fn add_delivery(&mut self, agency: &'a AgencyAddress, expires: i64, bytes: u64, what: What<'a>) {
+        let load = self.load(agency);
+        load.deliveries += 1;
+        load.bytes += bytes;
+        self.deliveries.push(Delivery { seq: self.next_delivery, agency, expires, bytes, what });
+        self.next_delivery += 1;
+    }
+
+    /// Changes what is still queued; says of each change whether it was.
+    async fn change(
+        &mut self,
+        db: &mut SqliteConnection,
+        changes: &'a Changes,
+    ) -> Result<Vec<bool>, StoreError> {
+        let mut queued = queued(db, changes).await?;
+        let mut gone = Vec::new();
+        let mut outcomes = Vec::with_capacity(changes.len());
+        for (change, _) in changes {
+            // Taken out of the map, so that a second change in the same batch finds nothing to do.
+            let Some(row) = queued.remove(&change.delivery) else {
+                outcomes.push(false);
+                continue;
+            };
+            match &change.to {
+                Next::Gone => {
+                    gone.push(change.delivery.0);
+                    self.touched.extend(row.message);
+                }
+                Next::Quarantined(refusal) => {
+                    sqlx::query("UPDATE delivery SET quarantined = ? WHERE seq = ?")
+                        .bind(refusal.encode_to_vec())
+                        .bind(change.delivery.0)
+                        .execute(&mut *db)
+                        .await?;
+                }
+                Next::Narrowed(released) => narrow(db, change.delivery, released).await?,
+            }
+            if !matches!(change.to, Next::Narrowed(_)) {
+                let load = self.load(&row.agency);
+                load.deliveries = load.deliveries.saturating_sub(1);
+                load.bytes = load.bytes.saturating_sub(row.bytes);
+            }
+            if let Some(NewNotice { to, notice }) = &change.notice {
+                let notice = notice.encode_to_vec();
+                self.add_delivery(to, i64::MAX, notice.len() as u64, What::Notice(notice));
+            }
+            outcomes.push(true);
+        }
+        for run in runs(&gone) {
+            let mut delete = QueryBuilder::new("DELETE FROM delivery WHERE seq IN (");
+            list(&mut delete, run, |seq| *seq);
+            delete.build().execute(&mut *db).await?;
+        }
+        Ok(outcomes)
+    }
+
+    async fn insert(&self, db: &mut SqliteConnection) -> Result<(), StoreError> {
+        const MESSAGE: &str = "INSERT INTO message (seq, sender, id, digest, expires, acceptance) ";
+        const CONTENT: &str = "INSERT INTO content (message, envelope) ";
+        const THREAD: &str = "INSERT INTO thread (thread, requester, responder, status) ";
+        const DELIVERY: &str = "INSERT INTO delivery (seq, agency, expires, bytes, message, proof, bases, decision, release, policy_hash, notice) ";
+        insert(db, MESSAGE, &self.messages, |row, (seq, message)| {
+            row.push_bind(*seq)
+                .push_bind(message.sender.to_string())
+                .push_bind(message.id.as_bytes().to_vec())
+                .push_bind(message.digest.as_bytes().to_vec())
+                .push_bind(millis(message.expires))
+                .push_bind(message.acceptance.encode_to_vec());
+        })
+        .await?;
+        insert(db, CONTENT, &self.messages, |row, (seq, message)| {
+            row.push_bind(*seq).push_bind(message.content.encode_to_vec());
+        })
+        .await?;
+        insert(db, THREAD, &self.threads, |row, thread| {
+            row.push_bind(thread.id.as_bytes().to_vec())
+                .push_bind(thread.requester.to_string())
+                .push_bind(thread.responder.to_string())
+                .push_bind(i32::from(thread.status));
+        })
+        .await?;
+        insert(db, DELIVERY, &self.deliveries, |row, delivery| {
+            row.push_bind(delivery.seq)
+                .push_bind(delivery.agency.to_string())
+                .push_bind(delivery.expires)
+                .push_bind(number(delivery.bytes));
+            let (message, proof, released, notice) = match &delivery.what {
+                What::Copy { message, proof, released } => {
+                    (Some(*message), Some(proof.clone()), Some(*released), None)
+                }
+                What::Notice(notice) => (None, None, None, Some(notice.clone())),
+            };
+            row.push_bind(message)
+                .push_bind(proof)
+                .push_bind(released.map(|released| released.bases.encode_to_vec()))
+                .push_bind(released.map(|released| released.decision.encode_to_vec()))
+                .push_bind(released.map(|released| released.release.encode_to_vec()))
+                .push_bind(released.map(|released| released.policy_hash.as_bytes().to_vec()))
+                .push_bind(notice);
+        })
+        .await
+    }
+
+    /// Deletes the content of messages whose last delivery has gone.
+    async fn forget_contents(&self, db: &mut SqliteConnection) -> Result<(), StoreError> {
+        for run in runs(&self.touched) {
+            let mut delete = QueryBuilder::new(
+                "DELETE FROM content WHERE NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.message = content.message) AND message IN (",
+            );
+            list(&mut delete, run, |message| *message);
+            delete.build().execute(&mut *db).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn narrow(
+    db: &mut SqliteConnection,
+    delivery: DeliveryId,
+    released: &Released,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE delivery SET decision = ?, release = ?, policy_hash = ? WHERE seq = ?")
+        .bind(released.decision.encode_to_vec())
+        .bind(released.release.encode_to_vec())
+        .bind(released.policy_hash.as_bytes().to_vec())
+        .bind(delivery.0)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// The messages among these that were accepted before.
+async fn known_messages(
+    db: &mut SqliteConnection,
+    accepts: &Accepts,
+) -> Result<HashMap<(AgencyAddress, Uuid), (Digest, SignedAcceptance)>, StoreError> {
+    let mut known = HashMap::new();
+    for run in runs(accepts) {
+        let mut select = QueryBuilder::new("SELECT m.sender, m.id, m.digest, m.acceptance FROM (");
+        select.push_values(run, |mut row, (message, _)| {
+            row.push_bind(message.sender.to_string()).push_bind(message.id.as_bytes().to_vec());
+        });
+        select.push(") AS v CROSS JOIN message AS m ON m.sender = v.column1 AND m.id = v.column2");
+        for row in select.build().fetch_all(&mut *db).await? {
+            let key = (address(row.try_get("sender")?)?, id(row.try_get("id")?)?);
+            known.insert(key, (digest(row.try_get("digest")?)?, decode(row.try_get("acceptance")?)?));
+        }
+    }
+    Ok(known)
+}
+
+/// The threads among those that these messages would open that are there already.
+async fn known_threads(db: &mut SqliteConnection, accepts: &Accepts) -> Result<HashSet<Uuid>, StoreError> {
+    let opened: Vec<Uuid> =
+        accepts.iter().filter_map(|(message, _)| message.opens.as_ref()).map(|thread| thread.id).collect();
+    let mut known = HashSet::new();
+    for run in runs(&opened) {
+        let mut select = QueryBuilder::new("SELECT thread FROM thread WHERE thread IN (");
+        list(&mut select, run, |thread| thread.as_bytes().to_vec());
+        for row in select.build().fetch_all(&mut *db).await? {
+            known.insert(id(row.try_get("thread")?)?);
+        }
+    }
+    Ok(known)
+}
+
+/// A delivery that a change is about.
+struct QueuedRow {
+    agency: AgencyAddress,
+    bytes: u64,
+    message: Option<i64>,
+}
+
+async fn queued(
+    db: &mut SqliteConnection,
+    changes: &Changes,
+) -> Result<HashMap<DeliveryId, QueuedRow>, StoreError> {
+    let mut queued = HashMap::new();
+    for run in runs(changes) {
+        let mut select = QueryBuilder::new(
+            "SELECT seq, agency, bytes, message FROM delivery WHERE quarantined IS NULL AND seq IN (",
+        );
+        list(&mut select, run, |(change, _)| change.delivery.0);
+        for row in select.build().fetch_all(&mut *db).await? {
+            let (agency, bytes): (&str, i64) = (row.try_get("agency")?, row.try_get("bytes")?);
+            let queued_row = QueuedRow {
+                agency: address(agency)?,
+                bytes: bytes.unsigned_abs(),
+                message: row.try_get("message")?,
+            };
+            queued.insert(DeliveryId(row.try_get("seq")?), queued_row);
+        }
+    }
+    Ok(queued)
+}
+
+/// Inserts rows with as few statements as their number allows.
+async fn insert<T>(
+    db: &mut SqliteConnection,
+    into: &'static str,
+    rows: &[T],
+    bind: impl Fn(&mut Separated<'_, Sqlite, &'static str>, &T),
+) -> Result<(), StoreError> {
+    for run in runs(rows) {
+        let mut insert = QueryBuilder::new(into);
+        insert.push_values(run, |mut row, item| bind(&mut row, item));
+        insert.build().execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
+/// Ends `... IN (` with the values of these rows.
+fn list<'a, T, V>(query: &mut QueryBuilder<Sqlite>, rows: &'a [T], value: impl Fn(&'a T) -> V)
+where
+    V: for<'q> sqlx::Encode<'q, Sqlite> + sqlx::Type<Sqlite> + Send,
+{
+    let mut values = query.separated(", ");
+    for row in rows {
+        values.push_bind(value(row));
+    }
+    query.push(")");
+}
+
+/// Splits rows into runs of few different lengths: the statement for each length is prepared once and
+/// stays so, and stays within the engine's bound on parameters.
+fn runs<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let length = [64, 16, 4, 1].into_iter().find(|length| *length <= rows.len())?;
+        let (run, rest) = rows.split_at(length);
+        rows = rest;
+        Some(run)
+    })
+}

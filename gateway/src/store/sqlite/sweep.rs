@@ -1,0 +1,54 @@
+//! What goes when its time is over.
+
+use liaison_trust::names::AgencyAddress;
+use time::OffsetDateTime;
+
+use super::{Store, columns::millis};
+use crate::{
+    limits,
+    store::{StoreError, remembered_since},
+};
+
+impl Store {
+    /// Forgets the ids of messages that can't be replayed any more, a page at a time. Those with a
+    /// copy in quarantine stay, as evidence. Says how many went.
+    pub async fn forget(&self, now: OffsetDateTime) -> Result<u64, StoreError> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let before = millis(remembered_since(now));
+        let gone = sqlx::query(
+            "DELETE FROM message WHERE seq IN (SELECT seq FROM message WHERE expires < ? \
+             AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.message = message.seq) \
+             ORDER BY expires LIMIT ?)",
+        )
+        .bind(before)
+        .bind(limits::SWEEP_PAGE)
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(gone.rows_affected())
+    }
+
+    /// Drops the oldest quarantined copies of an agency past the bound. Says how many went.
+    pub async fn trim_quarantine(&self, agency: &AgencyAddress) -> Result<u64, StoreError> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let gone = sqlx::query(
+            "DELETE FROM delivery WHERE quarantined IS NOT NULL AND agency = ?1 AND seq <= \
+             (SELECT seq FROM delivery WHERE quarantined IS NOT NULL AND agency = ?1 \
+              ORDER BY seq DESC LIMIT 1 OFFSET ?2)",
+        )
+        .bind(agency.to_string())
+        .bind(limits::QUARANTINED)
+        .execute(&mut *transaction)
+        .await?;
+        if gone.rows_affected() > 0 {
+            sqlx::query(
+                "DELETE FROM content WHERE NOT EXISTS \
+                 (SELECT 1 FROM delivery WHERE delivery.message = content.message)",
+            )
+            .execute(&mut *transaction)
+            .await?;
+        }
+        transaction.commit().await?;
+        Ok(gone.rows_affected())
+    }
+}
