@@ -1,11 +1,14 @@
 //! What lets one party believe another: names, keys, certificates, TLS, and the sealed envelope.
 //! Knows neither gRPC nor a database.
 
+pub mod ca;
+pub mod certificate;
 pub mod digest;
 pub mod key_record;
 pub mod keys;
 pub mod names;
 pub mod statement;
+pub mod tls;
 pub mod vault;
 
 mod kem;
