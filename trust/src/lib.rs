@@ -4,6 +4,7 @@
 pub mod ca;
 pub mod certificate;
 pub mod digest;
+pub mod envelope;
 pub mod key_record;
 pub mod keys;
 pub mod names;

@@ -139,7 +139,8 @@ impl fmt::Display for SpiffeId {
     }
 }
 
-fn is_label(text: &str, longest: usize) -> bool {
+/// Whether a text is 1 to `longest` characters `[a-z0-9-]`, the first and the last no hyphen.
+pub(crate) fn is_label(text: &str, longest: usize) -> bool {
     (1..=longest).contains(&text.len())
         && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
         && !text.starts_with('-')

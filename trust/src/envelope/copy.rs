@@ -1,0 +1,28 @@
+//! One recipient's copy: what was withheld is not in it.
+
+use bytes::Bytes;
+use liaison_proto::message::v1::{
+    RecipientProof, SealedCopy, SealedSection, SignedKeyRecord, SignedReleaseRecord,
+};
+
+/// Makes a recipient's copy. Sections and wrapped keys at other positions than the released ones are
+/// dropped.
+pub fn copy(
+    manifest: Bytes,
+    signature: Bytes,
+    sender_key: SignedKeyRecord,
+    mut proof: RecipientProof,
+    sections: impl Iterator<Item = SealedSection>,
+    release: SignedReleaseRecord,
+    released: &[u32],
+) -> SealedCopy {
+    proof.wrapped_keys.retain(|wrapped| released.contains(&wrapped.position));
+    SealedCopy {
+        manifest,
+        signature,
+        sender_key: Some(sender_key),
+        recipient: Some(proof),
+        sections: sections.filter(|section| released.contains(&section.position)).collect(),
+        release: Some(release),
+    }
+}
