@@ -1,12 +1,15 @@
 //! Who is in the domain: an immutable snapshot of every agency, swapped as a whole when one changes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use liaison_proto::{
     admin::v1::agency_state::Code as AgencyState,
-    message::v1::{SignedKeyRecord, sector::Code as Sector},
+    exchange::v1 as wire,
+    limits::CLOCK_AHEAD,
+    message::v1::{Audience, sector::Code as Sector},
 };
-use liaison_trust::names::AgencyAddress;
+use liaison_trust::{digest::Digest, key_record::ProvenKey, names::AgencyAddress};
+use time::OffsetDateTime;
 
 /// All agencies of a domain at one moment.
 #[derive(Debug, Clone, Default)]
@@ -25,8 +28,8 @@ pub struct Agency {
     pub sectors: Vec<Sector>,
     pub groups: Vec<String>,
     pub state: AgencyState,
-    /// Every key record so far, in order; each was checked when it was published.
-    pub keys: Vec<SignedKeyRecord>,
+    /// Every key record so far, the current one last.
+    pub keys: Vec<ProvenKey>,
 }
 
 impl Directory {
@@ -38,6 +41,16 @@ impl Directory {
     /// All agencies, in the order of their addresses.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Agency>> {
         self.agencies.values()
+    }
+
+    /// The agencies behind an address in that order.
+    pub fn after(&self, address: &AgencyAddress) -> impl Iterator<Item = &Arc<Agency>> {
+        self.agencies.range((Bound::Excluded(address), Bound::Unbounded)).map(|(_, agency)| agency)
+    }
+
+    /// The active agencies that an audience means.
+    pub fn audience(&self, audience: &Audience) -> impl Iterator<Item = &Arc<Agency>> {
+        self.iter().filter(|agency| agency.state == AgencyState::Active && agency.is_in(audience))
     }
 
     /// The same directory with one agency added or replaced.
@@ -55,4 +68,52 @@ impl FromIterator<Agency> for Directory {
             agencies: agencies.into_iter().map(|agency| (agency.address.clone(), Arc::new(agency))).collect(),
         }
     }
+}
+
+impl Agency {
+    /// The key record that others seal to; none before the agency's agent published one.
+    pub fn current(&self) -> Option<&ProvenKey> {
+        self.keys.last()
+    }
+
+    /// The current key or the one before, if it has this id and is valid now. The one before still
+    /// counts because messages and its successor may cross on the way.
+    pub fn usable_key(&self, id: &Digest, now: OffsetDateTime) -> Option<&ProvenKey> {
+        self.keys
+            .iter()
+            .rev()
+            .take(2)
+            .find(|key| key.id == *id && key.not_before <= now + CLOCK_AHEAD && now <= key.not_after)
+    }
+
+    /// Whether an audience means this agency: by name, or by all of the lists that it gives.
+    pub fn is_in(&self, audience: &Audience) -> bool {
+        let Audience { sectors, countries, groups, agencies } = audience;
+        if agencies.iter().any(|address| *address == self.address.to_string()) {
+            return true;
+        }
+        let restricts = !(sectors.is_empty() && countries.is_empty() && groups.is_empty());
+        restricts
+            && (sectors.is_empty() || self.sectors.iter().any(|own| sectors.contains(&i32::from(*own))))
+            && (countries.is_empty() || countries.contains(&self.country))
+            && (groups.is_empty() || self.groups.iter().any(|own| groups.contains(own)))
+    }
+
+    /// The agency as other agencies are told of it.
+    pub fn to_wire(&self) -> wire::Agency {
+        wire::Agency {
+            address: self.address.to_string(),
+            name: self.name.clone(),
+            country: self.country.clone(),
+            sectors: self.sectors.iter().map(|sector| (*sector).into()).collect(),
+            groups: self.groups.clone(),
+            keys: self.keys.iter().map(|key| key.signed.clone()).collect(),
+        }
+    }
+}
+
+/// Whether an audience names nobody at all.
+pub fn is_empty(audience: &Audience) -> bool {
+    let Audience { sectors, countries, groups, agencies } = audience;
+    sectors.is_empty() && countries.is_empty() && groups.is_empty() && agencies.is_empty()
 }

@@ -2,6 +2,7 @@
 //! and category by category what may pass, holds what is accepted durably, and hands it over.
 
 pub mod directory;
+pub mod exchange;
 pub mod gateway;
 pub mod limits;
 pub mod store;

@@ -1,0 +1,5 @@
+//! Between agencies' agents and this gateway.
+
+pub mod identity;
+pub mod server;
+pub mod sessions;
