@@ -5,4 +5,5 @@ pub mod directory;
 pub mod exchange;
 pub mod gateway;
 pub mod limits;
+pub mod policy;
 pub mod store;

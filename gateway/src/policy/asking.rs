@@ -1,0 +1,154 @@
+//! Asking the layers: which have a say in what, and what their answers add up to.
+
+use std::collections::BTreeMap;
+
+use cedar_policy::Entities;
+use liaison_proto::message::v1::{Rule, data_category::Code as Category, verdict};
+
+use super::{
+    decision::{CategoryOutcome, Incident},
+    layer::{Layer, LayerName},
+    question::{self, Basis, Head, Party},
+    schema::Action,
+};
+
+/// Retention where no layer permits more, days.
+const SHORTEST_RETENTION_DAYS: u32 = 30;
+/// Longer retentions, the best first, each with the action that permits it.
+const RETENTIONS: [(Action, u32); 2] = [(Action::Retain2Years, 730), (Action::Retain180Days, 180)];
+
+/// The layers that have a say between two agencies, each list in the order of asking.
+pub(super) struct Layers<'a> {
+    /// Scheme, the sender's country, the sender.
+    sender: Vec<&'a Layer>,
+    /// Scheme, the recipient's country, the recipient.
+    recipient: Vec<&'a Layer>,
+    /// All of these, each once.
+    all: Vec<&'a Layer>,
+}
+
+impl<'a> Layers<'a> {
+    /// Those of the set that exist.
+    pub(super) fn between(layers: &'a BTreeMap<LayerName, Layer>, from: &Party<'_>, to: &Party<'_>) -> Self {
+        let of = |party: &Party<'_>| {
+            [
+                LayerName::Scheme,
+                LayerName::Country(party.country.to_owned()),
+                LayerName::Agency(party.address.clone()),
+            ]
+        };
+        let existing = |names: &[LayerName]| names.iter().filter_map(|name| layers.get(name)).collect();
+        let (sender, recipient) = (of(from), of(to));
+        let mut all = sender.to_vec();
+        all.extend(recipient.iter().filter(|name| !sender.contains(name)).cloned());
+        Self { sender: existing(&sender), recipient: existing(&recipient), all: existing(&all) }
+    }
+
+    /// This layer alone, where it has a say.
+    pub(super) fn only(mut self, name: &LayerName) -> Self {
+        for layers in [&mut self.sender, &mut self.recipient, &mut self.all] {
+            layers.retain(|layer| layer.name() == name);
+        }
+        self
+    }
+
+    /// Whether no layer has a say.
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+}
+
+/// What the layers say of the message itself.
+#[derive(Clone)]
+pub(super) struct MessageAnswer {
+    /// The rule that refuses it; none where all permit.
+    pub(super) rule: Option<Rule>,
+    pub(super) incidents: Vec<Incident>,
+}
+
+/// What the layers say of one category.
+#[derive(Clone)]
+pub(super) struct CategoryAnswer {
+    pub(super) outcome: CategoryOutcome,
+    pub(super) incidents: Vec<Incident>,
+}
+
+/// One question, put to layers. The entities are built when first needed.
+pub(super) struct Asking<'a> {
+    from: &'a Party<'a>,
+    to: &'a Party<'a>,
+    head: Head,
+    entities: Option<Result<Entities, String>>,
+}
+
+impl<'a> Asking<'a> {
+    pub(super) fn new(from: &'a Party<'a>, to: &'a Party<'a>, head: Head) -> Self {
+        Self { from, to, head, entities: None }
+    }
+
+    /// Whether the sender's layers let the message go and the recipient's let it in.
+    pub(super) fn message(&mut self, layers: &Layers<'_>) -> MessageAnswer {
+        let mut incidents = Vec::new();
+        let rule = self
+            .refusal(&layers.sender, Action::Submit, None, &mut incidents)
+            .or_else(|| self.refusal(&layers.recipient, Action::Receive, None, &mut incidents));
+        MessageAnswer { rule, incidents }
+    }
+
+    /// Whether all layers let the recipient have the category, and under which obligations.
+    pub(super) fn category(
+        &mut self,
+        layers: &Layers<'_>,
+        category: Category,
+        basis: Basis,
+    ) -> CategoryAnswer {
+        let mut incidents = Vec::new();
+        let mut refusal = |action| self.refusal(&layers.all, action, Some((category, basis)), &mut incidents);
+        let mut outcome = CategoryOutcome::withheld(basis);
+        if let Some(rule) = refusal(Action::Share(category)) {
+            outcome.rule = Some(rule);
+            outcome.name_withheld = refusal(Action::NameWithheld).is_none();
+            return CategoryAnswer { outcome, incidents };
+        }
+        outcome.rule = refusal(Action::AutoRelease);
+        outcome.verdict = if outcome.rule.is_some() { verdict::Code::Held } else { verdict::Code::Released };
+        outcome.onward_share = refusal(Action::OnwardShare).is_none();
+        outcome.use_as_evidence = refusal(Action::UseAsEvidence).is_none();
+        outcome.retention_days = layers
+            .all
+            .iter()
+            .map(|layer| self.retention_days(layer, category, basis, &mut incidents))
+            .min()
+            .unwrap_or(SHORTEST_RETENTION_DAYS);
+        CategoryAnswer { outcome, incidents }
+    }
+
+    /// The longest retention that one layer permits.
+    fn retention_days(
+        &mut self,
+        layer: &Layer,
+        category: Category,
+        basis: Basis,
+        incidents: &mut Vec<Incident>,
+    ) -> u32 {
+        RETENTIONS
+            .into_iter()
+            .find(|(action, _)| self.refusal(&[layer], *action, Some((category, basis)), incidents).is_none())
+            .map_or(SHORTEST_RETENTION_DAYS, |(_, days)| days)
+    }
+
+    /// The rule of the first of these layers that does not permit the action.
+    fn refusal(
+        &mut self,
+        layers: &[&Layer],
+        action: Action,
+        section: Option<(Category, Basis)>,
+        incidents: &mut Vec<Incident>,
+    ) -> Option<Rule> {
+        let entities = self.entities.get_or_insert_with(|| question::entities(self.from, self.to));
+        let request = self.head.request(self.from, self.to, action, section);
+        let denial = layers.iter().find_map(|layer| layer.ask(action, &request, entities).err())?;
+        incidents.extend(denial.incident);
+        Some(denial.rule)
+    }
+}
