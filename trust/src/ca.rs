@@ -15,13 +15,15 @@ use zeroize::Zeroizing;
 pub use self::key::{TlsKey, certificate_request};
 pub use crate::certificate::same_key;
 use crate::{
-    certificate::{Certificate, ReadError, certificates_from_pem, certificates_to_pem},
+    certificate::{Certificate, ReadError, certificates_from_pem, certificates_to_pem, requested_key},
     digest::sha256,
     names::{Domain, SpiffeId},
     tls::{Identity, SetupError},
 };
 
 mod key;
+#[cfg(test)]
+mod tests;
 
 /// How long an authority lives.
 const AUTHORITY_LIFE: Duration = Duration::days(3_653);
@@ -63,7 +65,8 @@ pub enum CaError {
     /// A CA certificate and a private key that don't belong together.
     #[error("the CA certificate and the CA key don't belong together")]
     KeyMismatch,
-    /// A certificate request that is malformed or whose signature is wrong: no proof of possession.
+    /// A certificate request whose signature is wrong, and so proves nothing, or that asks for
+    /// something unknown.
     #[error("the certificate request doesn't prove possession of its key")]
     Possession,
     /// A certificate request with a kind of key that is not certified here.
@@ -178,6 +181,7 @@ impl Authority {
         if !matches!(name, SpiffeId::Agency(address) if *address.domain() == self.domain) {
             return Err(CaError::Name { domain: self.domain.clone(), name: name.clone() });
         }
+        requested_key(request)?;
         let request = CertificateSigningRequestParams::from_der(request).map_err(|_| CaError::Possession)?;
         let kind = request.public_key.algorithm();
         if *kind != PKCS_ECDSA_P256_SHA256 && *kind != PKCS_ECDSA_P384_SHA384 {

@@ -67,17 +67,23 @@ impl Certificate {
     }
 }
 
+/// The public key in a DER certificate request: a DER `SubjectPublicKeyInfo`. Its signature is not
+/// checked. Fails if the bytes are anything else, or more.
+pub fn requested_key(request: &CertificateSigningRequestDer<'_>) -> Result<Vec<u8>, ReadError> {
+    let (rest, request) = X509CertificationRequest::from_der(request).map_err(|_| ReadError::Request)?;
+    if rest.is_empty() {
+        Ok(request.certification_request_info.subject_pki.raw.to_vec())
+    } else {
+        Err(ReadError::Request)
+    }
+}
+
 /// Whether a certificate request and a certificate are of the same key.
 pub fn same_key(
     request: &CertificateSigningRequestDer<'_>,
     certificate: &CertificateDer<'_>,
 ) -> Result<bool, ReadError> {
-    let (rest, request) = X509CertificationRequest::from_der(request).map_err(|_| ReadError::Request)?;
-    if !rest.is_empty() {
-        return Err(ReadError::Request);
-    }
-    let certificate = Certificate::read(certificate)?;
-    Ok(request.certification_request_info.subject_pki.raw == certificate.public_key)
+    Ok(requested_key(request)? == Certificate::read(certificate)?.public_key)
 }
 
 /// Certificates as the text of a PEM file, in the order given.

@@ -29,7 +29,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::{ALPN, DomainTrust, Identity, SetupError, TlsError, provider};
+use super::{ALPN, DomainTrust, Identity, SetupError, TlsError, error::unjudged, provider};
 use crate::{
     certificate::Certificate,
     names::{Domain, SpiffeId},
@@ -216,14 +216,14 @@ impl ClientCertVerifier for ByDomain {
         let unknown = Error::InvalidCertificate(CertificateError::UnknownIssuer);
         if let Some(id) = read.id() {
             let verifier = self.domains.get(id.domain()).ok_or(unknown)?;
-            return verifier.verify_client_cert(leaf, intermediates, now);
+            return verifier.verify_client_cert(leaf, intermediates, now).map_err(unjudged);
         }
         // It names nobody: valid under any domain's roots, it ends up as `Peer::Misnamed`.
         let mut refusal = unknown.clone();
         for verifier in self.domains.values() {
             match verifier.verify_client_cert(leaf, intermediates, now) {
                 Ok(verified) => return Ok(verified),
-                Err(error) if error != unknown => refusal = error,
+                Err(error) if error != unknown => refusal = unjudged(error),
                 Err(_) => {}
             }
         }

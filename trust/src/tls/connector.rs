@@ -24,7 +24,9 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{ALPN, DomainTrust, Fault, Identity, SetupError, TlsError, acceptor::store, provider};
+use super::{
+    ALPN, DomainTrust, Fault, Identity, SetupError, TlsError, acceptor::store, error::unjudged, provider,
+};
 use crate::{
     certificate::Certificate,
     digest::{Digest, sha256},
@@ -182,7 +184,7 @@ impl Expect {
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(()),
-            checked => checked.map(|_| ()),
+            checked => checked.map(|_| ()).map_err(unjudged),
         }
     }
 

@@ -83,3 +83,42 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Cut<IO> {
         Pin::new(&mut self.io).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn carries_bytes_until_it_is_cut() {
+        let (mut far, near) = duplex(64);
+        let token = CancellationToken::new();
+        let mut near = Cut::new(near, &token);
+        near.write_all(b"ping").await.unwrap();
+        let mut heard = [0; 4];
+        far.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"ping");
+
+        token.cancel();
+        far.write_all(b"pong").await.unwrap();
+        assert_eq!(near.read(&mut heard).await.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+        assert_eq!(near.write(b"x").await.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+        assert_eq!(near.shutdown().await.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+    }
+
+    #[tokio::test]
+    async fn wakes_both_halves_of_a_waiting_connection() {
+        let (_far, near) = duplex(4);
+        let token = CancellationToken::new();
+        let (mut reader, mut writer) = tokio::io::split(Cut::new(near, &token));
+        let reading = tokio::spawn(async move { reader.read(&mut [0; 1]).await });
+        // Four bytes fit, the fifth waits.
+        let writing = tokio::spawn(async move { writer.write_all(b"12345").await });
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        token.cancel();
+        assert_eq!(reading.await.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+        assert_eq!(writing.await.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+    }
+}

@@ -1,9 +1,10 @@
 //! What goes wrong with TLS: whose fault it is, what was wrong, what to do.
 
-use std::{fmt, io};
+use std::{fmt, io, sync::Arc};
 
 use rustls::{
-    AlertDescription, CertificateError, Error, PeerIncompatible, PeerMisbehaved, server::VerifierBuilderError,
+    AlertDescription, CertificateError, Error, OtherError, PeerIncompatible, PeerMisbehaved,
+    server::VerifierBuilderError,
 };
 
 use crate::{
@@ -184,7 +185,6 @@ impl TlsError {
     fn from_rustls(error: &Error) -> Self {
         match error {
             Error::InvalidCertificate(error) => Self::Theirs(theirs(error)),
-            Error::InvalidCertRevocationList(_) => Self::Theirs(Fault::Unjudged),
             Error::AlertReceived(AlertDescription::ProtocolVersion)
             | Error::PeerIncompatible(
                 PeerIncompatible::ServerDoesNotSupportTls12Or13
@@ -206,6 +206,24 @@ impl TlsError {
     }
 }
 
+/// Tells the other side with an alert of its own, `certificate_unknown`, that its certificate can't be
+/// judged. rustls would send `unknown_ca`, and an agency would enrol again in vain.
+pub(super) fn unjudged(error: Error) -> Error {
+    match error {
+        Error::InvalidCertRevocationList(_)
+        | Error::InvalidCertificate(
+            CertificateError::UnknownRevocationStatus
+            | CertificateError::ExpiredRevocationList
+            | CertificateError::ExpiredRevocationListContext { .. },
+        ) => CertificateError::Other(OtherError(Arc::new(Unjudged))).into(),
+        error => error,
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the revocation list is missing or out of date")]
+struct Unjudged;
+
 /// Our judgement of the other side's certificate.
 fn theirs(error: &CertificateError) -> Fault {
     use CertificateError as E;
@@ -216,9 +234,7 @@ fn theirs(error: &CertificateError) -> Fault {
         E::UnknownIssuer => Fault::UnknownCa,
         E::InvalidPurpose | E::InvalidPurposeContext { .. } => Fault::WrongUsage,
         E::NotValidForName | E::NotValidForNameContext { .. } => Fault::Misnamed,
-        E::UnknownRevocationStatus | E::ExpiredRevocationList | E::ExpiredRevocationListContext { .. } => {
-            Fault::Unjudged
-        }
+        E::Other(OtherError(inner)) if inner.is::<Unjudged>() => Fault::Unjudged,
         _ => Fault::Bad,
     }
 }

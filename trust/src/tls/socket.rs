@@ -107,3 +107,91 @@ fn status(answer: &[u8]) -> Option<u16> {
     let status = rest.split(' ').next()?;
     (matches!(version, "HTTP/1.1" | "HTTP/1.0") && status.len() == 3).then(|| status.parse().ok())?
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncWriteExt as _, net::TcpListener, task::JoinHandle};
+
+    use super::*;
+
+    const TARGET: &str = "gateway.example:7400";
+
+    /// A proxy that answers one client with `answer`, whatever it asks; its result is what it was asked.
+    async fn proxy(answer: &'static [u8]) -> (String, JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let asked = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            let _ = stream.write_all(answer).await;
+            let _ = stream.shutdown().await;
+            String::from_utf8(request).unwrap()
+        });
+        (address, asked)
+    }
+
+    async fn answered(answer: &'static [u8]) -> Result<TcpStream, ProxyError> {
+        connect_through_proxy(&proxy(answer).await.0, TARGET).await
+    }
+
+    #[tokio::test]
+    async fn tunnels_and_leaves_what_follows_the_answer() {
+        let (address, asked) = proxy(b"HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\nhello").await;
+        let mut stream = connect_through_proxy(&address, TARGET).await.unwrap();
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "hello");
+        let asked = asked.await.unwrap();
+        assert_eq!(asked, format!("CONNECT {TARGET} HTTP/1.1\r\nHost: {TARGET}\r\n\r\n"));
+        assert!(stream.nodelay().unwrap());
+        assert!(SockRef::from(&stream).keepalive().unwrap());
+    }
+
+    #[tokio::test]
+    async fn says_what_a_proxy_refuses() {
+        let refused = answered(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").await;
+        assert!(matches!(refused, Err(ProxyError::Refused { status: 403, target }) if target == TARGET));
+        let refused = answered(b"HTTP/1.0 407 Who are you\r\n\r\n").await;
+        assert!(matches!(refused, Err(ProxyError::Authentication)));
+        assert!(matches!(answered(b"").await, Err(ProxyError::Closed)));
+        assert!(matches!(answered(b"HTTP/1.1 200 OK\r\n").await, Err(ProxyError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn knows_what_is_no_proxy() {
+        const ENDLESS: [u8; 9_000] = {
+            let mut answer = [b'x'; 9_000];
+            answer.split_at_mut(9).0.copy_from_slice(b"HTTP/1.1 ");
+            answer
+        };
+        let garbage: [&[u8]; 5] = [
+            b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+            b"\x15\x03\x01\x00\x02\x02\x16",
+            b"HTTP/1.1 ok\r\n\r\n",
+            b"HTTP/2 200\r\n\r\n",
+            &ENDLESS,
+        ];
+        for answer in garbage {
+            assert!(matches!(answered(answer).await, Err(ProxyError::Garbage)), "{:?}", answer.get(..9));
+        }
+    }
+
+    #[tokio::test]
+    async fn refuses_targets_that_would_smuggle_headers() {
+        for target in ["host", "host:port", "host:70000", "host:1\r\nX: y:2", "a b:1", "user@host:1"] {
+            let refused = connect_through_proxy("127.0.0.1:1", target).await;
+            assert!(matches!(refused, Err(ProxyError::Target(_))), "{target}");
+        }
+    }
+
+    #[tokio::test]
+    async fn names_an_unreachable_proxy() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        assert!(matches!(connect_through_proxy(&address, TARGET).await, Err(ProxyError::Unreachable(_))));
+    }
+}
