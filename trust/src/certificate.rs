@@ -1,7 +1,9 @@
 //! What this project reads in an X.509 certificate (RFC 5280), and certificates as PEM (RFC 7468).
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, pem::PemObject};
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, CertificateSigningRequestDer, pem::PemObject,
+};
 use time::OffsetDateTime;
 use x509_parser::{
     certificate::X509Certificate, certification_request::X509CertificationRequest, extensions::GeneralName,
@@ -91,6 +93,11 @@ pub fn certificates_to_pem<'a>(
     certificates: impl IntoIterator<Item = &'a CertificateDer<'static>>,
 ) -> String {
     certificates.into_iter().map(|der| to_pem("CERTIFICATE", der).to_string()).collect()
+}
+
+/// A revocation list as the text of a PEM file.
+pub fn revocation_list_to_pem(list: &CertificateRevocationListDer<'_>) -> String {
+    to_pem("X509 CRL", list).to_string()
 }
 
 /// The certificates in the text of a PEM file, in their order: one or more.
