@@ -111,17 +111,15 @@ impl Peer {
         let Some(certificate) = connection.peer_certificates().and_then(|chain| chain.first()) else {
             return Self::Anonymous;
         };
-        match Certificate::read(certificate) {
-            Ok(read) => match read.id() {
-                Some(id) => Self::Known {
-                    id,
-                    serial: read.serial,
-                    not_after: read.not_after,
-                    certificate: certificate.clone().into_owned(),
-                },
-                None => Self::Misnamed,
+        let read = Certificate::read(certificate).ok();
+        match read.and_then(|read| Some((read.id()?, read))) {
+            Some((id, read)) => Self::Known {
+                id,
+                serial: read.serial,
+                not_after: read.not_after,
+                certificate: certificate.clone().into_owned(),
             },
-            Err(_) => Self::Misnamed,
+            None => Self::Misnamed,
         }
     }
 }

@@ -110,10 +110,10 @@ pub enum Fault {
     WrongUsage,
     /// Whether it is revoked can't be said: the revocation list is missing, wrong or out of date.
     Unjudged,
-    /// It names somebody else. A client that refuses a gateway for it sends the same alert as for
+    /// It names somebody else. Of ours it is never said: there is one alert for this and for
     /// [`Fault::Bad`].
     Misnamed,
-    /// It is malformed or badly signed.
+    /// It is malformed or badly signed; if it is ours, perhaps it names somebody else.
     Bad,
 }
 
@@ -127,7 +127,7 @@ impl fmt::Display for Fault {
             Self::WrongUsage => "is made for another use",
             Self::Unjudged => "can't be judged: the revocation list is missing or out of date",
             Self::Misnamed => "names somebody else",
-            Self::Bad => "is malformed or badly signed",
+            Self::Bad => "is malformed, badly signed or names somebody else",
         })
     }
 }
@@ -190,7 +190,6 @@ impl TlsError {
                 PeerIncompatible::ServerDoesNotSupportTls12Or13
                 | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
                 | PeerIncompatible::SupportedVersionsExtensionRequired
-                | PeerIncompatible::Tls13RequiredForQuic
                 | PeerIncompatible::Tls12NotOffered
                 | PeerIncompatible::Tls12NotOfferedOrEnabled,
             )
