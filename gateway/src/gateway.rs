@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use liaison_trust::{keys::SigningKey, names::Domain};
+use liaison_proto::admin::v1::agency_state::Code as AgencyState;
+use liaison_trust::{
+    keys::SigningKey,
+    names::{AgencyAddress, Domain},
+};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -11,6 +15,7 @@ use crate::{
     directory::{Agency, Directory},
     exchange::sessions::Sessions,
     limits,
+    policy::PolicySet,
     store::Store,
 };
 
@@ -21,6 +26,8 @@ pub struct Gateway {
     pub signing: SigningKey,
     pub store: Store,
     pub directory: ArcSwap<Directory>,
+    /// The active policy set.
+    pub policy: ArcSwap<PolicySet>,
     pub sessions: Arc<Sessions>,
     /// Room for submissions under way, KiB.
     pub submissions: Arc<Semaphore>,
@@ -30,12 +37,19 @@ pub struct Gateway {
 
 impl Gateway {
     /// A gateway of a domain with this store, these agencies and these policies.
-    pub fn new(domain: Domain, signing: SigningKey, store: Store, directory: Directory) -> Self {
+    pub fn new(
+        domain: Domain,
+        signing: SigningKey,
+        store: Store,
+        directory: Directory,
+        policy: PolicySet,
+    ) -> Self {
         Self {
             domain,
             signing,
             store,
             directory: ArcSwap::from_pointee(directory),
+            policy: ArcSwap::from_pointee(policy),
             sessions: Arc::default(),
             submissions: Arc::new(Semaphore::new(limits::SUBMISSION_BYTES >> 10)),
             stop: CancellationToken::new(),
@@ -45,5 +59,12 @@ impl Gateway {
     /// Puts an agency into the directory, in place of what it was.
     pub fn update(&self, agency: Agency) {
         self.directory.rcu(|directory| directory.with(agency.clone()));
+    }
+    /// Changes the state of an agency in the directory; its other parts stay as they are now.
+    pub fn set_state(&self, address: &AgencyAddress, state: AgencyState) {
+        self.directory.rcu(|directory| match directory.get(address) {
+            Some(agency) => Arc::new(directory.with(Agency { state, ..Agency::clone(agency) })),
+            None => Arc::clone(directory),
+        });
     }
 }

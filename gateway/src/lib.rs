@@ -1,9 +1,18 @@
 //! The gateway of a domain: it takes sealed messages from agencies, decides recipient by recipient
 //! and category by category what may pass, holds what is accepted durably, and hands it over.
 
+pub mod admin;
+pub mod authority;
+pub mod cli;
+pub mod config;
+pub mod data;
 pub mod directory;
+pub mod enrolment;
 pub mod exchange;
 pub mod gateway;
+pub mod health;
 pub mod limits;
 pub mod policy;
+pub mod revoked;
+pub mod run;
 pub mod store;

@@ -55,3 +55,63 @@ pub const DECISIONS_BYTES: usize = 768 << 10;
 pub const SWEEP: Duration = Duration::from_secs(5);
 /// Deliveries or messages that one step of a sweep handles.
 pub const SWEEP_PAGE: u32 = 256;
+
+/// How long certificates are valid by default, seconds.
+pub const CERTIFICATE_SECONDS: u32 = 24 * 3600;
+/// The shortest life of a certificate that may be configured, seconds.
+pub const CERTIFICATE_SECONDS_MIN: u32 = 2;
+/// The longest life of a certificate that may be configured, seconds.
+pub const CERTIFICATE_SECONDS_MAX: u32 = 7 * 24 * 3600;
+/// How long after its end a certificate still lets its own key renew it.
+pub const RENEWAL_GRACE: Duration = Duration::from_secs(90 * 24 * 3600);
+/// A certificate request, bytes.
+pub const CERTIFICATE_REQUEST_BYTES: usize = 16 << 10;
+/// How often the gateway's own certificate and the revocation list are looked at.
+pub const AUTHORITY_CHECK: Duration = Duration::from_secs(60);
+/// How often a new revocation list is made even when nothing was revoked.
+pub const REVOCATION_LIST_AGE: Duration = Duration::from_secs(3600);
+/// How long a revocation list may be relied on.
+pub const REVOCATION_LIST_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a token can be used by default, hours.
+pub const TOKEN_HOURS: u32 = 72;
+/// The longest that a token may be usable, hours.
+pub const TOKEN_HOURS_MAX: u32 = 720;
+/// Tokens of one agency that are neither used nor expired.
+pub const TOKENS_PER_AGENCY: u32 = 10;
+/// Attempts to enrol or to renew without a certificate, for one source in one window.
+pub const ATTEMPTS: u32 = 30;
+/// The window of those attempts.
+pub const ATTEMPTS_WINDOW: Duration = Duration::from_secs(60);
+/// Sources of attempts that are told apart.
+pub const ATTEMPT_SOURCES: usize = 10_000;
+
+/// Agencies of the domain.
+pub const AGENCIES: u32 = 10_000;
+/// An agency's name for people, characters.
+pub const AGENCY_TITLE_CHARS: usize = 200;
+/// Sectors of one agency.
+pub const AGENCY_SECTORS: usize = 8;
+/// Groups of one agency.
+pub const AGENCY_GROUPS: usize = 32;
+/// Name of a group, characters.
+pub const GROUP_CHARS: usize = 64;
+
+/// Former policy sets that are kept.
+pub const POLICY_SETS: u32 = 100;
+/// Administrative acts that are kept.
+pub const AUDIT_ENTRIES: i64 = 100_000;
+/// One message on the admin API, bytes: a whole policy set fits.
+pub const ADMIN_MESSAGE_BYTES: usize = 32 << 20;
+/// Connections to the admin API.
+pub const ADMIN_CONNECTIONS: usize = 32;
+/// How old an answer on readiness may be.
+pub const READINESS_AGE: Duration = Duration::from_secs(2);
+/// The faults that a refusal quotes, bytes: they travel in an answer's trailers.
+pub const FAULT_BYTES: usize = 3 << 10;
+/// How long a write may take for the gateway to count as ready.
+pub const PROBE: Duration = Duration::from_secs(5);
+/// How often the metrics recorder drops what it no longer needs.
+pub const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+/// How long the gateway may take to stop, from the signal to its end.
+pub const STOP: Duration = Duration::from_secs(20);

@@ -1,6 +1,7 @@
 //! A domain's certificate authority: who its gateway and its agencies are, for TLS, and which
 //! certificates no longer count.
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertificateSigningRequestParams,
     DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose,
@@ -10,6 +11,7 @@ use rustls::pki_types::{
     CertificateDer, CertificateRevocationListDer, CertificateSigningRequestDer, ServerName,
 };
 use time::{Duration, OffsetDateTime};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 use zeroize::Zeroizing;
 
 pub use self::key::{TlsKey, certificate_request};
@@ -72,6 +74,9 @@ pub enum CaError {
     /// A certificate request with a kind of key that is not certified here.
     #[error("the certificate request is for a kind of key that is not accepted; use ECDSA on P-256 or P-384")]
     KeyKind,
+    /// A certificate that somebody else issued.
+    #[error("the certificate is not one that this authority issued")]
+    Foreign,
     /// A name that this authority may not certify.
     #[error("the authority of {domain} certifies its own domain's agencies on request, not {name}")]
     Name {
@@ -189,6 +194,20 @@ impl Authority {
         }
         let usages = [ExtendedKeyUsagePurpose::ClientAuth];
         self.certify(&request.public_key, vec![uri(name)?], &usages, not_before, not_after)
+    }
+
+    /// Reads a certificate that this authority issued at some time, even if it has ended since. What
+    /// proves that its owner presents it is up to the caller.
+    ///
+    /// # Errors
+    /// [`CaError::Foreign`] unless this authority signed it.
+    pub fn recognise(&self, certificate: &[u8]) -> Result<Certificate, CaError> {
+        let read = Certificate::read(certificate)?;
+        let (_, x509) = X509Certificate::from_der(certificate).map_err(|_| ReadError::Certificate)?;
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, self.issuer.key().der_bytes())
+            .verify(x509.tbs_certificate.as_ref(), &x509.signature_value.data)
+            .map_err(|_| CaError::Foreign)?;
+        Ok(read)
     }
 
     /// The list of certificates that no longer count. Until `next_update` a verifier may rely on it;

@@ -1,6 +1,6 @@
 //! Who calls: what the connection's certificate proved, and what the directory says of them now.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use liaison_proto::{
     admin::v1::agency_state::Code as AgencyState,
@@ -13,14 +13,18 @@ use crate::{directory::Agency, gateway::Gateway};
 
 /// What a connection's certificate proved. It stands in the extensions of every request.
 #[derive(Debug, Clone)]
-pub struct Caller(pub Arc<Peer>);
+pub struct Caller {
+    pub peer: Arc<Peer>,
+    /// Where the connection comes from.
+    pub source: IpAddr,
+}
 
 /// The active agency that calls.
 ///
 /// # Errors
 /// It has no certificate, one of another name, or is not an active member.
 pub fn agency<T>(gateway: &Gateway, request: &Request<T>) -> Result<Arc<Agency>, Refusal> {
-    let peer = request.extensions().get::<Caller>().map(|caller| caller.0.as_ref());
+    let peer = request.extensions().get::<Caller>().map(|caller| caller.peer.as_ref());
     match peer {
         None | Some(Peer::Anonymous) => Err(Refusal::new(
             ErrorCode::NoClientCertificate,

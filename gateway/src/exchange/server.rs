@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -75,14 +76,16 @@ async fn listen(
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         let stream = tokio::select! {
             () = gateway.stop.cancelled() => return,
-            accepted = listener.accept() => accepted.map(|(stream, _)| stream),
+            accepted = listener.accept() => accepted,
         };
         match stream {
-            Ok(stream) => {
+            Ok((stream, source)) => {
                 let (gateway, acceptor) = (Arc::clone(&gateway), Arc::clone(&acceptor));
                 let connections = connections.clone();
                 tokio::spawn(async move {
-                    if let Some(connection) = shake_hands(&gateway, &acceptor, stream, place).await {
+                    if let Some(connection) =
+                        shake_hands(&gateway, &acceptor, stream, source.ip(), place).await
+                    {
                         let _ = connections.send(Ok(connection)).await;
                     }
                 });
@@ -99,6 +102,7 @@ async fn shake_hands(
     gateway: &Gateway,
     acceptor: &Acceptor,
     stream: TcpStream,
+    source: IpAddr,
     place: OwnedSemaphorePermit,
 ) -> Option<Connection> {
     if let Err(error) = tls::tune(&stream) {
@@ -112,7 +116,11 @@ async fn shake_hands(
                 Peer::Known { id: SpiffeId::Agency(agency), .. } => gateway.sessions.connection(agency),
                 _ => CancellationToken::new(),
             };
-            Some(Connection { io: Cut::new(stream, &cut), caller: Caller(Arc::new(peer)), _place: place })
+            Some(Connection {
+                io: Cut::new(stream, &cut),
+                caller: Caller { peer: Arc::new(peer), source },
+                _place: place,
+            })
         }
         Err(error) => {
             counter!("liaison_gateway_handshakes_total", "outcome" => "refused").increment(1);

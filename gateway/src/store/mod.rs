@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::limits;
 
-pub use sqlite::Store;
+pub use sqlite::{Act, Addition, IssuedCertificate, RevokedCertificate, Store, Token, TokenUse};
 
 /// A message to accept, with everything that follows from it: it is all stored, or nothing is.
 #[derive(Debug)]

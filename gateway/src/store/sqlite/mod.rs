@@ -1,8 +1,11 @@
 //! The embedded engine: one SQLite file, one connection that writes, a few that read.
 
+mod agencies;
 mod batch;
 mod columns;
+mod enrolment;
 mod keys;
+mod policies;
 mod queue;
 mod sweep;
 mod writer;
@@ -20,6 +23,10 @@ use sqlx::{
 };
 use tokio::sync::mpsc;
 
+pub use self::{
+    agencies::{Act, Addition},
+    enrolment::{IssuedCertificate, RevokedCertificate, Token, TokenUse},
+};
 use super::{Load, QueueBound, StoreError};
 use crate::limits;
 

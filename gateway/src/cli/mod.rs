@@ -1,0 +1,130 @@
+//! The command line: what each command is called, says and prints. The commands that change a
+//! running gateway speak to it through its admin API.
+
+mod agency;
+mod client;
+mod init;
+mod output;
+mod policy;
+mod run;
+mod token;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use liaison_proto::message::v1::Refusal;
+use serde_json::json;
+
+use crate::data::DataFolder;
+use output::Output;
+
+/// Runs the gateway of one domain, and administers it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "liaison-gateway",
+    version,
+    about,
+    long_about = "Runs the gateway of one domain, and administers it.\n\n\
+        A gateway passes referrals and alerts between the agents of its agencies. It decides, by the \
+        domain's policies, who may receive which part of a message; it can't read any part.",
+    after_help = "Exit status: 0 done, 1 failed, 2 wrong use.\n\n\
+        A first gateway:\n  \
+        liaison-gateway --data ./be init --domain be\n  \
+        liaison-gateway --data ./be run\n  \
+        liaison-gateway --data ./be agency add be/shelter --name 'The shelter' --country be --sector NGO\n  \
+        liaison-gateway --data ./be token create be/shelter"
+)]
+pub struct Arguments {
+    /// The gateway's data folder
+    #[arg(
+        long,
+        global = true,
+        env = "LIAISON_GATEWAY_DATA",
+        default_value = "/var/lib/liaison-gateway",
+        value_name = "DIR"
+    )]
+    pub data: PathBuf,
+    /// Print one JSON object instead of text; faults as `{"error":{"code","message","action"}}` on stderr
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a new domain: its CA, keys, database, configuration and starter policies
+    Init(init::Arguments),
+    /// Run the gateway until it is told to stop (SIGTERM or Ctrl-C)
+    Run(run::Arguments),
+    /// Add, list, suspend and revoke agencies
+    #[command(subcommand)]
+    Agency(agency::Command),
+    /// Make the one-time tokens with which agencies enrol
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Check policies, ask them, and make them active
+    #[command(subcommand)]
+    Policy(policy::Command),
+}
+
+/// A failure of a command itself: what was wrong, then what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}; {action}")]
+pub(crate) struct Failure {
+    /// One word for programs.
+    code: &'static str,
+    message: String,
+    action: String,
+    /// 1 where the command failed, 2 where it was used wrongly.
+    status: u8,
+}
+
+impl Failure {
+    fn failed(code: &'static str, message: impl Into<String>, action: impl Into<String>) -> Self {
+        Self { code, message: message.into(), action: action.into(), status: 1 }
+    }
+
+    fn wrong_use(message: impl Into<String>, action: impl Into<String>) -> Self {
+        Self { code: "wrong_use", message: message.into(), action: action.into(), status: 2 }
+    }
+}
+
+/// Does what the arguments say.
+///
+/// # Errors
+/// Whatever stopped the command; [`report`] prints it.
+pub async fn execute(arguments: Arguments) -> anyhow::Result<()> {
+    let folder = DataFolder::new(arguments.data);
+    let output = Output { json: arguments.json };
+    match arguments.command {
+        Command::Init(arguments) => init::execute(&folder, arguments, output).await,
+        Command::Run(arguments) => run::execute(&folder, &arguments).await,
+        Command::Agency(command) => agency::execute(&folder, command, output).await,
+        Command::Token(command) => token::execute(&folder, command, output).await,
+        Command::Policy(command) => policy::execute(&folder, command, output).await,
+    }
+}
+
+/// Prints why a command failed, and gives its exit status.
+pub fn report(error: &anyhow::Error, json: bool) -> ExitCode {
+    let (code, message, action, status) =
+        match (error.downcast_ref::<Failure>(), error.downcast_ref::<Refusal>()) {
+            (Some(failure), _) => {
+                (failure.code, failure.message.clone(), failure.action.as_str(), failure.status)
+            }
+            (_, Some(refusal)) => {
+                (refusal.code().as_str_name(), refusal.message.clone(), refusal.action.as_str(), 1)
+            }
+            _ => ("failed", format!("{error:#}"), "", 1),
+        };
+    if json {
+        eprintln!("{}", json!({"error": {"code": code, "message": message, "action": action}}));
+    } else if action.is_empty() {
+        eprintln!("liaison-gateway: {message}");
+    } else {
+        eprintln!("liaison-gateway: {message}\n  to do: {action}");
+    }
+    ExitCode::from(status)
+}

@@ -1,0 +1,232 @@
+//! `gateway.toml`: what an administrator decides about one gateway.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
+
+use liaison_trust::names::Domain;
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+
+/// The settings of one gateway. A key that is not listed here is an error, so that a misspelt one
+/// can't be passed over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The domain that this gateway serves.
+    #[serde(with = "text")]
+    pub domain: Domain,
+    /// Where agents connect.
+    pub exchange: SocketAddr,
+    /// Where `/metrics`, `/livez` and `/readyz` are answered, in plain HTTP.
+    pub metrics: SocketAddr,
+    /// Host names and IP addresses by which agents reach the gateway; the first goes into tokens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<HostName>,
+    /// What may be tuned, with sound defaults.
+    #[serde(default, skip_serializing_if = "Limits::are_default")]
+    pub limits: Limits,
+}
+
+/// The `[limits]` table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// How long the certificates of agencies and of the gateway itself are valid, seconds.
+    pub certificate_seconds: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { certificate_seconds: limits::CERTIFICATE_SECONDS }
+    }
+}
+
+impl Limits {
+    fn are_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A DNS name or an IP address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HostName(String);
+
+/// Why `gateway.toml` is not usable.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error(
+        "{path} can't be read ({source}); make a gateway with `liaison-gateway init`, or name its folder with --data"
+    )]
+    Unreadable { path: String, source: std::io::Error },
+    #[error("{path}, line {line}: {fault}; correct that line")]
+    Wrong { path: String, line: usize, fault: String },
+    #[error(
+        "{path}: limits.certificate_seconds is {seconds}, outside {min} to {max}; put a value between them"
+    )]
+    CertificateSeconds { path: String, seconds: u32, min: u32, max: u32 },
+    #[error(
+        "{path}: exchange listens on {exchange}, which is no address that agents can connect to; \
+         add the gateway's host name to `names`"
+    )]
+    Nameless { path: String, exchange: SocketAddr },
+}
+
+/// Why a text is not a host name.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is neither a DNS name nor an IP address")]
+pub struct HostNameError(String);
+
+impl Config {
+    /// Reads and checks a configuration file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.display().to_string(), source })?;
+        Self::parse(&path.display().to_string(), &text)
+    }
+
+    /// Reads a configuration; `path` is what errors call it.
+    pub fn parse(path: &str, text: &str) -> Result<Self, ConfigError> {
+        let path = path.to_owned();
+        let config: Self = match toml::from_str(text) {
+            Ok(config) => config,
+            Err(error) => {
+                let start = error.span().map_or(0, |span| span.start);
+                let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
+                return Err(ConfigError::Wrong { path, line, fault: error.message().to_owned() });
+            }
+        };
+        let seconds = config.limits.certificate_seconds;
+        let (min, max) = (limits::CERTIFICATE_SECONDS_MIN, limits::CERTIFICATE_SECONDS_MAX);
+        if !(min..=max).contains(&seconds) {
+            return Err(ConfigError::CertificateSeconds { path, seconds, min, max });
+        }
+        if config.names.is_empty() && config.exchange.ip().is_unspecified() {
+            return Err(ConfigError::Nameless { path, exchange: config.exchange });
+        }
+        Ok(config)
+    }
+
+    /// The configuration as `gateway.toml` holds it.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        Ok(format!(
+            "# Settings of this gateway; restart it after a change. `liaison-gateway doctor` checks them.\n{}",
+            toml::to_string(self)?
+        ))
+    }
+
+    /// Where agents reach the gateway, `host:port`: what tokens carry.
+    pub fn reachable_at(&self) -> String {
+        match self.names.first() {
+            Some(HostName(name)) if name.contains(':') => format!("[{name}]:{}", self.exchange.port()),
+            Some(HostName(name)) => format!("{name}:{}", self.exchange.port()),
+            None => self.exchange.to_string(),
+        }
+    }
+
+    /// The names that the gateway's certificate carries, for clients that check the host name.
+    pub fn certificate_names(&self) -> Vec<String> {
+        let mut names = vec!["localhost".to_owned()];
+        if !self.exchange.ip().is_unspecified() {
+            names.push(self.exchange.ip().to_string());
+        }
+        names.extend(self.names.iter().map(|name| name.0.clone()));
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+impl std::str::FromStr for HostName {
+    type Err = HostNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        let is_dns = text.len() <= 253 && text.split('.').all(label);
+        if text.parse::<IpAddr>().is_ok() || is_dns {
+            Ok(Self(text.to_ascii_lowercase()))
+        } else {
+            Err(HostNameError(text.to_owned()))
+        }
+    }
+}
+
+impl TryFrom<String> for HostName {
+    type Error = HostNameError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<HostName> for String {
+    fn from(name: HostName) -> Self {
+        name.0
+    }
+}
+
+/// Reads and writes a domain as its text.
+mod text {
+    use liaison_trust::names::Domain;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(domain: &Domain, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(domain)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Domain, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "domain = \"be\"\nexchange = \"127.0.0.1:7400\"\nmetrics = \"127.0.0.1:7401\"\n";
+
+    #[test]
+    fn written_and_read_again() {
+        let config = Config::parse("gateway.toml", GOOD).unwrap();
+        assert_eq!(config.reachable_at(), "127.0.0.1:7400");
+        assert_eq!(config.certificate_names(), ["127.0.0.1", "localhost"]);
+        let text = config.to_toml().unwrap();
+        assert_eq!(Config::parse("gateway.toml", &text).unwrap(), config);
+
+        let named = Config { names: vec!["gateway.example".parse().unwrap()], ..config };
+        let text = named.to_toml().unwrap();
+        assert_eq!(Config::parse("gateway.toml", &text).unwrap().reachable_at(), "gateway.example:7400");
+    }
+
+    #[test]
+    fn a_fault_names_its_line() {
+        let fault = |text: &str| Config::parse("gateway.toml", text).unwrap_err().to_string();
+        let unknown = fault(&format!("{GOOD}exchagne = 3\n"));
+        assert!(unknown.starts_with("gateway.toml, line 4: unknown field `exchagne`"), "{unknown}");
+        let address = fault(&GOOD.replace("127.0.0.1:7401", "nowhere"));
+        assert!(address.starts_with("gateway.toml, line 3: "), "{address}");
+        let domain = fault(&GOOD.replace("be", "Be!"));
+        assert!(domain.starts_with("gateway.toml, line 1: "), "{domain}");
+        let names = fault(&format!("{GOOD}names = [\"a b\"]\n"));
+        assert!(names.contains("line 4: `a b` is neither"), "{names}");
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        let seconds = format!("{GOOD}[limits]\ncertificate_seconds = 0\n");
+        assert!(matches!(
+            Config::parse("gateway.toml", &seconds),
+            Err(ConfigError::CertificateSeconds { seconds: 0, .. })
+        ));
+        let anywhere = GOOD.replace("127.0.0.1:7400", "0.0.0.0:7400");
+        assert!(matches!(Config::parse("gateway.toml", &anywhere), Err(ConfigError::Nameless { .. })));
+    }
+}

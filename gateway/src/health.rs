@@ -1,0 +1,110 @@
+//! What machines watch: `/metrics`, `/livez` and `/readyz` in plain HTTP on an address of its own.
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{Router, extract::State, http::StatusCode, routing::get};
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use time::OffsetDateTime;
+use tokio::{net::TcpListener, sync::Mutex};
+use tracing::warn;
+
+use crate::{authority::Authority, gateway::Gateway, limits};
+
+/// What the listener answers from.
+struct Health {
+    gateway: Arc<Gateway>,
+    authority: Arc<Authority>,
+    metrics: PrometheusHandle,
+    /// The last look at the database, and when it was: a flood of questions writes no more than one.
+    probed: Mutex<Option<(Instant, bool)>>,
+}
+
+/// Starts recording metrics for the whole process.
+///
+/// # Errors
+/// Something records them already.
+pub fn record_metrics() -> Result<PrometheusHandle, BuildError> {
+    let seconds = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+    let suffix = metrics_exporter_prometheus::Matcher::Suffix("_seconds".to_owned());
+    PrometheusBuilder::new().set_buckets_for_metric(suffix, &seconds)?.install_recorder()
+}
+
+/// Answers until the gateway stops, and keeps the recorder tidy meanwhile.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve(
+    listener: TcpListener,
+    gateway: Arc<Gateway>,
+    authority: Arc<Authority>,
+    metrics: PrometheusHandle,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let tidy = tokio::spawn({
+        let metrics = metrics.clone();
+        async move {
+            loop {
+                tokio::time::sleep(limits::METRICS_UPKEEP).await;
+                metrics.run_upkeep();
+            }
+        }
+    });
+    let health = Health { gateway, authority, metrics, probed: Mutex::default() };
+    let routes = Router::new()
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics_text))
+        .with_state(Arc::new(health));
+    let served = axum::serve(listener, routes).with_graceful_shutdown(stop).await;
+    tidy.abort();
+    served
+}
+
+async fn metrics_text(State(health): State<Arc<Health>>) -> String {
+    let now = OffsetDateTime::now_utc();
+    let left = (health.authority.own_not_after() - now).as_seconds_f64();
+    metrics::gauge!("liaison_gateway_certificate_seconds_left").set(left);
+    let directory = health.gateway.directory.load();
+    let queued: u64 =
+        directory.iter().map(|agency| health.gateway.store.load(&agency.address).deliveries).sum();
+    metrics::gauge!("liaison_gateway_agencies").set(directory.iter().count() as f64);
+    metrics::gauge!("liaison_gateway_queued").set(queued as f64);
+    health.metrics.render()
+}
+
+async fn readyz(State(health): State<Arc<Health>>) -> (StatusCode, &'static str) {
+    if health.gateway.stop.is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+    } else if !health.authority.is_ready(OffsetDateTime::now_utc()) {
+        (StatusCode::SERVICE_UNAVAILABLE, "the gateway's certificate ends soon and was not renewed\n")
+    } else if !health.takes_writes().await {
+        (StatusCode::SERVICE_UNAVAILABLE, "the database takes no writes\n")
+    } else {
+        (StatusCode::OK, "ready\n")
+    }
+}
+
+impl Health {
+    async fn takes_writes(&self) -> bool {
+        let mut probed = self.probed.lock().await;
+        if let Some((at, writes)) = *probed
+            && at.elapsed() < limits::READINESS_AGE
+        {
+            return writes;
+        }
+        let probe = self.gateway.store.probe(OffsetDateTime::now_utc());
+        let writes = match tokio::time::timeout(limits::PROBE, probe).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                warn!(%error, "the database takes no writes");
+                false
+            }
+            Err(_elapsed) => {
+                warn!("the database took no write in time");
+                false
+            }
+        };
+        *probed = Some((Instant::now(), writes));
+        writes
+    }
+}

@@ -1,0 +1,162 @@
+//! The file of revocations beside the database. A database restored from a backup forgets what was
+//! revoked since; this file is only ever appended to, is not part of a database backup, and is merged
+//! at every start, so that a revoked agency stays out whatever database it meets.
+//!
+//! One fact a line, in the order in which they were decided, moments in Unix seconds:
+//! `agency <address> <at>` ends a membership; `certificate <serial> <address> <not after> <at>` one
+//! certificate.
+
+use std::{
+    fmt::Write as _,
+    fs::{File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write as _},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use liaison_trust::names::AgencyAddress;
+use time::OffsetDateTime;
+
+use crate::{
+    data::{DataError, PRIVATE_FILE},
+    store::{IssuedCertificate, RevokedCertificate},
+};
+
+/// What is revoked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Revocations {
+    pub agencies: Vec<(AgencyAddress, OffsetDateTime)>,
+    pub certificates: Vec<RevokedCertificate>,
+}
+
+/// The file, open for appending.
+#[derive(Debug)]
+pub struct RevokedFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl RevokedFile {
+    /// Opens the file, makes it if it isn't there, and reads it. A last line without an end is what a
+    /// crash left of a revocation that was never confirmed, and goes.
+    ///
+    /// # Errors
+    /// It can't be read or written, or a line is not one of ours: going on without it could let
+    /// somebody in again.
+    pub fn open(path: &Path) -> Result<(Self, Revocations), DataError> {
+        let unreadable = |source| DataError::Unreadable { path: path.to_owned(), source };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(PRIVATE_FILE)
+            .open(path)
+            .map_err(unreadable)?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(unreadable)?;
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        let mut truncate = || {
+            file.set_len(u64::try_from(whole).unwrap_or(u64::MAX))?;
+            file.seek(SeekFrom::End(0))
+        };
+        truncate().map_err(|source| DataError::Unwritable { path: path.to_owned(), source })?;
+
+        let mut revocations = Revocations::default();
+        for (number, line) in text.get(..whole).unwrap_or_default().lines().enumerate() {
+            revocations.read(line).ok_or_else(|| DataError::Damaged {
+                path: path.to_owned(),
+                fault: format!("line {} is no revocation", number + 1),
+            })?;
+        }
+        Ok((Self { file, path: path.to_owned() }, revocations))
+    }
+
+    /// Adds revocations durably.
+    ///
+    /// # Errors
+    /// They could not be written.
+    pub fn append(&mut self, revocations: &Revocations) -> Result<(), DataError> {
+        let write = |file: &mut File| -> io::Result<()> {
+            file.write_all(revocations.to_lines().as_bytes())?;
+            file.sync_all()
+        };
+        write(&mut self.file).map_err(|source| DataError::Unwritable { path: self.path.clone(), source })
+    }
+}
+
+impl Revocations {
+    fn read(&mut self, line: &str) -> Option<()> {
+        let moment = |text: &str| OffsetDateTime::from_unix_timestamp(text.parse().ok()?).ok();
+        let words: Vec<_> = line.split(' ').collect();
+        match words.as_slice() {
+            ["agency", address, at] => self.agencies.push((address.parse().ok()?, moment(at)?)),
+            ["certificate", serial, agency, not_after, at] => {
+                let certificate = IssuedCertificate {
+                    serial: hex::decode(serial).ok()?,
+                    agency: agency.parse().ok()?,
+                    not_after: moment(not_after)?,
+                };
+                self.certificates.push(RevokedCertificate { certificate, at: moment(at)? });
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn to_lines(&self) -> String {
+        let mut lines = String::new();
+        for (agency, at) in &self.agencies {
+            _ = writeln!(lines, "agency {agency} {}", at.unix_timestamp());
+        }
+        for RevokedCertificate { certificate, at } in &self.certificates {
+            let IssuedCertificate { serial, agency, not_after } = certificate;
+            let (serial, not_after) = (hex::encode(serial), not_after.unix_timestamp());
+            _ = writeln!(lines, "certificate {serial} {agency} {not_after} {}", at.unix_timestamp());
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn revocations() -> Revocations {
+        let at = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+        let agency: AgencyAddress = "be/shelter".parse().unwrap();
+        let certificate = IssuedCertificate { serial: vec![0x4a, 7], agency: agency.clone(), not_after: at };
+        Revocations {
+            agencies: vec![(agency, at)],
+            certificates: vec![RevokedCertificate { certificate, at }],
+        }
+    }
+
+    #[test]
+    fn remembers_and_drops_a_torn_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("revoked");
+        let (mut file, before) = RevokedFile::open(&path).unwrap();
+        assert_eq!(before, Revocations::default());
+        file.append(&revocations()).unwrap();
+        file.file.write_all(b"agency be/oth").unwrap();
+        drop(file);
+
+        let (mut file, after) = RevokedFile::open(&path).unwrap();
+        assert_eq!(after, revocations());
+        file.append(&revocations()).unwrap();
+        let (_, twice) = RevokedFile::open(&path).unwrap();
+        assert_eq!(twice.agencies.len(), 2);
+        assert!(!crate::data::is_exposed(&path).unwrap());
+    }
+
+    #[test]
+    fn a_foreign_line_stops_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("revoked");
+        std::fs::write(&path, "agency be/a 1800000000\nagency nobody\n").unwrap();
+        let fault = RevokedFile::open(&path).unwrap_err();
+        assert!(matches!(fault, DataError::Damaged { .. }));
+        assert!(fault.to_string().contains("line 2"), "{fault}");
+    }
+}

@@ -1,0 +1,148 @@
+//! Agencies and what administrators did.
+
+use liaison_proto::{admin::v1::agency_state::Code as AgencyState, message::v1::sector::Code as Sector};
+use sqlx::{Sqlite, Transaction};
+use time::OffsetDateTime;
+
+use liaison_trust::{key_record::prove_chain, names::AgencyAddress};
+
+use super::{Store, columns::millis};
+use crate::{
+    directory::{Agency, Directory},
+    limits,
+    store::StoreError,
+};
+
+/// An administrative act, for the audit: who of this machine, what, to what.
+#[derive(Debug, Clone, Copy)]
+pub struct Act<'a> {
+    pub at: OffsetDateTime,
+    pub actor: &'a str,
+    pub act: &'static str,
+    pub subject: &'a str,
+}
+
+/// What became of a new agency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Addition {
+    Added,
+    /// The address is taken.
+    Taken,
+    /// The address was an agency's that was revoked for good.
+    Revoked,
+    /// The domain has as many agencies as it may.
+    Full,
+}
+
+type AgencyRow = (String, String, String, String, String, i32);
+
+impl Store {
+    /// Every agency with its key records.
+    ///
+    /// # Errors
+    /// The database failed, or holds what can't be read.
+    pub async fn directory(&self) -> Result<Directory, StoreError> {
+        let rows: Vec<AgencyRow> =
+            sqlx::query_as("SELECT address, name, country, sectors, groups, state FROM agency")
+                .fetch_all(&self.readers)
+                .await?;
+        let mut keys = self.keys().await?;
+        rows.into_iter()
+            .map(|row| {
+                let agency = read(row).ok_or(StoreError::Corrupt("agency"))?;
+                let records = keys.remove(&agency.address).unwrap_or_default();
+                let keys = if records.is_empty() { Ok(Vec::new()) } else { prove_chain(&records) };
+                Ok(Agency { keys: keys.map_err(|_| StoreError::Corrupt("key record"))?, ..agency })
+            })
+            .collect()
+    }
+
+    /// Adds an agency, unless its address is taken or was revoked for good.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn add_agency(&self, agency: &Agency, act: Act<'_>) -> Result<Addition, StoreError> {
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let address = agency.address.to_string();
+        let (taken, revoked, agencies): (bool, bool, u32) = sqlx::query_as(
+            "SELECT EXISTS (SELECT 1 FROM agency WHERE address = ?1), \
+             EXISTS (SELECT 1 FROM revoked_agency WHERE agency = ?1), (SELECT count(*) FROM agency)",
+        )
+        .bind(&address)
+        .fetch_one(&mut *change)
+        .await?;
+        match () {
+            () if revoked => return Ok(Addition::Revoked),
+            () if taken => return Ok(Addition::Taken),
+            () if agencies >= limits::AGENCIES => return Ok(Addition::Full),
+            () => {}
+        }
+        let sectors: Vec<_> = agency.sectors.iter().map(|sector| sector.as_str_name()).collect();
+        sqlx::query(
+            "INSERT INTO agency (address, name, country, sectors, groups, state, added) \
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&address)
+        .bind(&agency.name)
+        .bind(&agency.country)
+        .bind(sectors.join(" "))
+        .bind(agency.groups.join(" "))
+        .bind(i32::from(agency.state))
+        .bind(millis(act.at))
+        .execute(&mut *change)
+        .await?;
+        record(&mut change, act).await?;
+        change.commit().await?;
+        Ok(Addition::Added)
+    }
+
+    /// Suspends or resumes an agency.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn set_agency_state(
+        &self,
+        address: &AgencyAddress,
+        state: AgencyState,
+        act: Act<'_>,
+    ) -> Result<(), StoreError> {
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query("UPDATE agency SET state = ? WHERE address = ?")
+            .bind(i32::from(state))
+            .bind(address.to_string())
+            .execute(&mut *change)
+            .await?;
+        record(&mut change, act).await?;
+        change.commit().await?;
+        Ok(())
+    }
+}
+
+/// Records an administrative act with what it changes; past the limit the oldest goes.
+pub(super) async fn record(change: &mut Transaction<'_, Sqlite>, act: Act<'_>) -> Result<(), StoreError> {
+    let seq = sqlx::query("INSERT INTO audit (at, actor, act, subject) VALUES (?, ?, ?, ?)")
+        .bind(millis(act.at))
+        .bind(act.actor)
+        .bind(act.act)
+        .bind(act.subject)
+        .execute(&mut **change)
+        .await?
+        .last_insert_rowid();
+    sqlx::query("DELETE FROM audit WHERE seq <= ?")
+        .bind(seq - limits::AUDIT_ENTRIES)
+        .execute(&mut **change)
+        .await?;
+    Ok(())
+}
+
+fn read((address, name, country, sectors, groups, state): AgencyRow) -> Option<Agency> {
+    Some(Agency {
+        address: address.parse().ok()?,
+        name,
+        country,
+        sectors: sectors.split_whitespace().map(Sector::from_str_name).collect::<Option<_>>()?,
+        groups: groups.split_whitespace().map(str::to_owned).collect(),
+        state: AgencyState::try_from(state).ok()?,
+        keys: Vec::new(),
+    })
+}

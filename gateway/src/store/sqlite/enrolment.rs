@@ -1,0 +1,334 @@
+//! Tokens, the certificates that agencies have, and revocations.
+
+use liaison_proto::admin::v1::agency_state::Code as AgencyState;
+use liaison_trust::{digest::Digest, names::AgencyAddress};
+use sqlx::{Sqlite, Transaction};
+use time::OffsetDateTime;
+
+use super::{
+    Store,
+    agencies::{Act, record},
+    columns::{address, digest, millis, moment},
+};
+use crate::{limits, revoked::Revocations, store::StoreError};
+
+/// What is known of a token.
+#[derive(Debug, Clone)]
+pub struct Token {
+    pub agency: AgencyAddress,
+    pub expires: OffsetDateTime,
+    /// Its one use, if it was used.
+    pub used: Option<TokenUse>,
+}
+
+/// The one use of a token.
+#[derive(Debug, Clone)]
+pub struct TokenUse {
+    /// The digest of the certificate request.
+    pub request: Digest,
+    /// The certificate that it got, DER.
+    pub certificate: Vec<u8>,
+}
+
+/// A certificate that an agency has or had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuedCertificate {
+    pub serial: Vec<u8>,
+    pub agency: AgencyAddress,
+    pub not_after: OffsetDateTime,
+}
+
+/// A revoked certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevokedCertificate {
+    pub certificate: IssuedCertificate,
+    pub at: OffsetDateTime,
+}
+
+impl Store {
+    /// Keeps a new token by its digest; false if the agency has as many unused ones as it may.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn add_token(
+        &self,
+        digest: &Digest,
+        agency: &AgencyAddress,
+        expires: OffsetDateTime,
+        act: Act<'_>,
+    ) -> Result<bool, StoreError> {
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let unused: u32 = sqlx::query_scalar(
+            "SELECT count(*) FROM token WHERE agency = ? AND request IS NULL AND expires > ?",
+        )
+        .bind(agency.to_string())
+        .bind(millis(act.at))
+        .fetch_one(&mut *change)
+        .await?;
+        if unused >= limits::TOKENS_PER_AGENCY {
+            return Ok(false);
+        }
+        sqlx::query("INSERT INTO token (digest, agency, expires) VALUES (?, ?, ?)")
+            .bind(digest.as_ref())
+            .bind(agency.to_string())
+            .bind(millis(expires))
+            .execute(&mut *change)
+            .await?;
+        record(&mut change, act).await?;
+        change.commit().await?;
+        Ok(true)
+    }
+
+    /// The token with this digest.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn token(&self, token: &Digest) -> Result<Option<Token>, StoreError> {
+        type Row = (String, i64, Option<Vec<u8>>, Option<Vec<u8>>);
+        let row: Option<Row> =
+            sqlx::query_as("SELECT agency, expires, request, certificate FROM token WHERE digest = ?")
+                .bind(token.as_ref())
+                .fetch_optional(&self.readers)
+                .await?;
+        let Some((agency, expires, request, certificate)) = row else { return Ok(None) };
+        let used = match (request, certificate) {
+            (Some(request), Some(certificate)) => Some(TokenUse { request: digest(&request)?, certificate }),
+            _ => None,
+        };
+        Ok(Some(Token { agency: address(&agency)?, expires: moment(expires)?, used }))
+    }
+
+    /// Uses a token for a certificate: the agency becomes active, and what the agency's former agent
+    /// had is revoked. False, and nothing changed, if the token was used in the meantime or the
+    /// agency may not enrol any more.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn use_token(
+        &self,
+        token: &Digest,
+        used: &TokenUse,
+        issued: &IssuedCertificate,
+        now: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let agency = issued.agency.to_string();
+        let (active, invited) = (i32::from(AgencyState::Active), i32::from(AgencyState::Invited));
+        let spent = sqlx::query(
+            "UPDATE token SET request = ?, certificate = ? WHERE digest = ? AND request IS NULL \
+             AND EXISTS (SELECT 1 FROM agency WHERE address = token.agency AND state IN (?, ?))",
+        )
+        .bind(used.request.as_ref())
+        .bind(&used.certificate)
+        .bind(token.as_ref())
+        .bind(active)
+        .bind(invited)
+        .execute(&mut *change)
+        .await?;
+        if spent.rows_affected() == 0 {
+            return Ok(false);
+        }
+        sqlx::query(
+            "INSERT INTO revocation (serial, agency, not_after, at) \
+             SELECT serial, agency, not_after, ? FROM certificate WHERE agency = ? ON CONFLICT DO NOTHING",
+        )
+        .bind(millis(now))
+        .bind(&agency)
+        .execute(&mut *change)
+        .await?;
+        sqlx::query("UPDATE agency SET state = ? WHERE address = ?")
+            .bind(active)
+            .bind(&agency)
+            .execute(&mut *change)
+            .await?;
+        insert_certificate(&mut change, issued).await?;
+        let act = Act { at: now, actor: &agency, act: "enrol", subject: &agency };
+        record(&mut change, act).await?;
+        change.commit().await?;
+        Ok(true)
+    }
+
+    /// Keeps a renewed certificate; false, and nothing changed, if the agency is not active any more
+    /// or the certificate that it was renewed from is revoked.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn add_certificate(
+        &self,
+        issued: &IssuedCertificate,
+        renewed_from: &[u8],
+    ) -> Result<bool, StoreError> {
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let allowed: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM agency WHERE address = ? AND state = ?) \
+             AND NOT EXISTS (SELECT 1 FROM revocation WHERE serial = ?)",
+        )
+        .bind(issued.agency.to_string())
+        .bind(i32::from(AgencyState::Active))
+        .bind(renewed_from)
+        .fetch_one(&mut *change)
+        .await?;
+        if allowed {
+            insert_certificate(&mut change, issued).await?;
+            change.commit().await?;
+        }
+        Ok(allowed)
+    }
+
+    /// Whether a certificate is revoked.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn is_revoked(&self, serial: &[u8]) -> Result<bool, StoreError> {
+        let revoked = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM revocation WHERE serial = ?)")
+            .bind(serial)
+            .fetch_one(&self.readers)
+            .await?;
+        Ok(revoked)
+    }
+
+    /// An agency's certificates that end after this moment.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn certificates(
+        &self,
+        agency: &AgencyAddress,
+        after: OffsetDateTime,
+    ) -> Result<Vec<IssuedCertificate>, StoreError> {
+        let rows: Vec<(Vec<u8>, i64)> = sqlx::query_as(
+            "SELECT serial, not_after FROM certificate WHERE agency = ? AND not_after > ? ORDER BY not_after",
+        )
+        .bind(agency.to_string())
+        .bind(millis(after))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.into_iter()
+            .map(|(serial, not_after)| {
+                Ok(IssuedCertificate { serial, agency: agency.clone(), not_after: moment(not_after)? })
+            })
+            .collect()
+    }
+
+    /// When each agency's latest certificate ends.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn latest_certificates(&self) -> Result<Vec<(AgencyAddress, OffsetDateTime)>, StoreError> {
+        let rows: Vec<(String, i64)> =
+            sqlx::query_as("SELECT agency, max(not_after) FROM certificate GROUP BY agency")
+                .fetch_all(&self.readers)
+                .await?;
+        rows.into_iter().map(|(agency, not_after)| Ok((address(&agency)?, moment(not_after)?))).collect()
+    }
+
+    /// Ends an agency's membership for good, with all its certificates and unused tokens.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn revoke_agency(&self, agency: &AgencyAddress, act: Act<'_>) -> Result<(), StoreError> {
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        revoke(&mut change, &agency.to_string(), act.at).await?;
+        record(&mut change, act).await?;
+        change.commit().await?;
+        Ok(())
+    }
+
+    /// Makes sure that everything in the file of revocations is revoked here as well.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn merge_revocations(&self, revocations: &Revocations) -> Result<(), StoreError> {
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        for (agency, at) in &revocations.agencies {
+            revoke(&mut change, &agency.to_string(), *at).await?;
+        }
+        for revoked in &revocations.certificates {
+            sqlx::query(
+                "INSERT INTO revocation (serial, agency, not_after, at) VALUES (?, ?, ?, ?) \
+                 ON CONFLICT DO NOTHING",
+            )
+            .bind(&revoked.certificate.serial)
+            .bind(revoked.certificate.agency.to_string())
+            .bind(millis(revoked.certificate.not_after))
+            .bind(millis(revoked.at))
+            .execute(&mut *change)
+            .await?;
+        }
+        change.commit().await?;
+        Ok(())
+    }
+
+    /// The revoked certificates that would otherwise be valid: what a revocation list holds.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn revocations(&self, now: OffsetDateTime) -> Result<Vec<RevokedCertificate>, StoreError> {
+        let rows: Vec<(Vec<u8>, String, i64, i64)> =
+            sqlx::query_as("SELECT serial, agency, not_after, at FROM revocation WHERE not_after > ?")
+                .bind(millis(now))
+                .fetch_all(&self.readers)
+                .await?;
+        rows.into_iter()
+            .map(|(serial, agency, not_after, at)| {
+                let (agency, not_after) = (address(&agency)?, moment(not_after)?);
+                let certificate = IssuedCertificate { serial, agency, not_after };
+                Ok(RevokedCertificate { certificate, at: moment(at)? })
+            })
+            .collect()
+    }
+
+    /// Forgets tokens and certificates that nothing can be done with any more.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn forget_expired(&self, now: OffsetDateTime) -> Result<(), StoreError> {
+        let oldest = millis(now - limits::RENEWAL_GRACE);
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query("DELETE FROM token WHERE expires < ?").bind(oldest).execute(&mut *change).await?;
+        sqlx::query("DELETE FROM certificate WHERE not_after < ?").bind(oldest).execute(&mut *change).await?;
+        sqlx::query("DELETE FROM revocation WHERE not_after < ?").bind(oldest).execute(&mut *change).await?;
+        change.commit().await?;
+        Ok(())
+    }
+}
+
+async fn insert_certificate(
+    change: &mut Transaction<'_, Sqlite>,
+    issued: &IssuedCertificate,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO certificate (serial, agency, not_after) VALUES (?, ?, ?)")
+        .bind(&issued.serial)
+        .bind(issued.agency.to_string())
+        .bind(millis(issued.not_after))
+        .execute(&mut **change)
+        .await?;
+    Ok(())
+}
+
+async fn revoke(
+    change: &mut Transaction<'_, Sqlite>,
+    agency: &str,
+    at: OffsetDateTime,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE agency SET state = ? WHERE address = ?")
+        .bind(i32::from(AgencyState::Revoked))
+        .bind(agency)
+        .execute(&mut **change)
+        .await?;
+    sqlx::query("INSERT INTO revoked_agency (agency, at) VALUES (?, ?) ON CONFLICT DO NOTHING")
+        .bind(agency)
+        .bind(millis(at))
+        .execute(&mut **change)
+        .await?;
+    sqlx::query(
+        "INSERT INTO revocation (serial, agency, not_after, at) \
+         SELECT serial, agency, not_after, ? FROM certificate WHERE agency = ? ON CONFLICT DO NOTHING",
+    )
+    .bind(millis(at))
+    .bind(agency)
+    .execute(&mut **change)
+    .await?;
+    sqlx::query("DELETE FROM token WHERE agency = ?").bind(agency).execute(&mut **change).await?;
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! Policy sets, and the state of the database itself.
+
+use liaison_proto::admin::v1::LoadPolicyRequest;
+use liaison_trust::digest::Digest;
+use prost::Message;
+use time::OffsetDateTime;
+
+use super::{
+    Store,
+    agencies::{Act, record},
+    columns::{decode, millis},
+};
+use crate::{limits, store::StoreError};
+
+impl Store {
+    /// Keeps a policy set and makes it the active one, in one step.
+    ///
+    /// # Errors
+    /// The database failed; the set that was active still is.
+    pub async fn activate_policy(
+        &self,
+        hash: &Digest,
+        files: &LoadPolicyRequest,
+        act: Act<'_>,
+    ) -> Result<(), StoreError> {
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query("UPDATE policy_set SET active = 0 WHERE active = 1").execute(&mut *change).await?;
+        sqlx::query(
+            "INSERT INTO policy_set (hash, files, activated, active) VALUES (?, ?, ?, 1) \
+             ON CONFLICT (hash) DO UPDATE SET activated = excluded.activated, active = 1",
+        )
+        .bind(hash.as_ref())
+        .bind(files.encode_to_vec())
+        .bind(millis(act.at))
+        .execute(&mut *change)
+        .await?;
+        sqlx::query(
+            "DELETE FROM policy_set WHERE active = 0 AND hash NOT IN \
+             (SELECT hash FROM policy_set ORDER BY activated DESC LIMIT ?)",
+        )
+        .bind(limits::POLICY_SETS)
+        .execute(&mut *change)
+        .await?;
+        record(&mut change, act).await?;
+        change.commit().await?;
+        Ok(())
+    }
+
+    /// The files of the active policy set; none before the first was loaded.
+    ///
+    /// # Errors
+    /// The database failed, or holds what can't be read.
+    pub async fn active_policy(&self) -> Result<Option<LoadPolicyRequest>, StoreError> {
+        let files: Option<Vec<u8>> = sqlx::query_scalar("SELECT files FROM policy_set WHERE active = 1")
+            .fetch_optional(&self.readers)
+            .await?;
+        files.map(decode).transpose()
+    }
+
+    /// Writes one row durably: proof that the database takes writes.
+    ///
+    /// # Errors
+    /// It doesn't.
+    pub async fn probe(&self, now: OffsetDateTime) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO probe (id, at) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET at = excluded.at",
+        )
+        .bind(millis(now))
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    /// What the engine finds wrong with the database file; empty when all is well.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn integrity_faults(&self) -> Result<Vec<String>, StoreError> {
+        let lines: Vec<String> =
+            sqlx::query_scalar("PRAGMA quick_check(10)").fetch_all(&self.readers).await?;
+        Ok(lines.into_iter().filter(|line| line != "ok").collect())
+    }
+}
