@@ -16,4 +16,3 @@ pub struct Agent {
     /// The bearer token of the case API.
     pub api_token: Zeroizing<String>,
 }
-

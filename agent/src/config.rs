@@ -58,7 +58,9 @@ pub enum AddressError {
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("this folder has no agent yet ({0}); run `liaison-agent enroll` with the token that the domain's administrator sent")]
+    #[error(
+        "this folder has no agent yet ({0}); run `liaison-agent enroll` with the token that the domain's administrator sent"
+    )]
     NotEnrolled(FolderError),
     #[error(transparent)]
     File(FolderError),

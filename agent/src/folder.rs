@@ -103,8 +103,7 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), FolderError> {
     part.push(".part");
     let part = PathBuf::from(part);
     let write = || -> io::Result<()> {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&part, path)?;

@@ -6,6 +6,8 @@
 //! committed, acknowledged), the case API again.
 
 pub mod agent;
+pub mod basis;
+pub mod case;
 pub mod cli;
 pub mod config;
 pub mod directory;
@@ -13,4 +15,5 @@ pub mod folder;
 pub mod limits;
 pub mod link;
 pub mod outbox;
+pub mod split;
 pub mod store;

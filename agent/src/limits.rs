@@ -44,3 +44,24 @@ pub const KEY_VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
 /// connection's is larger, so that a session that waits can't stop a call.
 pub const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 pub const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+
+/// The content of one message, encoded, bytes: what [`liaison_proto::limits::SECTIONS_BYTES`] leaves after
+/// padding and sealing.
+pub const CONTENT_BYTES: usize = 3 << 20;
+/// A text of content that is not prose, characters.
+pub const TEXT_CHARS: usize = 4_000;
+/// A narrative, characters.
+pub const PROSE_CHARS: usize = 100_000;
+/// A photo, bytes.
+pub const PHOTO_BYTES: usize = 256 << 10;
+/// Entries of any list in a request to the case API, but for recipients.
+pub const LIST_ITEMS: usize = 64;
+/// An officer's name, characters.
+pub const OFFICER_CHARS: usize = 128;
+/// Who is asking, and an idempotency key, characters.
+pub const ACTOR_CHARS: usize = 128;
+pub const IDEMPOTENCY_KEY_CHARS: usize = 128;
+/// How long a message may be delivered where its sender does not say.
+pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Entries in a page of the case API where the caller does not say how many.
+pub const DEFAULT_PAGE: u32 = 50;

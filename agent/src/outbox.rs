@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 
 use liaison_proto::message::v1::{
     Facts, Handling, StateChange, alert_kind::Code as AlertKind, basis::Code as Basis,
-    data_category::Code as Category, kind::Code as Kind, status::Code as Status,
-    urgency::Code as Urgency,
+    data_category::Code as Category, kind::Code as Kind, status::Code as Status, urgency::Code as Urgency,
 };
 use liaison_trust::{digest::Digest, names::AgencyAddress};
 use time::OffsetDateTime;

@@ -52,7 +52,12 @@ impl Store {
     ///
     /// Refused as `unknown_message`, `transition_not_allowed` (naming the allowed ones) and
     /// `missing_field`.
-    pub async fn change_state(&self, _id: Uuid, _change: StateChange, _actor: &str) -> Result<Message, Refusal> {
+    pub async fn change_state(
+        &self,
+        _id: Uuid,
+        _change: StateChange,
+        _actor: &str,
+    ) -> Result<Message, Refusal> {
         Err(Refusal::internal())
     }
 }

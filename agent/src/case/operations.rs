@@ -1,0 +1,230 @@
+//! What the case API does. gRPC and REST call the same operations.
+
+use liaison_proto::{
+    case::v1::{
+        Alert, GetAlertRequest, GetReferralRequest, GetStatusRequest, ListAgenciesRequest,
+        ListAgenciesResponse, ListAlertsRequest, ListAlertsResponse, ListReferralsRequest,
+        ListReferralsResponse, Referral, SendAlertRequest, SendAlertResponse, SendReferralRequest,
+        SendReferralResponse, StatusResponse, UpdateReferralRequest,
+    },
+    message::v1::{
+        Refusal, alert_kind::Code as AlertKind, error_code::Code as ErrorCode, kind::Code as Kind,
+    },
+    times,
+};
+use liaison_trust::digest;
+use prost::Name;
+use time::OffsetDateTime;
+use uuid::{NoContext, Timestamp, Uuid};
+
+use super::{
+    audience::{self, Audience},
+    caller::Caller,
+    parse::{self, Body, Page},
+    views,
+};
+use crate::{
+    agent::Agent,
+    basis::Recipient,
+    outbox::{Idempotency, NewMessage},
+    store::{Direction, Message},
+};
+
+/// Commits one message for each recipient to the outbox.
+pub(super) async fn send_referral(
+    agent: &Agent,
+    caller: &Caller,
+    request: SendReferralRequest,
+) -> Result<SendReferralResponse, Refusal> {
+    let now = OffsetDateTime::now_utc();
+    let idempotency = idempotency(caller, &request);
+    let parse::Referral { to, body } = parse::referral(&request, &agent.address, now)?;
+    let mut messages = Vec::with_capacity(to.len());
+    for address in to {
+        let recipient = audience::recipient(agent, &address).await?;
+        messages.push(message(Kind::Referral, AlertKind::Unspecified, &body, &[recipient], now));
+    }
+    let (_, ids) = agent.store.add(messages, idempotency, &caller.actor, Vec::new()).await?;
+    let mut referrals = Vec::with_capacity(ids.len());
+    for id in ids {
+        referrals.push(views::referral(find(agent, id, Kind::Referral).await?, &agent.address));
+    }
+    Ok(SendReferralResponse { referrals })
+}
+
+/// Resolves the audience, and commits the alert to the outbox.
+pub(super) async fn send_alert(
+    agent: &Agent,
+    caller: &Caller,
+    request: SendAlertRequest,
+) -> Result<SendAlertResponse, Refusal> {
+    let now = OffsetDateTime::now_utc();
+    let idempotency = idempotency(caller, &request);
+    let parse::Alert { kind, body } = parse::alert(&request, &agent.address, now)?;
+    let Audience { recipients, refused, .. } = audience::resolve(agent, kind, &body).await?;
+    if recipients.is_empty() {
+        return Err(audience::reaches_nobody(refused));
+    }
+    let message = message(Kind::Alert, kind, &body, &recipients, now);
+    let (_, ids) = agent.store.add(vec![message], idempotency, &caller.actor, refused).await?;
+    let id = ids.first().copied().ok_or_else(Refusal::internal)?;
+    Ok(SendAlertResponse { alert: Some(alert(agent, id).await?) })
+}
+
+/// A page of referrals, newest first.
+pub(super) async fn list_referrals(
+    agent: &Agent,
+    request: ListReferralsRequest,
+) -> Result<ListReferralsResponse, Refusal> {
+    let (messages, next_page_token) = page(agent, Kind::Referral, parse::referrals_page(&request)?).await?;
+    let referrals = messages.into_iter().map(|message| views::referral(message, &agent.address)).collect();
+    Ok(ListReferralsResponse { referrals, next_page_token })
+}
+
+/// One referral, with its sections where it was received.
+pub(super) async fn get_referral(agent: &Agent, request: GetReferralRequest) -> Result<Referral, Refusal> {
+    referral(agent, parse::id("id", &request.id)?).await
+}
+
+/// Moves a referral to another state.
+pub(super) async fn update_referral(
+    agent: &Agent,
+    caller: &Caller,
+    request: UpdateReferralRequest,
+) -> Result<Referral, Refusal> {
+    let (id, change) = parse::state_change(&request)?;
+    let message = agent.store.change_state(id, change, &caller.actor).await?;
+    shown(agent, message).await
+}
+
+/// A page of alerts, newest first.
+pub(super) async fn list_alerts(
+    agent: &Agent,
+    request: ListAlertsRequest,
+) -> Result<ListAlertsResponse, Refusal> {
+    let (messages, next_page_token) = page(agent, Kind::Alert, parse::alerts_page(&request)?).await?;
+    Ok(ListAlertsResponse { alerts: messages.iter().map(views::alert).collect(), next_page_token })
+}
+
+/// One alert, with its sections where it was received, with its deliveries where it was sent.
+pub(super) async fn get_alert(agent: &Agent, request: GetAlertRequest) -> Result<Alert, Refusal> {
+    alert(agent, parse::id("id", &request.id)?).await
+}
+
+/// A page of the agencies that can be addressed.
+pub(super) async fn list_agencies(
+    agent: &Agent,
+    request: ListAgenciesRequest,
+) -> Result<ListAgenciesResponse, Refusal> {
+    let after = parse::agencies_page(&request)?;
+    let (agencies, more) = agent.directory.list(after.as_ref()).await?;
+    let last = agencies.last().filter(|_| more);
+    let next_page_token = last.map(|agency| agency.address.to_string()).unwrap_or_default();
+    Ok(ListAgenciesResponse { agencies: agencies.into_iter().map(views::agency).collect(), next_page_token })
+}
+
+/// How the agent stands.
+pub(super) async fn get_status(agent: &Agent, _request: GetStatusRequest) -> Result<StatusResponse, Refusal> {
+    let link = agent.link.status();
+    let counts = agent.store.counts().await?;
+    Ok(StatusResponse {
+        agency: agent.address.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        connected: link.connected,
+        problem: link.problem.unwrap_or_default(),
+        certificate_expires: link.certificate_expires.map(times::to_wire),
+        outbox: counts.outbox,
+        received_referrals: counts.received_referrals,
+        received_alerts: counts.received_alerts,
+    })
+}
+
+/// A message to these recipients, with an id and a thread that tell nothing of any other message but
+/// the time.
+fn message(
+    kind: Kind,
+    alert_kind: AlertKind,
+    body: &Body,
+    recipients: &[Recipient],
+    now: OffsetDateTime,
+) -> NewMessage {
+    let bases = |recipient: &Recipient| {
+        let bases = body.grounds.bases(recipient, body.sections.keys().copied(), now);
+        (recipient.address.clone(), bases)
+    };
+    // Without a context: the shared one counts, and would show which ids were made together.
+    let unrelated = || Uuid::new_v7(Timestamp::now(NoContext));
+    NewMessage {
+        id: unrelated(),
+        thread: unrelated(),
+        kind,
+        alert_kind,
+        created: now,
+        expires: body.expires,
+        urgency: body.urgency,
+        handling: body.handling,
+        status: body.status,
+        state_change: None,
+        facts: Some(body.facts.clone()),
+        sections: body.sections.clone(),
+        recipients: recipients.iter().map(bases).collect(),
+    }
+}
+
+/// The caller's idempotency key, bound to the request.
+fn idempotency<M: prost::Message + Name>(caller: &Caller, request: &M) -> Option<Idempotency> {
+    let key = caller.idempotency_key.clone()?;
+    let digest = digest::hash("idempotency/v1", &[M::full_name().as_bytes(), &request.encode_to_vec()]);
+    Some(Idempotency { key, digest })
+}
+
+async fn referral(agent: &Agent, id: Uuid) -> Result<Referral, Refusal> {
+    shown(agent, find(agent, id, Kind::Referral).await?).await
+}
+
+/// A referral with its sections.
+async fn shown(agent: &Agent, message: Message) -> Result<Referral, Refusal> {
+    let (id, direction) = (message.id, message.direction);
+    let mut referral = views::referral(message, &agent.address);
+    if direction == Direction::Received {
+        let release = agent.store.release(id).await?.ok_or_else(Refusal::internal)?;
+        referral.sections = views::referral_sections(&agent.store.sections(id).await?, &release)?;
+    }
+    Ok(referral)
+}
+
+async fn alert(agent: &Agent, id: Uuid) -> Result<Alert, Refusal> {
+    let message = find(agent, id, Kind::Alert).await?;
+    let mut alert = views::alert(&message);
+    match message.direction {
+        Direction::Received => {
+            let release = agent.store.release(id).await?.ok_or_else(Refusal::internal)?;
+            alert.sections = views::alert_sections(&agent.store.sections(id).await?, &release)?;
+        }
+        Direction::Sent => alert.deliveries = views::deliveries(message),
+    }
+    Ok(alert)
+}
+
+async fn find(agent: &Agent, id: Uuid, kind: Kind) -> Result<Message, Refusal> {
+    agent.store.message(id).await?.filter(|message| message.kind == kind).ok_or_else(|| {
+        Refusal::new(
+            ErrorCode::UnknownMessage,
+            format!("this agent has no {} of this id", kind.as_str_name()),
+            "give the id that the agent answered with, or list what there is",
+        )
+    })
+}
+
+/// A page of messages, and the token of the next one.
+async fn page(agent: &Agent, kind: Kind, page: Page) -> Result<(Vec<Message>, String), Refusal> {
+    // One more than is shown tells whether there is a next page.
+    let mut messages =
+        agent.store.messages(kind, page.direction, page.status, page.after, page.size + 1).await?;
+    let size = usize::try_from(page.size).unwrap_or(usize::MAX);
+    let more = messages.len() > size;
+    messages.truncate(size);
+    let last = messages.last().filter(|_| more);
+    let token = last.map(|message| message.id.to_string()).unwrap_or_default();
+    Ok((messages, token))
+}

@@ -1,0 +1,80 @@
+//! Requests that read, and those that move a referral.
+
+use liaison_proto::{
+    case::v1::{
+        ListAgenciesRequest, ListAlertsRequest, ListReferralsRequest, UpdateReferralRequest,
+        direction::Code as DirectionCode,
+    },
+    limits as wire,
+    message::v1::{
+        Refusal, StateChange, outcome::Code as Outcome, referral_state::Code as State,
+        rejection_reason::Code as RejectionReason, status::Code as Status,
+    },
+};
+use liaison_trust::names::AgencyAddress;
+use uuid::Uuid;
+
+use super::fields::{address, code, id, malformed, missing};
+use crate::{limits, store::Direction};
+
+/// A page of messages.
+pub struct Page {
+    /// None for both.
+    pub direction: Option<Direction>,
+    pub status: Status,
+    /// Entries behind this message alone.
+    pub after: Option<Uuid>,
+    /// Entries at most.
+    pub size: u32,
+}
+
+/// The page of referrals that is asked for.
+pub fn referrals_page(request: &ListReferralsRequest) -> Result<Page, Refusal> {
+    page(request.direction, request.status, request.page_size, &request.page_token)
+}
+
+/// The page of alerts that is asked for.
+pub fn alerts_page(request: &ListAlertsRequest) -> Result<Page, Refusal> {
+    page(request.direction, request.status, request.page_size, &request.page_token)
+}
+
+/// The address behind which the page of agencies that is asked for begins.
+pub fn agencies_page(request: &ListAgenciesRequest) -> Result<Option<AgencyAddress>, Refusal> {
+    (!request.page_token.is_empty()).then(|| address("page_token", &request.page_token)).transpose()
+}
+
+/// The id of the referral that is to move, and where to.
+pub fn state_change(request: &UpdateReferralRequest) -> Result<(Uuid, StateChange), Refusal> {
+    let id = id("id", &request.id)?;
+    let state: State = code("state", request.state)?
+        .ok_or_else(|| missing("state", "name the state that the referral is to move to"))?;
+    let reason: Option<RejectionReason> = code("reason", request.reason)?;
+    let outcome: Option<Outcome> = code("outcome", request.outcome)?;
+    if reason.is_some() && !matches!(state, State::Rejected | State::Failed) {
+        return Err(malformed("reason", "goes with the states rejected and failed alone", "leave it out"));
+    }
+    if outcome.is_some() && state != State::Completed {
+        return Err(malformed("outcome", "goes with the state completed alone", "leave it out"));
+    }
+    let change = StateChange {
+        state: state.into(),
+        reason: reason.unwrap_or_default().into(),
+        outcome: outcome.unwrap_or_default().into(),
+    };
+    Ok((id, change))
+}
+
+fn page(direction: i32, status: i32, size: u32, token: &str) -> Result<Page, Refusal> {
+    let direction = match code("direction", direction)? {
+        Some(DirectionCode::Sent) => Some(Direction::Sent),
+        Some(DirectionCode::Received) => Some(Direction::Received),
+        Some(DirectionCode::Unspecified) | None => None,
+    };
+    let size = match size {
+        0 => limits::DEFAULT_PAGE,
+        1..=wire::CASE_PAGE => size,
+        _ => return Err(malformed("page_size", "is more than 100", "ask for 1 to 100 entries")),
+    };
+    let after = (!token.is_empty()).then(|| id("page_token", token)).transpose()?;
+    Ok(Page { direction, status: code("status", status)?.unwrap_or(Status::Actual), after, size })
+}

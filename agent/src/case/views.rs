@@ -1,0 +1,238 @@
+//! Messages as the case API shows them.
+
+use std::collections::HashMap;
+
+use liaison_proto::{
+    case::v1::{
+        Agency, Alert, AlertDelivery, AlertSection, Referral, ReferralSection, StateEvent,
+        direction::Code as DirectionCode, disclosure::Code as Disclosure,
+    },
+    category,
+    message::v1::{Refusal, ReleaseRecord, data_category::Code as Category, error_code::Code as ErrorCode},
+    referral::{self, Party},
+    strict, times,
+};
+use liaison_trust::names::AgencyAddress;
+use prost::Name;
+
+use crate::{
+    directory,
+    store::{Direction, Message, StoredSection},
+};
+
+/// A referral without its sections, as it stands in lists.
+pub(super) fn referral(message: Message, me: &AgencyAddress) -> Referral {
+    let delivery = message.deliveries.into_iter().next();
+    let to = delivery.as_ref().map_or_else(|| me.to_string(), |delivery| delivery.agency.to_string());
+    let (decision, refused) = delivery.map_or((None, None), |delivery| (delivery.decision, delivery.refusal));
+    let party = match message.direction {
+        Direction::Sent => Party::Requester,
+        Direction::Received => Party::Responder,
+    };
+    let state = message.state.state();
+    Referral {
+        id: message.id.to_string(),
+        thread: message.thread.to_string(),
+        direction: direction(message.direction).into(),
+        from: message.from.to_string(),
+        to,
+        state: state.into(),
+        allowed: referral::allowed(state, party).into_iter().map(i32::from).collect(),
+        cancel_pending: message.cancel_pending,
+        history: message.history.into_iter().map(event).collect(),
+        urgency: message.urgency.into(),
+        handling: message.handling,
+        status: message.status.into(),
+        created: Some(times::to_wire(message.created)),
+        expires: Some(times::to_wire(message.expires)),
+        sections: HashMap::new(),
+        decision,
+        refusal: message.refusal.or(refused),
+        policy_hash: message.policy_hash.map(|hash| hash.to_string()).unwrap_or_default(),
+    }
+}
+
+/// An alert without its sections and its deliveries, as it stands in lists.
+pub(super) fn alert(message: &Message) -> Alert {
+    Alert {
+        id: message.id.to_string(),
+        direction: direction(message.direction).into(),
+        from: message.from.to_string(),
+        kind: message.alert_kind.into(),
+        urgency: message.urgency.into(),
+        handling: message.handling,
+        status: message.status.into(),
+        created: Some(times::to_wire(message.created)),
+        expires: Some(times::to_wire(message.expires)),
+        sections: HashMap::new(),
+        deliveries: Vec::new(),
+        refusal: message.refusal.clone(),
+        policy_hash: message.policy_hash.map(|hash| hash.to_string()).unwrap_or_default(),
+    }
+}
+
+/// Where a sent alert stands at every agency of its audience.
+pub(super) fn deliveries(message: Message) -> Vec<AlertDelivery> {
+    let delivery = |delivery: crate::store::DeliveryState| AlertDelivery {
+        agency: delivery.agency.to_string(),
+        state: delivery.state.into(),
+        decision: delivery.decision,
+        refusal: delivery.refusal,
+    };
+    message.deliveries.into_iter().map(delivery).collect()
+}
+
+/// Every category of a received referral.
+pub(super) fn referral_sections(
+    stored: &[StoredSection],
+    release: &ReleaseRecord,
+) -> Result<HashMap<String, ReferralSection>, Refusal> {
+    each_category(stored, release, |disclosure, section| {
+        Ok(ReferralSection {
+            disclosure: disclosure.into(),
+            content: section.map(content).transpose()?,
+            onward_share: section.is_some_and(|section| section.release.onward_share),
+            use_as_evidence: section.is_some_and(|section| section.release.use_as_evidence),
+            retain_until: section.map(|section| times::to_wire(section.retain_until)),
+        })
+    })
+}
+
+/// Every category of a received alert.
+pub(super) fn alert_sections(
+    stored: &[StoredSection],
+    release: &ReleaseRecord,
+) -> Result<HashMap<String, AlertSection>, Refusal> {
+    each_category(stored, release, |disclosure, section| {
+        Ok(AlertSection {
+            disclosure: disclosure.into(),
+            content: section.map(content).transpose()?,
+            onward_share: section.is_some_and(|section| section.release.onward_share),
+            use_as_evidence: section.is_some_and(|section| section.release.use_as_evidence),
+            retain_until: section.map(|section| times::to_wire(section.retain_until)),
+        })
+    })
+}
+
+/// An agency of the directory.
+pub(super) fn agency(agency: directory::Agency) -> Agency {
+    Agency {
+        address: agency.address.to_string(),
+        name: agency.name,
+        country: agency.country,
+        sectors: agency.sectors.into_iter().map(i32::from).collect(),
+        groups: agency.groups,
+        reachable: agency.reachable,
+        fingerprint: agency.fingerprint.map(|id| id.to_string()).unwrap_or_default(),
+    }
+}
+
+/// Shows all categories by name: what is here as released, what policy lets be told as withheld, and
+/// anything else as not disclosed, whether it was erased, kept back or never there.
+fn each_category<T>(
+    stored: &[StoredSection],
+    release: &ReleaseRecord,
+    show: impl Fn(Disclosure, Option<&StoredSection>) -> Result<T, Refusal>,
+) -> Result<HashMap<String, T>, Refusal> {
+    category::all()
+        .map(|category| {
+            let section = stored.iter().find(|section| section.category == category);
+            let disclosure = match section {
+                Some(_) => Disclosure::Released,
+                None if release.withheld().any(|withheld| withheld == category) => Disclosure::Withheld,
+                None => Disclosure::NotDisclosed,
+            };
+            Ok((category.as_str_name().to_owned(), show(disclosure, section)?))
+        })
+        .collect()
+}
+
+/// What a section says. It must hold its own category alone: anything else would have passed a policy
+/// that never decided on it.
+fn content<M: prost::Message + Name + Default>(section: &StoredSection) -> Result<M, Refusal> {
+    let newer = || {
+        Refusal::new(
+            ErrorCode::Unsupported,
+            format!("the section {} is not of this version's contracts", section.category.as_str_name()),
+            "upgrade this agent; if it is up to date, tell the sender's IT",
+        )
+    };
+    let content: M = strict::decode(&section.plaintext).map_err(|_| newer())?;
+    let parts = category::split(&content).map_err(|_| newer())?;
+    let alone = |category: &Category| *category == section.category;
+    if parts.len() != 1 || !parts.keys().all(alone) {
+        return Err(newer());
+    }
+    Ok(content)
+}
+
+fn event(event: crate::store::StateEvent) -> StateEvent {
+    StateEvent {
+        state: event.change.state,
+        reason: event.change.reason,
+        outcome: event.change.outcome,
+        at: Some(times::to_wire(event.at)),
+        by: event.by,
+    }
+}
+
+fn direction(direction: Direction) -> DirectionCode {
+    match direction {
+        Direction::Sent => DirectionCode::Sent,
+        Direction::Received => DirectionCode::Received,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use liaison_proto::message::v1::{Health, Narrative, ReferralContent, ReleasedSection};
+    use prost::Message as _;
+    use time::OffsetDateTime;
+    use zeroize::Zeroizing;
+
+    use super::*;
+
+    fn section(category: Category, content: &ReferralContent) -> StoredSection {
+        StoredSection {
+            category,
+            plaintext: Zeroizing::new(content.encode_to_vec()),
+            release: ReleasedSection { onward_share: true, ..ReleasedSection::default() },
+            retain_until: OffsetDateTime::UNIX_EPOCH,
+        }
+    }
+
+    fn health() -> ReferralContent {
+        ReferralContent {
+            health: Some(Health { physical: "broken arm".into(), ..Health::default() }),
+            ..ReferralContent::default()
+        }
+    }
+
+    #[test]
+    fn every_category_is_shown_and_none_is_empty() {
+        let release =
+            ReleaseRecord { withheld: vec![Category::Narrative.into()], ..ReleaseRecord::default() };
+        let sections = referral_sections(&[section(Category::Health, &health())], &release).unwrap();
+        assert_eq!(sections.len(), 17);
+        for (name, section) in &sections {
+            let expected = match name.as_str() {
+                "health" => Disclosure::Released,
+                "narrative" => Disclosure::Withheld,
+                _ => Disclosure::NotDisclosed,
+            };
+            assert_eq!(section.disclosure(), expected, "{name}");
+            assert_eq!(section.content.is_some(), name == "health", "{name}");
+            assert_eq!(section.onward_share, name == "health", "{name}");
+        }
+        assert_eq!(sections["health"].content, Some(health()));
+    }
+
+    #[test]
+    fn a_section_that_holds_another_category_is_not_shown() {
+        let smuggled = ReferralContent { narrative: Some(Narrative { text: "a story".into() }), ..health() };
+        for content in [smuggled, ReferralContent::default()] {
+            let shown = referral_sections(&[section(Category::Health, &content)], &ReleaseRecord::default());
+            assert_eq!(shown.unwrap_err().code(), ErrorCode::Unsupported);
+        }
+    }
+}
