@@ -8,7 +8,7 @@ use liaison_trust::{
     keys::SigningKey,
     names::{AgencyAddress, Domain},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -31,6 +31,8 @@ pub struct Gateway {
     pub sessions: Arc<Sessions>,
     /// Room for submissions under way, KiB.
     pub submissions: Arc<Semaphore>,
+    /// Told when something is to be swept before its time, such as the queue of a revoked agency.
+    pub sweep: Notify,
     /// Cancelled when the gateway is to stop.
     pub stop: CancellationToken,
 }
@@ -52,6 +54,7 @@ impl Gateway {
             policy: ArcSwap::from_pointee(policy),
             sessions: Arc::default(),
             submissions: Arc::new(Semaphore::new(limits::SUBMISSION_BYTES >> 10)),
+            sweep: Notify::new(),
             stop: CancellationToken::new(),
         }
     }
@@ -60,11 +63,21 @@ impl Gateway {
     pub fn update(&self, agency: Agency) {
         self.directory.rcu(|directory| directory.with(agency.clone()));
     }
-    /// Changes the state of an agency in the directory; its other parts stay as they are now.
-    pub fn set_state(&self, address: &AgencyAddress, state: AgencyState) {
+
+    /// Changes an agency in the directory, whatever else changes at the same time.
+    pub fn change(&self, address: &AgencyAddress, change: impl Fn(&mut Agency)) {
         self.directory.rcu(|directory| match directory.get(address) {
-            Some(agency) => Arc::new(directory.with(Agency { state, ..Agency::clone(agency) })),
+            Some(agency) => {
+                let mut agency = Agency::clone(agency);
+                change(&mut agency);
+                Arc::new(directory.with(agency))
+            }
             None => Arc::clone(directory),
         });
+    }
+
+    /// Changes the state of an agency in the directory.
+    pub fn set_state(&self, address: &AgencyAddress, state: AgencyState) {
+        self.change(address, |agency| agency.state = state);
     }
 }

@@ -6,6 +6,7 @@ pub mod authority;
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod delivery;
 pub mod directory;
 pub mod enrolment;
 pub mod exchange;

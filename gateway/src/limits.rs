@@ -115,3 +115,10 @@ pub const PROBE: Duration = Duration::from_secs(5);
 pub const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 /// How long the gateway may take to stop, from the signal to its end.
 pub const STOP: Duration = Duration::from_secs(20);
+
+/// Agencies in one page of the directory, bytes; a single agency may exceed it.
+pub const AGENCIES_BYTES: usize = 768 << 10;
+/// Key records of one agency.
+pub const KEY_RECORDS: usize = 500;
+/// Each text of the reason with which a recipient sets a delivery aside, characters.
+pub const REASON_CHARS: usize = 300;

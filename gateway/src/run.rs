@@ -29,6 +29,7 @@ use crate::{
     authority::{Authority, AuthorityError},
     config::Config,
     data::{DataError, DataFolder, read_secret, read_text},
+    delivery::sweep,
     enrolment::Enrolment,
     exchange,
     gateway::Gateway,
@@ -102,6 +103,13 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
     parts.spawn({
         let gateway = Arc::clone(&gateway);
         async move { Ok(exchange::server::serve(gateway, acceptor, listener, routes).await?) }
+    });
+    parts.spawn({
+        let gateway = Arc::clone(&gateway);
+        async move {
+            sweep::run(gateway).await;
+            Ok(())
+        }
     });
     parts.spawn(maintain(Arc::clone(&gateway), Arc::clone(&authority)));
     // Readiness is told until all else has ended.
@@ -181,7 +189,8 @@ fn routes(
         .with_service_name("liaison.exchange.v1.EnrolmentService")
         .with_service_name("liaison.exchange.v1.ExchangeService")
         .build_v1()?;
-    Ok(Routes::new(enrolment).add_service(reflection).add_service(health))
+    let exchange = exchange::service(gateway);
+    Ok(Routes::new(enrolment).add_service(exchange).add_service(reflection).add_service(health))
 }
 
 /// Renews the gateway's own certificate and the revocation list, and forgets what is long over.

@@ -28,6 +28,7 @@ use crate::{
     authority::Authority,
     directory::Agency,
     enrolment::Token,
+    exchange,
     gateway::Gateway,
     limits,
     policy::{PolicyFile, PolicySet},
@@ -128,6 +129,7 @@ impl Admin {
         gateway.store.revoke_agency(&agency, act).await.map_err(internal)?;
         gateway.set_state(&agency, AgencyState::Revoked);
         gateway.sessions.cut(&agency);
+        gateway.sweep.notify_one();
         self.authority.publish(&gateway.store, now).await.map_err(internal)?;
         info!(agency = %address, by, "agency revoked");
         self.show(&agency).await
@@ -184,8 +186,8 @@ impl Admin {
     }
 
     fn explain(&self, request: ExplainPolicyRequest) -> Result<PreviewResponse, Refusal> {
-        self.agency(&request.sender)?;
-        Err(Refusal::new(ErrorCode::Unsupported, "not yet", "later"))
+        let sender = self.agency(&request.sender)?;
+        exchange::preview(&self.gateway, &sender, request.preview.unwrap_or_default())
     }
 
     async fn show(&self, address: &AgencyAddress) -> Result<AgencyStatus, Refusal> {

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use liaison_proto::message::v1::status::Code as Status;
-use liaison_trust::names::AgencyAddress;
+use liaison_proto::message::v1::{SignedAcceptance, status::Code as Status};
+use liaison_trust::{digest::Digest, names::AgencyAddress};
 use sqlx::{Row, SqlitePool, sqlite::SqliteRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -30,18 +30,26 @@ impl Store {
         rows.into_iter().map(queued).collect()
     }
 
-    /// Copies that wait for an agency, notices left out.
-    pub async fn copies(&self, agency: &AgencyAddress) -> Result<Vec<Head>, StoreError> {
+    /// What waits for an agency, a page of it: copies with their heads, and notices.
+    pub async fn waiting(
+        &self,
+        agency: &AgencyAddress,
+    ) -> Result<Vec<(DeliveryId, Option<Head>)>, StoreError> {
         let rows = sqlx::query(
-            "SELECT d.seq, d.agency, d.expires, m.sender, m.id, m.digest FROM delivery AS d \
-             JOIN message AS m ON m.seq = d.message \
+            "SELECT d.seq, d.agency, d.expires, d.message, m.sender, m.id, m.digest FROM delivery AS d \
+             LEFT JOIN message AS m ON m.seq = d.message \
              WHERE d.agency = ? AND d.quarantined IS NULL ORDER BY d.seq LIMIT ?",
         )
         .bind(agency.to_string())
         .bind(limits::SWEEP_PAGE)
         .fetch_all(&self.readers)
         .await?;
-        rows.iter().map(head).collect()
+        rows.iter()
+            .map(|row| {
+                let is_copy = row.try_get::<Option<i64>, _>("message")?.is_some();
+                Ok((DeliveryId(row.try_get("seq")?), is_copy.then(|| head(row)).transpose()?))
+            })
+            .collect()
     }
 
     /// Copies that nobody took before they expired.
@@ -57,6 +65,20 @@ impl Store {
         .fetch_all(&self.readers)
         .await?;
         rows.iter().map(head).collect()
+    }
+
+    /// A message that was accepted: the digest of its manifest and its acceptance.
+    pub async fn accepted(
+        &self,
+        sender: &AgencyAddress,
+        message: Uuid,
+    ) -> Result<Option<(Digest, SignedAcceptance)>, StoreError> {
+        let row = sqlx::query("SELECT digest, acceptance FROM message WHERE sender = ? AND id = ?")
+            .bind(sender.to_string())
+            .bind(message.as_bytes().to_vec())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.map(|row| Ok((digest(row.try_get("digest")?)?, decode(row.try_get("acceptance")?)?))).transpose()
     }
 
     /// The parties of a referral's thread.

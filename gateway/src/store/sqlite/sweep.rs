@@ -3,7 +3,10 @@
 use liaison_trust::names::AgencyAddress;
 use time::OffsetDateTime;
 
-use super::{Store, columns::millis};
+use super::{
+    Store,
+    columns::{address, millis},
+};
 use crate::{
     limits,
     store::{StoreError, remembered_since},
@@ -26,6 +29,17 @@ impl Store {
         .await?;
         transaction.commit().await?;
         Ok(gone.rows_affected())
+    }
+
+    /// Agencies with more copies in quarantine than are kept.
+    pub async fn overfull_quarantines(&self) -> Result<Vec<AgencyAddress>, StoreError> {
+        let agencies: Vec<String> = sqlx::query_scalar(
+            "SELECT agency FROM delivery WHERE quarantined IS NOT NULL GROUP BY agency HAVING COUNT(*) > ?",
+        )
+        .bind(limits::QUARANTINED)
+        .fetch_all(&self.readers)
+        .await?;
+        agencies.iter().map(|agency| address(agency)).collect()
     }
 
     /// Drops the oldest quarantined copies of an agency past the bound. Says how many went.

@@ -1,0 +1,218 @@
+//! What each recipient of a message gets: plain functions of directory, policies and message. A preview,
+//! a submission and a hand-over all ask here, so that they can't disagree.
+
+mod notice;
+mod recheck;
+mod release;
+pub mod sweep;
+
+use std::collections::BTreeMap;
+
+use liaison_proto::{
+    exchange::v1::{MessageHead, PreviewRecipient},
+    message::v1::{
+        CategoryBasis, Facts, Manifest, RecipientDecision, Refusal, Rule, SealedSection, SectionHeader,
+        basis::Code as Basis, data_category::Code as Category, error_code::Code as ErrorCode,
+        kind::Code as Kind, verdict::Code as Verdict,
+    },
+    strict,
+};
+use liaison_trust::names::AgencyAddress;
+use metrics::counter;
+use tracing::error;
+
+use crate::{
+    directory::{Agency, Directory},
+    exchange::identity,
+    limits,
+    policy::{Decision, Party, PolicySet, Question},
+};
+
+pub use notice::{Event, notice};
+pub use recheck::{Recheck, recheck};
+pub use release::{positions, release, state_release};
+
+/// The bases on which one recipient may have categories.
+pub type Bases = BTreeMap<Category, Basis>;
+
+/// What is decided for one recipient.
+#[derive(Debug, Clone)]
+pub struct Decided {
+    pub recipient: AgencyAddress,
+    pub bases: Bases,
+    pub decision: Decision,
+}
+
+/// The readable head of a sealed message.
+pub fn head(manifest: &Manifest, facts: Option<&Facts>) -> MessageHead {
+    MessageHead {
+        kind: manifest.kind,
+        alert_kind: manifest.alert_kind,
+        urgency: manifest.urgency,
+        handling: manifest.handling,
+        status: manifest.status,
+        facts: facts.cloned(),
+    }
+}
+
+/// Decides a message for one recipient.
+pub fn decide(
+    policies: &PolicySet,
+    from: &Agency,
+    to: &Agency,
+    head: &MessageHead,
+    bases: &Bases,
+) -> Decision {
+    let facts = head.facts.clone().unwrap_or_default();
+    let question = Question {
+        kind: head.kind(),
+        alert_kind: head.alert_kind(),
+        urgency: head.urgency(),
+        handling: head.handling,
+        status: head.status(),
+        purpose: facts.purpose(),
+        minor: facts.minor,
+        origin: facts.origin(),
+        bases: bases.clone(),
+    };
+    let decision = policies.decide(&party(from), &party(to), &question);
+    for incident in &decision.incidents {
+        counter!("liaison_gateway_policy_incidents_total").increment(1);
+        error!(%incident, "a policy could not be evaluated; it denied");
+    }
+    decision
+}
+
+/// Decides a message for each of its recipients.
+///
+/// # Errors
+/// A recipient is not an active agency.
+pub fn decide_all(
+    policies: &PolicySet,
+    directory: &Directory,
+    from: &Agency,
+    head: &MessageHead,
+    recipients: impl IntoIterator<Item = (AgencyAddress, Bases)>,
+) -> Result<Vec<Decided>, Refusal> {
+    recipients
+        .into_iter()
+        .map(|(recipient, bases)| {
+            let to = self::recipient(directory, &recipient)?;
+            let decision = decide(policies, from, to, head, &bases);
+            Ok(Decided { recipient, bases, decision })
+        })
+        .collect()
+}
+
+/// The agency that a message is for.
+///
+/// # Errors
+/// It is not there, or takes no part.
+pub fn recipient<'d>(directory: &'d Directory, address: &AgencyAddress) -> Result<&'d Agency, Refusal> {
+    let agency = directory.get(address).ok_or_else(|| {
+        Refusal::new(
+            ErrorCode::UnknownRecipient,
+            format!("no agency {address} is known here"),
+            "look the recipient up in the list of agencies",
+        )
+    })?;
+    identity::is_active(agency)?;
+    Ok(agency)
+}
+
+/// Passes what was decided if the message goes to anybody.
+///
+/// # Errors
+/// It goes to nobody: refused by the first recipient's rule.
+pub fn goes_to_somebody(kind: Kind, decided: &[Decided]) -> Result<(), Refusal> {
+    if decided.iter().any(|decided| decided.decision.verdict == Verdict::Released) {
+        return Ok(());
+    }
+    let rule = decided.iter().find_map(|decided| decided.decision.rule.clone()).unwrap_or_default();
+    let message = match kind {
+        Kind::Alert => {
+            format!("policies let this alert reach none of its recipients; the first by rule {}", rule.rule)
+        }
+        _ => format!("the rule {} of {} refuses this message", rule.rule, rule.layer),
+    };
+    Err(Refusal::new(ErrorCode::ForbiddenByPolicy, message, "read the rule's explanation, or ask its owner")
+        .by_rule(rule))
+}
+
+/// What was decided, as the sender is told it; bounded, since an acceptance is one frame. Where the
+/// rules' texts don't fit, each is given in full once.
+///
+/// # Errors
+/// It doesn't fit even so.
+pub fn told(decided: &[Decided]) -> Result<Vec<RecipientDecision>, Refusal> {
+    let mut told: Vec<_> =
+        decided.iter().map(|decided| decided.decision.to_wire(&decided.recipient)).collect();
+    let size = |told: &[RecipientDecision]| told.iter().map(prost::Message::encoded_len).sum::<usize>();
+    if size(&told) <= limits::DECISIONS_BYTES {
+        return Ok(told);
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for decision in &mut told {
+        let rules = decision.categories.iter_mut().filter_map(|category| category.rule.as_mut());
+        for rule in decision.rule.iter_mut().chain(rules) {
+            if !seen.insert((rule.layer.clone(), rule.rule.clone())) {
+                *rule = Rule { layer: rule.layer.clone(), rule: rule.rule.clone(), ..Rule::default() };
+            }
+        }
+    }
+    if size(&told) <= limits::DECISIONS_BYTES {
+        return Ok(told);
+    }
+    Err(Refusal::new(
+        ErrorCode::TooLarge,
+        "the decisions about this many recipients don't fit into one acceptance",
+        "send the message to fewer recipients at a time",
+    ))
+}
+
+/// The bases of a recipient as the store keeps them.
+pub fn bases_to_wire(recipient: &AgencyAddress, bases: &Bases) -> PreviewRecipient {
+    let bases = bases
+        .iter()
+        .map(|(category, basis)| CategoryBasis { category: (*category).into(), basis: (*basis).into() });
+    PreviewRecipient { address: recipient.to_string(), bases: bases.collect() }
+}
+
+/// The bases of a recipient as an agent or the store gives them.
+///
+/// # Errors
+/// A category stands twice, or either side is missing.
+pub fn bases_from_wire(recipient: &PreviewRecipient) -> Result<Bases, Refusal> {
+    let mut bases = Bases::new();
+    for basis in &recipient.bases {
+        let (category, ground) = (basis.category(), basis.basis());
+        if category == Category::Unspecified || ground == Basis::Unspecified {
+            return Err(malformed("a basis names a category and a ground", ErrorCode::MissingField));
+        }
+        if bases.insert(category, ground).is_some() {
+            return Err(malformed("a category has one basis", ErrorCode::Malformed));
+        }
+    }
+    Ok(bases)
+}
+
+/// The category of a section.
+///
+/// # Errors
+/// Its header is not one.
+pub fn category(section: &SealedSection) -> Result<Category, strict::StrictError> {
+    strict::decode::<SectionHeader>(&section.header).map(|header| header.category())
+}
+
+fn malformed(message: &str, code: ErrorCode) -> Refusal {
+    Refusal::new(code, message, "correct the sender's software")
+}
+
+fn party(agency: &Agency) -> Party<'_> {
+    Party {
+        address: &agency.address,
+        country: &agency.country,
+        sectors: &agency.sectors,
+        groups: &agency.groups,
+    }
+}

@@ -1,0 +1,203 @@
+//! Puts the chunks of submissions together, within bounds on their number and their bytes.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use liaison_proto::{
+    exchange::v1::SubmissionChunk,
+    limits::{CHUNK_BYTES, ENVELOPE_BYTES, SESSION_WINDOW},
+    message::v1::{Refusal, error_code::Code as ErrorCode},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::limits;
+
+/// The submissions of a session whose last chunk has not come yet.
+pub(super) struct Assembly {
+    parts: HashMap<u64, Part>,
+    /// Room on this session and on all sessions, KiB.
+    own: Arc<Semaphore>,
+    all: Arc<Semaphore>,
+}
+
+/// A submission as far as it has come.
+enum Part {
+    Growing {
+        chunks: Vec<Bytes>,
+        length: usize,
+        room: Vec<Room>,
+    },
+    /// Answered already: what still comes of it is passed over.
+    Refused,
+}
+
+/// Memory that a submission takes, given back when dropped.
+pub(super) type Room = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+
+/// What a chunk made of its submission.
+pub(super) enum Step {
+    Waits,
+    Whole { bytes: Bytes, room: Vec<Room> },
+    Refused(Refusal),
+}
+
+impl Assembly {
+    /// One that shares `all` with the other sessions.
+    pub(super) fn new(all: Arc<Semaphore>) -> Self {
+        Self { parts: HashMap::new(), own: Arc::new(Semaphore::new(limits::SESSION_BYTES >> 10)), all }
+    }
+
+    /// Adds a chunk to its submission.
+    ///
+    /// # Errors
+    /// The agent doesn't keep to the protocol, and the session ends.
+    pub(super) fn add(&mut self, chunk: SubmissionChunk) -> Result<Step, Refusal> {
+        let SubmissionChunk { submission, data, last } = chunk;
+        let part = self.parts.remove(&submission);
+        if part.is_none() && self.parts.len() >= SESSION_WINDOW as usize {
+            return Err(Refusal::new(
+                ErrorCode::Malformed,
+                "the session has more submissions under way than its window",
+                "keep to the window that the welcome gave",
+            ));
+        }
+        let (mut chunks, mut length, mut room) = match part {
+            None => (Vec::new(), 0, Vec::new()),
+            Some(Part::Growing { chunks, length, room }) => (chunks, length, room),
+            Some(Part::Refused) => {
+                if !last {
+                    self.parts.insert(submission, Part::Refused);
+                }
+                return Ok(Step::Waits);
+            }
+        };
+        length += data.len();
+        let refusal = if data.len() > CHUNK_BYTES {
+            Some(too_large("a chunk", CHUNK_BYTES))
+        } else if length > ENVELOPE_BYTES {
+            Some(too_large("an envelope", ENVELOPE_BYTES))
+        } else if let Some(taken) = self.take(data.len()) {
+            room.push(taken);
+            None
+        } else {
+            Some(no_room())
+        };
+        if let Some(refusal) = refusal {
+            if !last {
+                self.parts.insert(submission, Part::Refused);
+            }
+            return Ok(Step::Refused(refusal));
+        }
+        chunks.push(data);
+        if !last {
+            self.parts.insert(submission, Part::Growing { chunks, length, room });
+            return Ok(Step::Waits);
+        }
+        Ok(Step::Whole { bytes: join(chunks, length), room })
+    }
+
+    /// Room for so many bytes, without waiting: whoever waited here would hold what others wait for.
+    fn take(&self, bytes: usize) -> Option<Room> {
+        let kib = u32::try_from(bytes.div_ceil(1 << 10)).ok()?;
+        let own = Arc::clone(&self.own).try_acquire_many_owned(kib).ok()?;
+        let all = Arc::clone(&self.all).try_acquire_many_owned(kib).ok()?;
+        Some((own, all))
+    }
+}
+
+/// The usual message is one chunk, and not copied.
+fn join(mut chunks: Vec<Bytes>, length: usize) -> Bytes {
+    if chunks.len() == 1
+        && let Some(only) = chunks.pop()
+    {
+        return only;
+    }
+    let mut whole = BytesMut::with_capacity(length);
+    chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
+    whole.freeze()
+}
+
+fn too_large(what: &str, limit: usize) -> Refusal {
+    Refusal::new(
+        ErrorCode::TooLarge,
+        format!("{what} has more than {limit} bytes"),
+        "send less in one message",
+    )
+}
+
+fn no_room() -> Refusal {
+    let wait = u32::try_from(limits::SUBMISSION_RETRY.as_millis()).unwrap_or(u32::MAX);
+    Refusal::new(
+        ErrorCode::RateLimited,
+        "too many bytes of submissions are under way",
+        "wait for answers before sending more",
+    )
+    .retry_after_ms(wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(submission: u64, data: &'static [u8], last: bool) -> SubmissionChunk {
+        SubmissionChunk { submission, data: Bytes::from_static(data), last }
+    }
+
+    fn assembly() -> Assembly {
+        Assembly::new(Arc::new(Semaphore::new(limits::SUBMISSION_BYTES >> 10)))
+    }
+
+    fn refused(step: Step) -> ErrorCode {
+        match step {
+            Step::Refused(refusal) => refusal.code(),
+            Step::Waits | Step::Whole { .. } => panic!("not refused"),
+        }
+    }
+
+    #[test]
+    fn chunks_of_several_interleave() {
+        let mut assembly = assembly();
+        assert!(matches!(assembly.add(chunk(1, b"ab", false)), Ok(Step::Waits)));
+        assert!(matches!(assembly.add(chunk(2, b"x", false)), Ok(Step::Waits)));
+        let Ok(Step::Whole { bytes, .. }) = assembly.add(chunk(1, b"cd", true)) else { panic!("not whole") };
+        assert_eq!(bytes, "abcd");
+        let Ok(Step::Whole { bytes, .. }) = assembly.add(chunk(2, b"y", true)) else { panic!("not whole") };
+        assert_eq!(bytes, "xy");
+    }
+
+    #[test]
+    fn too_much_is_refused_once_and_the_rest_passed_over() {
+        let mut assembly = assembly();
+        let mut last = None;
+        for _ in 0..=ENVELOPE_BYTES / CHUNK_BYTES {
+            let data = Bytes::from(vec![0; CHUNK_BYTES]);
+            last = Some(assembly.add(SubmissionChunk { submission: 1, data, last: false }).unwrap());
+        }
+        assert_eq!(refused(last.unwrap()), ErrorCode::TooLarge);
+        assert!(matches!(assembly.add(chunk(1, b"rest", true)), Ok(Step::Waits)));
+        assert!(matches!(assembly.add(chunk(1, b"new", true)), Ok(Step::Whole { .. })));
+
+        let large = Bytes::from(vec![0; CHUNK_BYTES + 1]);
+        let step = assembly.add(SubmissionChunk { submission: 2, data: large, last: true }).unwrap();
+        assert_eq!(refused(step), ErrorCode::TooLarge);
+    }
+
+    #[test]
+    fn room_is_bounded_and_given_back() {
+        let mut assembly = Assembly::new(Arc::new(Semaphore::new(1)));
+        let Ok(Step::Whole { room, .. }) = assembly.add(chunk(1, b"a", true)) else { panic!("not whole") };
+        let step = assembly.add(chunk(2, b"b", true)).unwrap();
+        assert_eq!(refused(step), ErrorCode::RateLimited);
+        drop(room);
+        assert!(matches!(assembly.add(chunk(2, b"b", true)), Ok(Step::Whole { .. })));
+    }
+
+    #[test]
+    fn the_number_of_unfinished_ones_is_bounded() {
+        let mut assembly = assembly();
+        for submission in 0..u64::from(SESSION_WINDOW) {
+            assembly.add(chunk(submission, b"", false)).unwrap();
+        }
+        assert!(assembly.add(chunk(u64::MAX, b"", false)).is_err());
+    }
+}
