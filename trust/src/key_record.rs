@@ -219,3 +219,133 @@ fn sign(record: Bytes, signing: &SigningKey, previous: Option<&SigningKey>) -> S
         record,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use time::{Duration, macros::datetime};
+
+    use super::*;
+
+    const FROM: OffsetDateTime = datetime!(2026-11-01 00:00:00 UTC);
+    const TO: OffsetDateTime = datetime!(2026-12-01 00:00:00 UTC);
+
+    fn agency() -> AgencyAddress {
+        "be/shelter".parse().unwrap()
+    }
+
+    fn keys() -> (SigningKey, KemKey) {
+        (SigningKey::generate(), KemKey::generate(Kem::X25519).unwrap())
+    }
+
+    /// Three records, each by its own keys, and the signing keys.
+    fn chain() -> (Vec<SignedKeyRecord>, Vec<SigningKey>) {
+        let (signing, kem) = keys();
+        let mut chain = vec![first(&agency(), &signing, &kem, FROM, TO)];
+        let mut signers = vec![signing];
+        for _ in 0..2 {
+            let (signing, kem) = keys();
+            let last = chain.last().unwrap();
+            chain.push(next(last, signers.last().unwrap(), &signing, &kem, FROM, TO).unwrap());
+            signers.push(signing);
+        }
+        (chain, signers)
+    }
+
+    /// A record with something changed, signed by the given keys.
+    fn changed(
+        signed: &SignedKeyRecord,
+        by: &SigningKey,
+        before: Option<&SigningKey>,
+        change: impl FnOnce(&mut KeyRecord),
+    ) -> SignedKeyRecord {
+        let mut record = KeyRecord::decode(signed.record.clone()).unwrap();
+        change(&mut record);
+        sign(record.encode_to_vec().into(), by, before)
+    }
+
+    #[test]
+    fn a_chain_is_proven_from_its_first_record() {
+        let (chain, signers) = chain();
+        let proven = prove_chain(&chain).unwrap();
+        assert_eq!(proven.iter().map(|key| key.sequence).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(proven[2].previous, Some(proven[1].id));
+        assert_eq!(proven[2].id, sha256(&chain[2].record));
+        assert_eq!(proven[2].signing, signers[2].public());
+        assert_eq!((proven[2].not_before, proven[2].not_after), (FROM, TO));
+        assert_eq!(proven[0].signed, chain[0]);
+        assert_eq!(follows(&proven[0], &chain[1]).unwrap(), proven[1]);
+        assert_eq!(prove_chain(&[]), Err(KeyRecordError::NoFirst));
+        assert_eq!(prove_chain(&chain[1..]), Err(KeyRecordError::NoFirst));
+        let gap = [chain[0].clone(), chain[2].clone()];
+        let broken = |what| Err(KeyRecordError::BrokenChain { agency: agency(), what });
+        assert_eq!(prove_chain(&gap), broken("sequence"));
+    }
+
+    /// What an operator would try who wants to put a key of their own in an agency's place.
+    #[test]
+    fn no_other_key_follows() {
+        let (chain, signers) = chain();
+        let proven = prove_chain(&chain).unwrap();
+        let (own, _) = keys();
+        let broken = |what| Err(KeyRecordError::BrokenChain { agency: agency(), what });
+        let put = |record: &mut KeyRecord| {
+            record.signing_key = Bytes::copy_from_slice(own.public().as_bytes());
+        };
+        let not_signed = Err(KeyRecordError::NotByPredecessor { agency: agency(), sequence: 2 });
+        assert_eq!(follows(&proven[1], &changed(&chain[2], &own, Some(&own), put)), not_signed);
+        // The predecessor's signature of its true successor.
+        let mut stolen = changed(&chain[2], &own, Some(&own), put);
+        stolen.predecessor_signature = chain[2].predecessor_signature.clone();
+        assert_eq!(follows(&proven[1], &stolen), not_signed);
+        let elsewhere = |record: &mut KeyRecord| record.agency = "be/other".into();
+        let moved = changed(&chain[2], &signers[2], Some(&signers[1]), elsewhere);
+        assert_eq!(follows(&proven[1], &moved), broken("agency"));
+        let forked =
+            changed(&chain[2], &signers[2], Some(&signers[1]), |record| record.previous = chain_id(0));
+        assert_eq!(follows(&proven[1], &forked), broken("previous"));
+        let (signing, kem) = keys();
+        assert_eq!(next(&chain[0], &own, &signing, &kem, FROM, TO), Err(KeyRecordError::WrongSigner));
+        let again = first(&agency(), &own, &kem, FROM, TO);
+        assert_eq!(follows(&proven[1], &again), broken("sequence"));
+    }
+
+    fn chain_id(byte: u8) -> Bytes {
+        Digest([byte; 32]).into()
+    }
+
+    #[test]
+    fn a_record_is_of_its_own_key() {
+        let (chain, signers) = chain();
+        let (own, _) = keys();
+        let refused = |change: &dyn Fn(&mut KeyRecord)| {
+            prove(&changed(&chain[0], &signers[0], None, change)).unwrap_err()
+        };
+        let field = KeyRecordError::Field;
+        let unsigned = KeyRecordError::BadSignature { agency: agency() };
+        assert_eq!(prove(&changed(&chain[0], &own, None, |_| ())).unwrap_err(), unsigned);
+        assert_eq!(refused(&|record| record.signing_key.truncate(31)), field("signing_key"));
+        assert_eq!(refused(&|record| record.kem = Kem::XWing.into()), field("kem_key"));
+        assert_eq!(refused(&|record| record.kem = 0), field("kem_key"));
+        assert_eq!(refused(&|record| record.kem_key = vec![1; 33].into()), field("kem_key"));
+        assert_eq!(refused(&|record| record.not_before = None), field("not_before"));
+        assert_eq!(refused(&|record| record.not_after = record.not_before), field("not_after"));
+        assert_eq!(refused(&|record| record.previous = chain_id(0)), field("previous"));
+        assert_eq!(refused(&|record| record.sequence = 1), field("previous"));
+        assert_eq!(refused(&|record| record.agency = "Anna".into()), NameError::Address.into());
+        assert!(matches!(refused(&|record| record.kem = 9), KeyRecordError::Strict(_)));
+        assert_eq!(refused(&|record| record.agency = "a".repeat(3000)), KeyRecordError::TooLong(3089));
+        let mut extra = chain[0].clone();
+        extra.predecessor_signature = vec![0; 64].into();
+        assert_eq!(prove(&extra).unwrap_err(), field("predecessor_signature"));
+    }
+
+    #[test]
+    fn an_x_wing_record_is_within_the_limit() {
+        let (signing, kem) = (SigningKey::generate(), KemKey::generate(Kem::XWing).unwrap());
+        let name = format!("{}/{}", "d".repeat(63), "n".repeat(64)).parse().unwrap();
+        let from = FROM + Duration::nanoseconds(999_999_999);
+        let one = first(&name, &signing, &kem, from, TO);
+        let two = next(&one, &signing, &signing, &kem, from, TO).unwrap();
+        assert_eq!(prove_chain(&[one, two]).unwrap()[1].kem_key.len(), 1216);
+    }
+}

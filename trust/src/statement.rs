@@ -72,3 +72,35 @@ statement!(Acceptance, SignedAcceptance { acceptance }, "acceptance/v1");
 statement!(Notice, SignedNotice { notice }, "notice/v1");
 statement!(ReleaseRecord, SignedReleaseRecord { record }, "release-record/v1");
 statement!(Acknowledgement, SignedAcknowledgement { acknowledgement }, "acknowledgement/v1");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_is_believed_of_its_signer_alone() {
+        let (gateway, other) = (SigningKey::generate(), SigningKey::generate());
+        let acceptance = Acceptance { policy_hash: vec![1; 32].into(), ..Acceptance::default() };
+        let signed = sign(&acceptance, &gateway);
+        assert_eq!(read::<Acceptance>(&signed, &gateway.public()), Ok(acceptance));
+        let refused = Err(StatementError::BadSignature("acceptance/v1"));
+        assert_eq!(read::<Acceptance>(&signed, &other.public()), refused);
+        let mut changed = signed.clone();
+        changed.acceptance = Bytes::new();
+        assert_eq!(read::<Acceptance>(&changed, &gateway.public()), refused);
+        // The same bytes as another statement.
+        let notice = SignedNotice { notice: signed.acceptance, signature: signed.signature };
+        let refused = Err(StatementError::BadSignature("notice/v1"));
+        assert_eq!(read::<Notice>(&notice, &gateway.public()), refused);
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_though_it_is_signed() {
+        let gateway = SigningKey::generate();
+        // Field 100, a varint.
+        let notice = Bytes::from_static(&[0xa0, 0x06, 0x01]);
+        let signature = gateway.sign(Notice::LABEL, &notice).to_vec().into();
+        let read = read::<Notice>(&SignedNotice { notice, signature }, &gateway.public());
+        assert!(matches!(read, Err(StatementError::Strict(StrictError::UnknownField { number: 100, .. }))));
+    }
+}

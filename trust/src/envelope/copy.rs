@@ -6,7 +6,7 @@ use liaison_proto::message::v1::{
 };
 
 /// Makes a recipient's copy. Sections and wrapped keys at other positions than the released ones are
-/// dropped.
+/// dropped; where nothing is released, so is the encapsulation, which nothing would bind.
 pub fn copy(
     manifest: Bytes,
     signature: Bytes,
@@ -17,6 +17,9 @@ pub fn copy(
     released: &[u32],
 ) -> SealedCopy {
     proof.wrapped_keys.retain(|wrapped| released.contains(&wrapped.position));
+    if proof.wrapped_keys.is_empty() {
+        proof.encapsulation = Bytes::new();
+    }
     SealedCopy {
         manifest,
         signature,

@@ -13,6 +13,8 @@ mod padding;
 mod receive;
 mod rules;
 mod seal;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod verify;
 

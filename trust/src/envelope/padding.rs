@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn known_lengths() {
-        let lengths = [(0, 256), (252, 256), (256, 256), (257, 264), (1000, 1024), (10_000, 10_240)];
+        let lengths = [(0, 256), (252, 256), (256, 256), (257, 272), (1000, 1024), (10_000, 10_240)];
         for (length, padded) in lengths {
             assert_eq!(padded_length(length), padded, "{length}");
         }

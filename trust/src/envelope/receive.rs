@@ -188,13 +188,14 @@ fn sections<'k>(
     key_id: &Digest,
     kem_key: impl FnOnce(&Digest) -> Option<&'k KemKey>,
 ) -> Result<Vec<ReceivedSection>, EnvelopeError> {
+    let wrong = |what| EnvelopeError::Recipient { recipient: me.clone(), what };
     if proof.wrapped_keys.len() != copy.sections.len() {
-        return Err(EnvelopeError::Recipient {
-            recipient: me.clone(),
-            what: "wrapped keys other than those of the sections",
-        });
+        return Err(wrong("wrapped keys other than those of the sections"));
     }
-    let Some(first) = copy.sections.first() else { return Ok(Vec::new()) };
+    let Some(first) = copy.sections.first() else {
+        let bare = proof.encapsulation.is_empty();
+        return if bare { Ok(Vec::new()) } else { Err(wrong("an encapsulation without sections")) };
+    };
     let kem_key = kem_key(key_id).ok_or(EnvelopeError::UnknownKey(*key_id))?;
     let info = derive::wrap_info(&head.digest, &head.id, &head.sender_key_id, me, key_id);
     let secret = kem::decapsulate(kem_key, &proof.encapsulation, &info)

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use liaison_proto::{
     message::v1::{
-        Envelope, Facts, Manifest, RecipientEntry, RecipientProof, SealedSection, SignedKeyRecord,
-        basis::Code as Basis, data_category::Code as Category,
+        CategoryBasis, Envelope, Facts, Manifest, RecipientEntry, RecipientProof, SealedSection,
+        SignedKeyRecord, basis::Code as Basis, data_category::Code as Category,
     },
-    strict,
+    strict::{self, StrictError},
 };
+use prost::Name;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -221,13 +222,17 @@ fn recipient(
         return Err(wrong("encapsulation"));
     }
     let key_id = head::digest(&entry.key_id, "key_id of a recipient")?;
+    let unknown = |field: &str, number| StrictError::UnknownValue {
+        field: format!("{}.{field}", CategoryBasis::full_name()),
+        number,
+    };
     let mut bases = BTreeMap::new();
     for basis in &entry.bases {
-        let category = Category::try_from(basis.category).ok().filter(|it| *it != Category::Unspecified);
-        let ground = Basis::try_from(basis.basis).ok().filter(|it| *it != Basis::Unspecified);
-        let (Some(category), Some(ground)) = (category, ground) else {
-            return Err(wrong("a basis that this version does not know"));
-        };
+        let category = Category::try_from(basis.category).map_err(|_| unknown("category", basis.category))?;
+        let ground = Basis::try_from(basis.basis).map_err(|_| unknown("basis", basis.basis))?;
+        if category == Category::Unspecified || ground == Basis::Unspecified {
+            return Err(wrong("a basis is unspecified"));
+        }
         // Ascending, so that there is one way to write them.
         if bases.last_key_value().is_some_and(|(last, _)| *last >= category) {
             return Err(wrong("bases out of order"));
