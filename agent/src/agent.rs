@@ -1,18 +1,86 @@
-//! What the parts of a running agent share.
+//! What the parts of a running agent share, and what keeps going while it runs.
 
-use liaison_trust::names::AgencyAddress;
+use std::sync::Arc;
+
+use liaison_trust::{names::AgencyAddress, tls::SetupError};
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use crate::{config::Config, directory::Directory, folder::Folder, link::Link, store::Store};
+use crate::{
+    certificate::{Credentials, CredentialsError},
+    config::{Config, ConfigError},
+    custody::{Custody, CustodyError},
+    directory::Directory,
+    folder::{self, Folder, FolderError},
+    limits,
+    link::{self, Link},
+    store::{Store, StoreError},
+};
 
-/// A running agent.
+/// An agent.
 pub struct Agent {
     pub address: AgencyAddress,
     pub folder: Folder,
     pub config: Config,
+    pub custody: Arc<Custody>,
     pub store: Store,
     pub link: Link,
     pub directory: Directory,
     /// The bearer token of the case API.
     pub api_token: Zeroizing<String>,
+}
+
+/// Why an agent can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    File(#[from] FolderError),
+    #[error(transparent)]
+    Custody(#[from] CustodyError),
+    #[error("this agent's certificate is unusable: {0}; enrol again with a new token")]
+    Credentials(#[from] CredentialsError),
+    #[error("this agent's certificate is unusable: {0}; enrol again with a new token")]
+    Tls(#[from] SetupError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Agent {
+    /// Opens the agent of a data folder that `enroll` made.
+    pub async fn open(folder: Folder) -> Result<Self, OpenError> {
+        let config = Config::load(&folder)?;
+        let address = config.agency.clone();
+        let custody = Arc::new(Custody::open(&folder, &address)?);
+        let api_token = Zeroizing::new(folder::read_text(&folder.api_token())?.trim().to_owned());
+        let store = Store::open(&folder.database(), custody.vault(), address.clone()).await?;
+        let credentials = Credentials::load(&folder, &config)?;
+        let link = Link::new(folder.clone(), config.clone(), credentials)?;
+        let directory = Directory::new(link.clone(), store.clone());
+        Ok(Self { address, folder, config, custody, store, link, directory, api_token })
+    }
+
+    /// Keeps the connection and erases what is due, until `stop`.
+    pub async fn run(&self, stop: &CancellationToken) {
+        tokio::join!(link::keep(self, stop), self.sweep(stop));
+    }
+
+    async fn sweep(&self, stop: &CancellationToken) {
+        while !stop.is_cancelled() {
+            let now = OffsetDateTime::now_utc();
+            match self.store.expire_outbox(now).await {
+                Ok(0) => {}
+                Ok(count) => tracing::warn!(count, "messages expired in the outbox"),
+                Err(error) => tracing::error!(%error, "the outbox could not be swept"),
+            }
+            match self.store.erase_due(now).await {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(count, "sections erased at the end of their retention"),
+                Err(error) => tracing::error!(%error, "what is due could not be erased"),
+            }
+            let _ = stop.run_until_cancelled(tokio::time::sleep(limits::SWEEP)).await;
+        }
+    }
 }

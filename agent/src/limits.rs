@@ -26,10 +26,6 @@ pub const READERS: u32 = 4;
 /// Waiting between two attempts to connect or to submit, at least and at most.
 pub const BACKOFF_LEAST: Duration = Duration::from_millis(500);
 pub const BACKOFF_MOST: Duration = Duration::from_secs(60);
-/// Connecting to the gateway or the proxy, TCP and the proxy's answer.
-pub const CONNECT: Duration = Duration::from_secs(10);
-/// The head of a proxy's answer, bytes.
-pub const PROXY_ANSWER_BYTES: usize = 8 << 10;
 /// Between two rounds of erasing what is due.
 pub const SWEEP: Duration = Duration::from_secs(30);
 /// A message that changes a state may be delivered this long.

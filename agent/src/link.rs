@@ -1,44 +1,338 @@
-//! The connection to the gateway.
+//! The connection to the gateway: made, kept, made again; and the calls that go over it.
 
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
 use liaison_proto::{
-    exchange::v1::{PreviewRequest, PreviewResponse, ResolveAudienceRequest, ResolveAudienceResponse},
+    exchange::v1::{
+        ListAgenciesRequest, ListAgenciesResponse, PreviewRequest, PreviewResponse, PublishKeyRequest,
+        RenewRequest, ResolveAudienceRequest, ResolveAudienceResponse,
+        enrolment_service_client::EnrolmentServiceClient, exchange_service_client::ExchangeServiceClient,
+    },
+    limits::{GRPC_MESSAGE_BYTES, REQUEST},
     message::v1::{Refusal, error_code::Code as ErrorCode},
 };
+use liaison_trust::{
+    keys::VerifyingKey,
+    tls::{Connector, Fault, SetupError, TlsError},
+};
 use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, transport::Channel};
 
-/// The connection to the gateway: calls go over it while it is there.
+use crate::{
+    agent::Agent,
+    backoff,
+    certificate::{Credentials, CredentialsError, store_issued},
+    config::Config,
+    custody::CustodyError,
+    dial::{DialError, Dialer},
+    folder::Folder,
+    limits,
+    session::{self, Ended, SessionError},
+};
+
+/// The connection to the gateway. Cheap to clone.
 #[derive(Clone)]
-pub struct Link {}
+pub struct Link(Arc<Inner>);
+
+struct Inner {
+    folder: Folder,
+    config: Config,
+    dialer: Dialer,
+    credentials: ArcSwap<Credentials>,
+    channel: ArcSwapOption<Channel>,
+    standing: Mutex<Standing>,
+}
+
+#[derive(Default)]
+struct Standing {
+    connected: bool,
+    problem: Option<String>,
+    /// What the gateway lists of this agency's keys that this agent did not make.
+    alarm: Option<String>,
+}
 
 /// Whether the gateway can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkStatus {
     pub connected: bool,
-    /// Who is at fault, what is wrong and what to do, where it is not connected.
+    /// Who is at fault, what is wrong and what to do, where something is.
     pub problem: Option<String>,
     pub certificate_expires: Option<OffsetDateTime>,
 }
 
+/// Why the connection is not there, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error("this agent's certificate could not be renewed: {0}")]
+    Renewal(Refusal),
+    #[error("this agent's certificate could not be renewed: {0}")]
+    Credentials(#[from] CredentialsError),
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error("this agency's keys could not be published: {0}")]
+    Publish(Refusal),
+    #[error(transparent)]
+    Custody(#[from] CustodyError),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}
+
 impl Link {
+    pub fn new(folder: Folder, config: Config, credentials: Credentials) -> Result<Self, SetupError> {
+        let connector = Connector::new(credentials.trust.clone(), Some(credentials.identity.clone()))?;
+        Ok(Self(Arc::new(Inner {
+            dialer: Dialer::new(&config, connector),
+            folder,
+            config,
+            credentials: ArcSwap::from_pointee(credentials),
+            channel: ArcSwapOption::empty(),
+            standing: Mutex::default(),
+        })))
+    }
+
     /// How the connection stands.
     pub fn status(&self) -> LinkStatus {
-        LinkStatus { connected: false, problem: None, certificate_expires: None }
+        let standing = self.standing();
+        LinkStatus {
+            connected: standing.connected,
+            problem: standing.problem.clone().or_else(|| standing.alarm.clone()),
+            certificate_expires: Some(self.0.credentials.load().not_after),
+        }
+    }
+
+    /// The key with which the gateway signs.
+    pub fn gateway_key(&self) -> VerifyingKey {
+        self.0.credentials.load().gateway
     }
 
     /// Asks the gateway to decide without sending.
-    pub async fn preview(&self, _request: PreviewRequest) -> Result<PreviewResponse, Refusal> {
-        Err(away())
+    pub async fn preview(&self, request: PreviewRequest) -> Result<PreviewResponse, Refusal> {
+        answer(self.client()?.preview(timed(request)).await)
     }
 
     /// Asks the gateway which agencies an alert's audience is.
     pub async fn resolve_audience(
         &self,
-        _request: ResolveAudienceRequest,
+        request: ResolveAudienceRequest,
     ) -> Result<ResolveAudienceResponse, Refusal> {
-        Err(away())
+        answer(self.client()?.resolve_audience(timed(request)).await)
+    }
+
+    /// Asks the gateway for agencies.
+    pub async fn list_agencies(&self, request: ListAgenciesRequest) -> Result<ListAgenciesResponse, Refusal> {
+        answer(self.client()?.list_agencies(timed(request)).await)
+    }
+
+    /// The session has begun.
+    pub(crate) fn connected(&self) {
+        let mut standing = self.standing();
+        standing.connected = true;
+        standing.problem = None;
+    }
+
+    fn client(&self) -> Result<ExchangeServiceClient<Channel>, Refusal> {
+        match self.0.channel.load_full() {
+            Some(channel) => Ok(exchange(channel.as_ref().clone())),
+            None => {
+                let problem = self.standing().problem.clone();
+                let problem = problem.unwrap_or_else(|| "the gateway is not connected yet".to_owned());
+                let action =
+                    "what is sent is kept and delivered when the gateway is back; ask for the rest later";
+                Err(Refusal::new(ErrorCode::GatewayUnreachable, problem, action).retry_after_ms(1_000))
+            }
+        }
+    }
+
+    fn standing(&self) -> std::sync::MutexGuard<'_, Standing> {
+        self.0.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ended(&self, problem: Option<String>) {
+        self.0.channel.store(None);
+        let mut standing = self.standing();
+        standing.connected = false;
+        standing.problem = problem;
     }
 }
 
-fn away() -> Refusal {
-    Refusal::new(ErrorCode::GatewayUnreachable, "the gateway can't be reached", "wait until it is back")
+/// Keeps the connection until `stop`.
+pub async fn keep(agent: &Agent, stop: &CancellationToken) {
+    let link = &agent.link;
+    let mut failures = 0;
+    let mut expired = false;
+    while !stop.is_cancelled() {
+        let connected = connect_once(agent, stop, expired).await;
+        let lasted = link.status().connected;
+        expired = matches!(
+            &connected,
+            Err(LinkError::Dial(DialError::Tls { source: TlsError::Ours(Fault::Expired), .. }))
+        );
+        let wait = match connected {
+            Ok(Ended::Stopped) => break,
+            Ok(Ended::Drained) => {
+                tracing::info!("the gateway asked to connect again");
+                link.ended(None);
+                failures = 0;
+                Duration::ZERO
+            }
+            Err(error) => {
+                failures = if lasted { 0 } else { failures + 1 };
+                let wait = backoff::after(failures);
+                tracing::warn!(%error, wait_ms = wait.as_millis(), "not connected");
+                link.ended(Some(error.to_string()));
+                wait
+            }
+        };
+        let _ = stop.run_until_cancelled(tokio::time::sleep(wait)).await;
+    }
+    link.ended(None);
+}
+
+/// One connection from its beginning to its end. `expired`: the gateway says that the certificate is.
+async fn connect_once(agent: &Agent, stop: &CancellationToken, expired: bool) -> Result<Ended, LinkError> {
+    let link = &agent.link;
+    if expired || link.0.credentials.load().expired(OffsetDateTime::now_utc()) {
+        tokio::select! {
+            renewed = renew_expired(link) => renewed?,
+            () = stop.cancelled() => return Ok(Ended::Stopped),
+        }
+    }
+    let connect = async {
+        let channel = link.0.dialer.dial().await?;
+        link.0.channel.store(Some(Arc::new(channel.clone())));
+        agent.custody.rotate(OffsetDateTime::now_utc())?;
+        publish_keys(agent).await?;
+        Ok::<_, LinkError>(channel)
+    };
+    let channel = tokio::select! {
+        channel = connect => channel?,
+        () = stop.cancelled() => return Ok(Ended::Stopped),
+    };
+    tokio::select! {
+        ended = session::run(agent, exchange(channel.clone()), stop) => Ok(ended?),
+        never = renew_in_time(link, channel) => match never {},
+    }
+}
+
+/// Publishes this agency's key records as far as the gateway does not have them, and watches for such
+/// as this agent did not make.
+async fn publish_keys(agent: &Agent) -> Result<(), LinkError> {
+    let own = agent.address.to_string();
+    let request = ListAgenciesRequest { addresses: vec![own.clone()], after: String::new() };
+    let listed = agent.link.list_agencies(request).await.map_err(LinkError::Publish)?;
+    let listed = listed
+        .agencies
+        .into_iter()
+        .find(|agency| agency.address == own)
+        .map(|agency| agency.keys)
+        .unwrap_or_default();
+    let ring = agent.custody.ring();
+    let foreign = listed.len() > ring.chain().len()
+        || listed.iter().zip(ring.chain()).any(|(listed, own)| listed.record != own.signed.record);
+    let alarm = foreign.then(|| {
+        format!(
+            "the gateway lists keys of {own} that this agent did not make; if this agent was not restored from \
+             an old backup, tell the gateway's administrator at once: somebody may receive in this agency's name"
+        )
+    });
+    if let Some(alarm) = &alarm {
+        tracing::error!("{alarm}");
+    }
+    agent.link.standing().alarm = alarm;
+    if foreign {
+        return Ok(());
+    }
+    for key in ring.chain().iter().skip(listed.len()) {
+        let request = PublishKeyRequest { key: Some(key.signed.clone()) };
+        let client = agent.link.client().map_err(LinkError::Publish)?;
+        answer({ client }.publish_key(timed(request)).await).map_err(LinkError::Publish)?;
+        tracing::info!(key = %key.id, sequence = key.sequence, "key record published");
+    }
+    Ok(())
+}
+
+/// Renews the certificate whenever its time comes, over a connection that it made.
+async fn renew_in_time(link: &Link, channel: Channel) -> std::convert::Infallible {
+    let mut failures = 0;
+    let mut at = link.0.credentials.load().renew_at();
+    loop {
+        // In steps, by the clock on the wall: a machine that slept wakes up late.
+        while OffsetDateTime::now_utc() < at {
+            let left = (at - OffsetDateTime::now_utc()).max(time::Duration::ZERO).unsigned_abs();
+            tokio::time::sleep(left.min(limits::SWEEP)).await;
+        }
+        match renew(link, channel.clone(), false).await {
+            Ok(()) => {
+                failures = 0;
+                at = link.0.credentials.load().renew_at();
+            }
+            Err(error) => {
+                failures += 1;
+                tracing::warn!(%error, "will try to renew again");
+                at = OffsetDateTime::now_utc() + backoff::after(failures);
+            }
+        }
+    }
+}
+
+/// Renews a certificate that has expired, without it.
+async fn renew_expired(link: &Link) -> Result<(), LinkError> {
+    tracing::warn!("the certificate has expired; renewing it");
+    let credentials = link.0.credentials.load_full();
+    link.0.dialer.connector.replace(credentials.trust.clone(), None)?;
+    let renewed = match link.0.dialer.dial().await {
+        Ok(channel) => renew(link, channel, true).await,
+        Err(error) => Err(error.into()),
+    };
+    if renewed.is_err() {
+        let identity = Some(credentials.identity.clone());
+        link.0.dialer.connector.replace(credentials.trust.clone(), identity)?;
+    }
+    renewed
+}
+
+async fn renew(link: &Link, channel: Channel, expired: bool) -> Result<(), LinkError> {
+    let credentials = link.0.credentials.load_full();
+    let request = RenewRequest {
+        certificate_request: credentials.request()?.into(),
+        expired_certificate: if expired {
+            credentials.identity.certificate().to_vec().into()
+        } else {
+            Default::default()
+        },
+    };
+    let mut client = EnrolmentServiceClient::new(channel).max_decoding_message_size(GRPC_MESSAGE_BYTES);
+    let renewed = answer(client.renew(timed(request)).await).map_err(LinkError::Renewal)?;
+    let Inner { folder, config, .. } = &*link.0;
+    let key = credentials.identity.key();
+    store_issued(folder, config, key, &renewed.certificates, renewed.bundle.as_ref())?;
+    let credentials = Credentials::load(folder, config)?;
+    link.0.dialer.connector.replace(credentials.trust.clone(), Some(credentials.identity.clone()))?;
+    tracing::info!(expires = %credentials.not_after, "certificate renewed");
+    link.0.credentials.store(Arc::new(credentials));
+    Ok(())
+}
+
+fn exchange(channel: Channel) -> ExchangeServiceClient<Channel> {
+    ExchangeServiceClient::new(channel)
+        .max_decoding_message_size(GRPC_MESSAGE_BYTES)
+        .max_encoding_message_size(GRPC_MESSAGE_BYTES)
+}
+
+/// A request that is given up after the usual time.
+fn timed<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(REQUEST);
+    request
+}
+
+fn answer<T>(answer: Result<tonic::Response<T>, tonic::Status>) -> Result<T, Refusal> {
+    answer.map(tonic::Response::into_inner).map_err(|status| Refusal::from(&status))
 }

@@ -1,16 +1,31 @@
 //! What is sent: kept as a draft, sealed once when its recipients' keys are known, offered to the
 //! gateway until it answers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use liaison_proto::message::v1::{
-    Facts, Handling, StateChange, alert_kind::Code as AlertKind, basis::Code as Basis,
-    data_category::Code as Category, kind::Code as Kind, status::Code as Status, urgency::Code as Urgency,
+    Acceptance, Facts, Handling, Refusal, SignedAcceptance, StateChange, alert_kind::Code as AlertKind,
+    basis::Code as Basis, data_category::Code as Category, error_code::Code as ErrorCode, kind::Code as Kind,
+    status::Code as Status, urgency::Code as Urgency,
 };
-use liaison_trust::{digest::Digest, names::AgencyAddress};
+use liaison_trust::{
+    digest::{Digest, sha256},
+    envelope::{self, Recipient, SealError},
+    keys::VerifyingKey,
+    names::AgencyAddress,
+    statement,
+};
+use prost::Message as _;
 use time::OffsetDateTime;
 use uuid::Uuid;
 use zeroize::Zeroizing;
+
+use crate::{
+    agent::Agent,
+    backoff,
+    store::{StoreError, Waiting},
+};
 
 /// A message to be sent.
 pub struct NewMessage {
@@ -49,4 +64,181 @@ pub enum Stored {
     New,
     /// This idempotency key did exactly this before; the ids are those of then.
     Again,
+}
+
+/// What is to be done with a message in the outbox.
+pub(crate) enum Offer {
+    /// The encoded envelope, and the digest of its manifest.
+    Ready { envelope: Bytes, digest: Digest },
+    /// It waits, or it has ended.
+    NotNow,
+}
+
+/// Makes a message ready to be offered: seals it, once, and stores the envelope before anybody sees it.
+pub(crate) async fn prepare(agent: &Agent, id: Uuid) -> Result<Offer, StoreError> {
+    let message = match agent.store.waiting(id).await? {
+        Some(Waiting::Sealed { envelope, digest }) => return Ok(Offer::Ready { envelope, digest }),
+        Some(Waiting::Draft(message)) => message,
+        None => return Ok(Offer::NotNow),
+    };
+    let now = OffsetDateTime::now_utc();
+    if message.expires <= now {
+        agent.store.expire_outbox(now).await?;
+        return Ok(Offer::NotNow);
+    }
+    let recipients = match recipients(agent, &message).await {
+        Recipients::Known { sealed_to, left_out } => (sealed_to, left_out),
+        Recipients::NotNow(why) => {
+            tracing::info!(message = %id, %why, "the message waits");
+            postpone(agent, id, 0).await?;
+            return Ok(Offer::NotNow);
+        }
+        Recipients::None(refusal) => {
+            agent.store.refused(id, &refusal).await?;
+            return Ok(Offer::NotNow);
+        }
+    };
+    seal(agent, *message, recipients.0, recipients.1).await
+}
+
+/// Whom a message can be sealed to.
+enum Recipients {
+    Known { sealed_to: Vec<Recipient>, left_out: Vec<(AgencyAddress, Refusal)> },
+    NotNow(Refusal),
+    None(Refusal),
+}
+
+async fn recipients(agent: &Agent, message: &NewMessage) -> Recipients {
+    let addresses: Vec<_> = message.recipients.iter().map(|(address, _)| address.clone()).collect();
+    let mut found = match agent.directory.agencies(&addresses).await {
+        Ok(found) => found,
+        Err(refusal) => return Recipients::NotNow(refusal),
+    };
+    let (mut sealed_to, mut left_out, mut without_keys) = (Vec::new(), Vec::new(), None);
+    for (address, bases) in &message.recipients {
+        match found.remove(address).unwrap_or(Ok(None)).map(|agency| agency.map(|agency| agency.key)) {
+            Ok(Some(Some(key))) => sealed_to.push(Recipient { key, bases: bases.clone() }),
+            Ok(Some(None)) => {
+                let refusal = Refusal::new(
+                    ErrorCode::UnknownKey,
+                    format!("{address} has no keys that a message could be sealed to"),
+                    "ask the agency to start its agent; then send again",
+                );
+                without_keys.get_or_insert(refusal.clone());
+                left_out.push((address.clone(), refusal));
+            }
+            Ok(None) => left_out.push((address.clone(), unknown(address))),
+            // Only a chain of keys that is broken is the agency's own; the rest may pass.
+            Err(refusal) if refusal.code() == ErrorCode::KeyChainBroken => {
+                left_out.push((address.clone(), refusal));
+            }
+            Err(refusal) => return Recipients::NotNow(refusal),
+        }
+    }
+    match (sealed_to.is_empty(), without_keys) {
+        // An alert does not wait for those whose agents never ran.
+        (false, _) => Recipients::Known { sealed_to, left_out },
+        (true, Some(refusal)) => Recipients::NotNow(refusal),
+        (true, None) => {
+            Recipients::None(left_out.pop().map_or_else(Refusal::internal, |(_, refusal)| refusal))
+        }
+    }
+}
+
+fn unknown(address: &AgencyAddress) -> Refusal {
+    Refusal::new(
+        ErrorCode::UnknownRecipient,
+        format!("the gateway knows no agency {address}"),
+        "list the agencies that can be addressed, and take an address from there",
+    )
+}
+
+async fn seal(
+    agent: &Agent,
+    message: NewMessage,
+    recipients: Vec<Recipient>,
+    left_out: Vec<(AgencyAddress, Refusal)>,
+) -> Result<Offer, StoreError> {
+    let id = message.id;
+    let draft = envelope::Draft {
+        message_id: id,
+        thread: message.thread,
+        sender: agent.address.clone(),
+        kind: message.kind,
+        alert_kind: message.alert_kind,
+        created: message.created,
+        expires: message.expires,
+        urgency: message.urgency,
+        handling: message.handling,
+        status: message.status,
+        state_change: message.state_change,
+        facts: message.facts,
+        sections: message.sections,
+        recipients,
+    };
+    let custody = Arc::clone(&agent.custody);
+    // An alert to thousands takes seconds of computing.
+    let sealed = tokio::task::spawn_blocking(move || {
+        let envelope = envelope::seal(&draft, custody.signing(), &custody.ring().current().signed)?;
+        Ok::<_, SealError>((sha256(&envelope.manifest), Bytes::from(envelope.encode_to_vec())))
+    })
+    .await;
+    match sealed {
+        Ok(Ok((digest, envelope))) => match agent.store.sealed(id, &envelope, digest, &left_out).await? {
+            true => Ok(Offer::Ready { envelope, digest }),
+            false => Ok(Offer::NotNow),
+        },
+        Ok(Err(error)) => {
+            tracing::error!(message = %id, %error, "the message can't be sealed");
+            agent.store.refused(id, &error.into()).await?;
+            Ok(Offer::NotNow)
+        }
+        Err(_) => {
+            tracing::error!(message = %id, "sealing failed");
+            agent.store.refused(id, &Refusal::internal()).await?;
+            Ok(Offer::NotNow)
+        }
+    }
+}
+
+/// Reads an acceptance of the message `id`, or says what the gateway did wrong.
+pub(crate) fn read_acceptance(
+    signed: &SignedAcceptance,
+    gateway: &VerifyingKey,
+    id: Uuid,
+    digest: Digest,
+) -> Result<Acceptance, &'static str> {
+    let acceptance: Acceptance = statement::read(signed, gateway)
+        .map_err(|_| "an acceptance that is not signed by the key this agent knows")?;
+    let same = acceptance.message_id == id.as_bytes().as_slice()
+        && acceptance.manifest_digest == digest.as_bytes().as_slice();
+    if same { Ok(acceptance) } else { Err("an acceptance of another message") }
+}
+
+/// The gateway refused a message: for now, or for good.
+pub(crate) async fn refused(agent: &Agent, id: Uuid, refusal: &Refusal) -> Result<(), StoreError> {
+    if passes(refusal.code()) {
+        tracing::info!(message = %id, %refusal, "refused for now");
+        return postpone(agent, id, refusal.retry_after_ms).await;
+    }
+    tracing::warn!(message = %id, %refusal, "refused");
+    agent.store.refused(id, refusal).await
+}
+
+/// Whether it makes sense to offer the same message again.
+fn passes(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::QueueFull
+            | ErrorCode::RateLimited
+            | ErrorCode::GatewayUnreachable
+            | ErrorCode::ShuttingDown
+            | ErrorCode::Internal
+    )
+}
+
+async fn postpone(agent: &Agent, id: Uuid, at_least_ms: u32) -> Result<(), StoreError> {
+    let wait = backoff::after(agent.store.attempts(id).await?);
+    let wait = wait.max(Duration::from_millis(at_least_ms.into()));
+    agent.store.postpone(id, OffsetDateTime::now_utc() + wait).await
 }

@@ -8,7 +8,6 @@ pub mod config;
 pub mod data;
 pub mod delivery;
 pub mod directory;
-pub mod doctor;
 pub mod enrolment;
 pub mod exchange;
 pub mod gateway;

@@ -1,5 +1,8 @@
 //! The commands. Each says what it does in `--help`, prints for people or, with `--json`, for programs.
 
+mod enroll;
+mod run;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -28,12 +31,20 @@ pub struct Context {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    /// Make this folder an agency's agent, with a one-time token; safe to run again
+    Enroll(enroll::Enroll),
+    /// Run the agent
+    Run(run::Run),
+}
 
 impl Cli {
     /// Runs the command that was given.
     pub async fn run(self) -> anyhow::Result<()> {
-        let _context = Context { folder: Folder::new(self.data), json: self.json };
-        match self.command {}
+        let context = Context { folder: Folder::new(self.data), json: self.json };
+        match self.command {
+            Command::Enroll(enroll) => enroll.run(&context).await,
+            Command::Run(run) => run.run(context).await,
+        }
     }
 }

@@ -1,16 +1,16 @@
 //! Messages as they are read back.
 
 use liaison_proto::message::v1::{
-    Handling, RecipientDecision, Refusal, ReleaseRecord, ReleasedSection, StateChange,
+    Handling, RecipientDecision, Refusal, ReleaseRecord, ReleasedSection, SignedReleaseRecord, StateChange,
     alert_kind::Code as AlertKind, data_category::Code as Category, kind::Code as Kind,
     referral_state::Code as State, status::Code as Status, urgency::Code as Urgency,
 };
-use liaison_trust::{digest::Digest, names::AgencyAddress};
+use liaison_trust::{digest::Digest, envelope, names::AgencyAddress};
 use time::OffsetDateTime;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, codec, receive::LocalKey};
 
 /// Which way a message went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,36 +84,194 @@ pub struct Counts {
     pub received_alerts: u64,
 }
 
+impl Direction {
+    pub(super) fn column(self) -> i32 {
+        match self {
+            Self::Sent => 1,
+            Self::Received => 2,
+        }
+    }
+
+    pub(super) fn from_column(column: i64) -> Result<Self, StoreError> {
+        match column {
+            1 => Ok(Self::Sent),
+            2 => Ok(Self::Received),
+            _ => Err(StoreError::Damaged("direction")),
+        }
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: Vec<u8>,
+    thread: Vec<u8>,
+    direction: i64,
+    kind: i64,
+    alert_kind: i64,
+    sender: String,
+    urgency: i64,
+    handling: Option<Vec<u8>>,
+    status: i64,
+    created: i64,
+    expires: i64,
+    policy_hash: Option<Vec<u8>>,
+    refusal: Option<Vec<u8>>,
+    change: Vec<u8>,
+    cancel_pending: bool,
+}
+
 impl Store {
     /// A message by its id.
-    pub async fn message(&self, _id: Uuid) -> Result<Option<Message>, StoreError> {
-        Ok(None)
+    pub async fn message(&self, id: Uuid) -> Result<Option<Message>, StoreError> {
+        let row: Option<Row> = sqlx::query_as("select * from messages where id = ?")
+            .bind(id.as_bytes().as_slice())
+            .fetch_optional(self.readers())
+            .await?;
+        match row {
+            Some(row) => Ok(Some(self.complete(row).await?)),
+            None => Ok(None),
+        }
     }
 
     /// Messages of a kind, newest first, behind the message `after`.
     pub async fn messages(
         &self,
-        _kind: Kind,
-        _direction: Option<Direction>,
-        _status: Status,
-        _after: Option<Uuid>,
-        _limit: u32,
+        kind: Kind,
+        direction: Option<Direction>,
+        status: Status,
+        after: Option<Uuid>,
+        limit: u32,
     ) -> Result<Vec<Message>, StoreError> {
-        Ok(Vec::new())
+        let rows: Vec<Row> = sqlx::query_as(
+            "select * from messages where kind = ?1 and status = ?2 and (?3 is null or direction = ?3) \
+             and (?4 is null or seq < (select seq from messages where id = ?4)) order by seq desc limit ?5",
+        )
+        .bind(i32::from(kind))
+        .bind(i32::from(status))
+        .bind(direction.map(Direction::column))
+        .bind(after.map(|id| id.as_bytes().to_vec()))
+        .bind(limit)
+        .fetch_all(self.readers())
+        .await?;
+        let mut messages = Vec::with_capacity(rows.len());
+        for row in rows {
+            messages.push(self.complete(row).await?);
+        }
+        Ok(messages)
     }
 
     /// The sections of a received message that were not erased yet, opened.
-    pub async fn sections(&self, _id: Uuid) -> Result<Vec<StoredSection>, StoreError> {
-        Ok(Vec::new())
+    pub async fn sections(&self, id: Uuid) -> Result<Vec<StoredSection>, StoreError> {
+        let message: Option<(String, Option<Vec<u8>>)> =
+            sqlx::query_as("select sender, local_key from messages where id = ?")
+                .bind(id.as_bytes().as_slice())
+                .fetch_optional(self.readers())
+                .await?;
+        let Some((sender, Some(local_key))) = message else { return Ok(Vec::new()) };
+        let sender = codec::address(&sender)?;
+        let keys = LocalKey::open(self.vault(), id, &local_key)?;
+        let rows: Vec<(i64, i64, i64, Vec<u8>, Vec<u8>, Vec<u8>)> = sqlx::query_as(
+            "select position, category, retain_until, wrapped_key, released_section, sealed_section \
+             from sections where message = ? and retain_until > ? order by category, position",
+        )
+        .bind(id.as_bytes().as_slice())
+        .bind(codec::ms(OffsetDateTime::now_utc()))
+        .fetch_all(self.readers())
+        .await?;
+        rows.into_iter()
+            .map(|(position, category, retain_until, wrapped, released, sealed)| {
+                let key = keys.unwrap(position, &wrapped)?;
+                let plaintext = envelope::open(&id, &sender, &codec::message(&sealed)?, &key)
+                    .map_err(|_| StoreError::Damaged("section"))?;
+                Ok(StoredSection {
+                    category: codec::code(category)?,
+                    plaintext,
+                    release: codec::message(&released)?,
+                    retain_until: codec::time(retain_until)?,
+                })
+            })
+            .collect()
     }
 
     /// What the gateway released of a received message.
-    pub async fn release(&self, _id: Uuid) -> Result<Option<ReleaseRecord>, StoreError> {
-        Ok(None)
+    pub async fn release(&self, id: Uuid) -> Result<Option<ReleaseRecord>, StoreError> {
+        let evidence: Option<Option<Vec<u8>>> =
+            sqlx::query_scalar("select evidence from messages where id = ? and direction = ?")
+                .bind(id.as_bytes().as_slice())
+                .bind(Direction::Received.column())
+                .fetch_optional(self.readers())
+                .await?;
+        let Some(Some(evidence)) = evidence else { return Ok(None) };
+        let signed: SignedReleaseRecord = codec::message(&evidence)?;
+        Ok(Some(codec::message(&signed.record)?))
     }
 
     /// How much there is.
     pub async fn counts(&self) -> Result<Counts, StoreError> {
-        Ok(Counts { outbox: 0, received_referrals: 0, received_alerts: 0 })
+        let (outbox, referrals, alerts): (i64, i64, i64) = sqlx::query_as(
+            "select (select count(*) from outbox), \
+             (select count(*) from messages where kind = ?1 and direction = ?3), \
+             (select count(*) from messages where kind = ?2 and direction = ?3)",
+        )
+        .bind(i32::from(Kind::Referral))
+        .bind(i32::from(Kind::Alert))
+        .bind(Direction::Received.column())
+        .fetch_one(self.readers())
+        .await?;
+        Ok(Counts {
+            outbox: outbox.unsigned_abs(),
+            received_referrals: referrals.unsigned_abs(),
+            received_alerts: alerts.unsigned_abs(),
+        })
+    }
+
+    async fn complete(&self, row: Row) -> Result<Message, StoreError> {
+        let deliveries: Vec<(String, i64, Option<Vec<u8>>, Option<Vec<u8>>)> = sqlx::query_as(
+            "select agency, state, decision, refusal from deliveries where message = ? order by agency",
+        )
+        .bind(&row.id)
+        .fetch_all(self.readers())
+        .await?;
+        let deliveries = deliveries
+            .into_iter()
+            .map(|(agency, state, decision, refusal)| {
+                Ok(DeliveryState {
+                    agency: codec::address(&agency)?,
+                    state: codec::code(state)?,
+                    decision: codec::some_message(decision.as_deref())?,
+                    refusal: codec::some_message(refusal.as_deref())?,
+                })
+            })
+            .collect::<Result<_, StoreError>>()?;
+        let history: Vec<(Vec<u8>, i64, String)> =
+            sqlx::query_as("select change, at, by from history where message = ? order by seq")
+                .bind(&row.id)
+                .fetch_all(self.readers())
+                .await?;
+        let history = history
+            .into_iter()
+            .map(|(change, at, by)| {
+                Ok(StateEvent { change: codec::message(&change)?, at: codec::time(at)?, by })
+            })
+            .collect::<Result<_, StoreError>>()?;
+        Ok(Message {
+            id: codec::uuid(&row.id)?,
+            thread: codec::uuid(&row.thread)?,
+            direction: Direction::from_column(row.direction)?,
+            kind: codec::code(row.kind)?,
+            alert_kind: codec::code(row.alert_kind)?,
+            from: codec::address(&row.sender)?,
+            urgency: codec::code(row.urgency)?,
+            handling: codec::some_message(row.handling.as_deref())?,
+            status: codec::code(row.status)?,
+            created: codec::time(row.created)?,
+            expires: codec::time(row.expires)?,
+            policy_hash: row.policy_hash.as_deref().map(codec::digest).transpose()?,
+            refusal: codec::some_message(row.refusal.as_deref())?,
+            deliveries,
+            state: codec::message(&row.change)?,
+            cancel_pending: row.cancel_pending,
+            history,
+        })
     }
 }

@@ -1,63 +1,131 @@
 //! The agent's database, `agent.db`: everything that must survive a crash. No section stands in it in
 //! clear: drafts are sealed under the vault key, received sections stay as they came.
+//!
+//! One connection writes, each change in one transaction; a few read.
 
+mod add;
+mod codec;
+mod draft;
+mod erase;
+mod keys;
 mod messages;
+mod notices;
+mod outbox;
+mod receive;
+mod states;
+
+use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration};
+
+use liaison_proto::message::v1::Refusal;
+use liaison_trust::{names::AgencyAddress, vault::Vault};
+use sqlx::{
+    Sqlite, SqlitePool, Transaction,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use tokio::sync::Notify;
 
 pub use messages::{Counts, DeliveryState, Direction, Message, StateEvent, StoredSection};
+pub use notices::Event;
+pub use outbox::Waiting;
+pub use receive::{Incoming, IncomingSection, Receipt};
 
-use liaison_proto::message::v1::{RecipientDecision, Refusal, StateChange};
-use uuid::Uuid;
+use crate::limits;
 
-use crate::outbox::{Idempotency, NewMessage, Stored};
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
 /// The database. Cheap to clone.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    /// One connection: whoever holds it is the only writer.
+    writer: SqlitePool,
+    readers: SqlitePool,
+    vault: Vault,
+    address: AgencyAddress,
+    outbox_changed: Notify,
+}
 
 /// Why the database did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    #[error("the agent's database can't be made: {0}")]
+    File(#[from] std::io::Error),
     #[error("the agent's database failed: {0}")]
     Database(#[from] sqlx::Error),
     #[error("the agent's database could not be brought to this version: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
     #[error("the agent's database holds a {0} that can't be read")]
     Damaged(&'static str),
+    #[error(
+        "the agent's database holds a {0} that this vault key does not open; were keys/ and agent.db of different backups put together?"
+    )]
+    Sealed(&'static str),
 }
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
-        tracing::error!(%error, "store");
+        tracing::error!(%error, "the database failed");
         Refusal::internal()
     }
 }
 
 impl Store {
-    /// Commits messages to the outbox, all or none. Answers with their ids once that is durable. `actor`
-    /// is who asked; `refused` are recipients of the first message that it is not even sealed to.
-    ///
-    /// Refused as `idempotency_conflict` where the key was used for another request, and as `queue_full`.
-    pub async fn add(
-        &self,
-        _messages: Vec<NewMessage>,
-        _idempotency: Option<Idempotency>,
-        _actor: &str,
-        _refused: Vec<RecipientDecision>,
-    ) -> Result<(Stored, Vec<Uuid>), Refusal> {
-        Err(Refusal::internal())
+    /// Opens the database file of this agency's agent, makes it if it isn't there, and brings it to this
+    /// version. `vault` seals what must not stand in it in clear.
+    pub async fn open(file: &Path, vault: Vault, address: AgencyAddress) -> Result<Self, StoreError> {
+        // Made here, so that only its owner may read it; SQLite gives its other files the same mode.
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file)?;
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .pragma("secure_delete", "ON")
+            .busy_timeout(Duration::from_secs(5));
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .test_before_acquire(false)
+            .connect_with(options.clone())
+            .await?;
+        MIGRATIONS.run(&writer).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(limits::READERS)
+            .test_before_acquire(false)
+            .connect_with(options.read_only(true))
+            .await?;
+        Ok(Self(Arc::new(Inner { writer, readers, vault, address, outbox_changed: Notify::new() })))
     }
 
-    /// Moves a referral to another state on behalf of this agency, and tells the other party. The state
-    /// that it has already is no change.
-    ///
-    /// Refused as `unknown_message`, `transition_not_allowed` (naming the allowed ones) and
-    /// `missing_field`.
-    pub async fn change_state(
-        &self,
-        _id: Uuid,
-        _change: StateChange,
-        _actor: &str,
-    ) -> Result<Message, Refusal> {
-        Err(Refusal::internal())
+    /// The agency whose database this is.
+    pub fn address(&self) -> &AgencyAddress {
+        &self.0.address
+    }
+
+    /// Waits until something was put into the outbox since the last such wait.
+    pub async fn outbox_changed(&self) {
+        self.0.outbox_changed.notified().await;
+    }
+
+    /// Closes the file; what was committed is in it.
+    pub async fn close(&self) {
+        self.0.readers.close().await;
+        self.0.writer.close().await;
+    }
+
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        Ok(self.0.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    fn readers(&self) -> &SqlitePool {
+        &self.0.readers
+    }
+
+    fn vault(&self) -> &Vault {
+        &self.0.vault
+    }
+
+    fn wake_outbox(&self) {
+        self.0.outbox_changed.notify_one();
     }
 }

@@ -17,10 +17,7 @@ use uuid::Uuid;
 
 use crate::limits;
 
-pub use sqlite::{
-    Act, Addition, DatabaseVersion, Inspection, IssuedCertificate, RevokedCertificate, Store, Token,
-    TokenUse, probe,
-};
+pub use sqlite::{Act, Addition, IssuedCertificate, RevokedCertificate, Store, Token, TokenUse};
 
 /// A message to accept, with everything that follows from it: it is all stored, or nothing is.
 #[derive(Debug)]

@@ -4,7 +4,6 @@ mod agencies;
 mod batch;
 mod columns;
 mod enrolment;
-mod inspect;
 mod keys;
 mod policies;
 mod queue;
@@ -27,7 +26,6 @@ use tokio::sync::mpsc;
 pub use self::{
     agencies::{Act, Addition},
     enrolment::{IssuedCertificate, RevokedCertificate, Token, TokenUse},
-    inspect::{DatabaseVersion, Inspection, probe},
 };
 use super::{Load, QueueBound, StoreError};
 use crate::limits;

@@ -1,0 +1,223 @@
+//! What is delivered: proven, committed with its keys under a key of its own, then acknowledged.
+
+use liaison_proto::{
+    exchange::v1::{Delivery, delivery},
+    message::v1::{
+        Acknowledgement, Notice, Refusal, SealedCopy, SignedAcknowledgement, SignedNotice,
+        error_code::Code as ErrorCode, notice,
+    },
+    times,
+};
+use liaison_trust::{
+    digest::Digest,
+    envelope::{self, Received},
+    names::AgencyAddress,
+    statement,
+};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    agent::Agent,
+    directory::Belief,
+    store::{Event, Incoming, IncomingSection, Receipt, StoreError},
+};
+
+/// The answer to a delivery.
+pub(crate) enum Answer {
+    /// It is held durably; signed where it is a message.
+    Held(Option<SignedAcknowledgement>),
+    /// It can't be taken as genuine.
+    Refused(Refusal),
+    /// What is needed to judge it can't be had now.
+    NotNow,
+}
+
+/// Takes a delivery.
+pub(crate) async fn take(agent: &Agent, delivery: Delivery) -> Result<Answer, StoreError> {
+    match delivery.content {
+        Some(delivery::Content::Copy(copy)) => take_copy(agent, copy).await,
+        Some(delivery::Content::Notice(notice)) => take_notice(agent, &notice).await,
+        None => Ok(Answer::Refused(malformed("the delivery is empty"))),
+    }
+}
+
+async fn take_copy(agent: &Agent, mut copy: SealedCopy) -> Result<Answer, StoreError> {
+    let Some(record) = &copy.sender_key else {
+        return Ok(Answer::Refused(Refusal::new(
+            ErrorCode::MissingField,
+            "the copy comes without its sender's key record",
+            "the gateway must send it along",
+        )));
+    };
+    let sender = match agent.directory.believe(record).await {
+        Belief::Proven(key) => key,
+        Belief::Broken(refusal) => return Ok(Answer::Refused(refusal)),
+        Belief::Unknown(why) => {
+            tracing::warn!(%why, "a delivery waits for its sender's keys");
+            return Ok(Answer::NotNow);
+        }
+    };
+    let now = OffsetDateTime::now_utc();
+    let ring = agent.custody.ring();
+    let gateway = agent.link.gateway_key();
+    let release = copy.release.take();
+    let received = {
+        let copy = SealedCopy { release: release.clone(), ..copy };
+        envelope::receive(&copy, &agent.address, |id| ring.kem(id), &sender, &gateway, now)
+    };
+    let (received, release) = match (received, release) {
+        (Ok(received), Some(release)) => (received, release),
+        (Ok(_), None) => return Ok(Answer::Refused(malformed("the copy has no release record"))),
+        (Err(error), _) => return Ok(Answer::Refused(error.into())),
+    };
+    let mut acknowledgement = Acknowledgement {
+        message_id: received.id.as_bytes().to_vec().into(),
+        manifest_digest: received.digest.into(),
+        recipient: agent.address.to_string(),
+        key_id: ring.current().id.into(),
+        received_at: Some(times::to_wire(now)),
+        thread_state: None,
+    };
+    let (id, sender) = (received.id, received.sender.clone());
+    match agent.store.receive(incoming(received, release, now)).await? {
+        Receipt::Held { thread_state } => {
+            tracing::info!(message = %id, %sender, "received");
+            acknowledgement.thread_state = thread_state;
+            Ok(Answer::Held(Some(statement::sign(&acknowledgement, agent.custody.signing()))))
+        }
+        Receipt::Refused(refusal) => Ok(Answer::Refused(refusal)),
+    }
+}
+
+fn incoming(
+    received: Received,
+    release: liaison_proto::message::v1::SignedReleaseRecord,
+    received_at: OffsetDateTime,
+) -> Incoming {
+    let Received { manifest, id, thread, sender, digest, created, expires, sections, .. } = received;
+    let released = received.release.released;
+    Incoming {
+        id,
+        thread,
+        sender,
+        kind: manifest.kind(),
+        alert_kind: manifest.alert_kind(),
+        urgency: manifest.urgency(),
+        handling: manifest.handling,
+        status: manifest.status(),
+        state_change: manifest.state_change,
+        created,
+        expires,
+        digest,
+        policy_hash: Digest::try_from(received.release.policy_hash.as_ref()).ok(),
+        release,
+        sections: sections
+            .into_iter()
+            .map(|section| IncomingSection {
+                category: section.category,
+                key: section.key,
+                // `receive` has checked that each section has its release; without one nothing is waived.
+                release: released
+                    .iter()
+                    .find(|released| released.position == section.section.position)
+                    .copied()
+                    .unwrap_or_default(),
+                section: section.section,
+            })
+            .collect(),
+        received_at,
+    }
+}
+
+async fn take_notice(agent: &Agent, signed: &SignedNotice) -> Result<Answer, StoreError> {
+    let notice: Notice = match statement::read(signed, &agent.link.gateway_key()) {
+        Ok(notice) => notice,
+        Err(error) => {
+            return Ok(Answer::Refused(Refusal::new(
+                ErrorCode::BadSignature,
+                error.to_string(),
+                "the gateway must sign with the key that this agent was enrolled with",
+            )));
+        }
+    };
+    let (Ok(id), Ok(recipient), Some(at)) = (
+        Uuid::from_slice(&notice.message_id),
+        notice.recipient.parse::<AgencyAddress>(),
+        notice.at.as_ref().and_then(times::from_wire),
+    ) else {
+        return Ok(Answer::Refused(malformed("the notice names no message, recipient or time")));
+    };
+    let Some(digest) = agent.store.sent_to(id, &recipient).await? else {
+        // It may be of before a restore from backup: to be asked again and again would help nobody.
+        tracing::warn!(message = %id, %recipient, "a notice about a message that this agent does not know");
+        return Ok(Answer::Held(None));
+    };
+    if notice.manifest_digest != digest.as_bytes().as_slice() {
+        return Ok(Answer::Refused(malformed("the notice is about another message of the same id")));
+    }
+    let event = match notice.event {
+        Some(notice::Event::Acknowledged(signed)) => {
+            match read_acknowledgement(agent, signed, id, &recipient, digest).await {
+                Ok(event) => event,
+                Err(Answer::NotNow) => return Ok(Answer::NotNow),
+                Err(answer) => return Ok(answer),
+            }
+        }
+        Some(notice::Event::Expired(_)) => Event::Expired,
+        Some(notice::Event::Narrowed(decision)) if decision.recipient == notice.recipient => {
+            Event::Narrowed(decision)
+        }
+        Some(notice::Event::Narrowed(_)) => {
+            return Ok(Answer::Refused(malformed("the notice holds the decision for another recipient")));
+        }
+        Some(notice::Event::Quarantined(refusal) | notice::Event::Undeliverable(refusal)) => {
+            Event::Failed(refusal)
+        }
+        None => return Ok(Answer::Refused(malformed("the notice tells nothing"))),
+    };
+    agent.store.notice(id, &recipient, at, event).await?;
+    Ok(Answer::Held(None))
+}
+
+/// Reads a recipient's acknowledgement with the key that this agent knows of it.
+async fn read_acknowledgement(
+    agent: &Agent,
+    signed: SignedAcknowledgement,
+    id: Uuid,
+    recipient: &AgencyAddress,
+    digest: Digest,
+) -> Result<Event, Answer> {
+    let bad = |what: &str| {
+        Answer::Refused(Refusal::new(
+            ErrorCode::BadSignature,
+            format!("the acknowledgement of {recipient} is not to be believed: {what}"),
+            "the gateway must pass on what the recipient signed",
+        ))
+    };
+    let claimed: Acknowledgement = liaison_proto::strict::decode(&signed.acknowledgement)
+        .map_err(|error| Answer::Refused(error.into()))?;
+    let key_id = Digest::try_from(claimed.key_id.as_ref()).map_err(|_| bad("it names no key"))?;
+    let key = match agent.directory.key(recipient, &key_id).await {
+        Ok(Some(key)) => key,
+        Ok(None) => return Err(bad("its key is not known")),
+        Err(refusal) if refusal.code() == ErrorCode::KeyChainBroken => return Err(Answer::Refused(refusal)),
+        Err(why) => {
+            tracing::warn!(%why, "an acknowledgement waits for its recipient's keys");
+            return Err(Answer::NotNow);
+        }
+    };
+    let read: Acknowledgement =
+        statement::read(&signed, &key.signing).map_err(|error| bad(&error.to_string()))?;
+    let same = read.message_id == id.as_bytes().as_slice()
+        && read.manifest_digest == digest.as_bytes().as_slice()
+        && read.recipient == recipient.to_string();
+    if !same {
+        return Err(bad("it is for another message"));
+    }
+    Ok(Event::Acknowledged { thread_state: read.thread_state, signed })
+}
+
+fn malformed(message: &str) -> Refusal {
+    Refusal::new(ErrorCode::Malformed, message, "tell the gateway's administrator")
+}

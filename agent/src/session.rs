@@ -1,0 +1,361 @@
+//! One session with the gateway: submissions up, deliveries down, each answered.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream};
+use liaison_proto::{
+    exchange::v1::{
+        Accepted, Ack, Delivery, DeliveryChunk, Hello, Nack, Refused, SessionRequest, SessionResponse,
+        SubmissionChunk, exchange_service_client::ExchangeServiceClient, session_request,
+        session_response::Frame,
+    },
+    limits::{CHUNK_BYTES, REQUEST, SESSION_WINDOW},
+    message::v1::Refusal,
+    strict,
+};
+use liaison_trust::digest::Digest;
+use time::OffsetDateTime;
+use tokio::sync::{Notify, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Streaming, transport::Channel};
+use uuid::Uuid;
+
+use crate::{
+    agent::Agent,
+    inbox::{self, Answer},
+    limits,
+    outbox::{self, Offer},
+    store::StoreError,
+};
+
+/// How a session ended without a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// This agent stops.
+    Stopped,
+    /// The gateway asked to connect again.
+    Drained,
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error("the gateway ended the session: {0}")]
+    Refused(Refusal),
+    #[error("the gateway closed the session")]
+    Closed,
+    #[error("the gateway did not answer to the session's beginning")]
+    NoWelcome,
+    #[error("the gateway broke the session's protocol: {0}; tell its administrator")]
+    Protocol(&'static str),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What was offered and is not answered yet.
+#[derive(Default)]
+struct UnderWay {
+    by_number: HashMap<u64, (Uuid, Digest)>,
+    ids: HashSet<Uuid>,
+    last: u64,
+    draining: bool,
+}
+
+struct Session<'a> {
+    agent: &'a Agent,
+    under_way: Mutex<UnderWay>,
+    /// An answer came, or the session drains.
+    answered: Notify,
+    answers: mpsc::Sender<SessionRequest>,
+    chunks: mpsc::Sender<SessionRequest>,
+}
+
+/// Runs a session to its end.
+pub(crate) async fn run(
+    agent: &Agent,
+    mut client: ExchangeServiceClient<Channel>,
+    stop: &CancellationToken,
+) -> Result<Ended, SessionError> {
+    // Answers have room for a whole window, so that reading never waits for submissions to be written.
+    let (answers, answers_out) = mpsc::channel(limits::DELIVERY_WINDOW as usize + 1);
+    let (chunks, chunks_out) = mpsc::channel(2);
+    let hello =
+        Hello { window: limits::DELIVERY_WINDOW, agent_version: env!("CARGO_PKG_VERSION").to_owned() };
+    let sent = answers.send(frame(session_request::Frame::Hello(hello))).await;
+    sent.map_err(|_| SessionError::Closed)?;
+
+    let begin = async {
+        let mut inbound = client.session(outgoing(answers_out, chunks_out)).await?.into_inner();
+        let first = inbound.message().await?;
+        Ok::<_, tonic::Status>((inbound, first))
+    };
+    let begun = tokio::select! {
+        begun = tokio::time::timeout(REQUEST, begin) => begun,
+        () = stop.cancelled() => return Ok(Ended::Stopped),
+    };
+    let (inbound, first) = begun.map_err(|_| SessionError::NoWelcome)?.map_err(|status| refused(&status))?;
+    let Some(SessionResponse { frame: Some(Frame::Welcome(welcome)) }) = first else {
+        return Err(SessionError::Protocol("its first frame is no welcome"));
+    };
+    tracing::info!(window = welcome.window, "session begun");
+    agent.link.connected();
+
+    let session = Session { agent, under_way: Mutex::default(), answered: Notify::new(), answers, chunks };
+    let window = welcome.window.clamp(1, SESSION_WINDOW);
+    let stopped = async {
+        stop.cancelled().await;
+        session.drain();
+        tokio::time::sleep(STOPPING).await;
+    };
+    tokio::select! {
+        read = session.read(inbound) => match read? {
+            Ended::Drained if stop.is_cancelled() => Ok(Ended::Stopped),
+            ended => Ok(ended),
+        },
+        failed = session.submit(window) => Err(failed),
+        () = stopped => Ok(Ended::Stopped),
+    }
+}
+
+/// What is under way when the agent stops has this long to be answered.
+const STOPPING: Duration = Duration::from_secs(3);
+/// How often drafts that were postponed are looked for.
+const OUTBOX_TURN: Duration = Duration::from_secs(1);
+
+impl Session<'_> {
+    /// Reads frames until the session ends.
+    async fn read(&self, mut inbound: Streaming<SessionResponse>) -> Result<Ended, SessionError> {
+        let mut parts = Parts::default();
+        loop {
+            if self.is_drained() {
+                return Ok(Ended::Drained);
+            }
+            let next = tokio::select! {
+                next = inbound.message() => next.map_err(|status| refused(&status))?,
+                () = self.answered.notified() => continue,
+            };
+            match next.ok_or(SessionError::Closed)?.frame {
+                Some(Frame::Accepted(accepted)) => self.accepted(accepted).await?,
+                Some(Frame::Refused(refused)) => self.refused(refused).await?,
+                Some(Frame::Delivery(chunk)) => {
+                    if let Some((attempt, delivery)) = parts.add(chunk)? {
+                        self.deliver(attempt, &delivery).await?;
+                    }
+                }
+                Some(Frame::Drain(_)) => {
+                    tracing::info!("the gateway drains the session");
+                    self.drain();
+                }
+                Some(Frame::Welcome(_)) | None => return Err(SessionError::Protocol("an unexpected frame")),
+            }
+        }
+    }
+
+    /// Offers what waits in the outbox, as far as the window goes. Returns only when it fails.
+    async fn submit(&self, window: u32) -> SessionError {
+        loop {
+            match self.offer_due(window).await {
+                Ok(()) => {}
+                Err(error) => return error,
+            }
+            tokio::select! {
+                () = self.agent.store.outbox_changed() => {}
+                () = tokio::time::sleep(OUTBOX_TURN) => {}
+            }
+        }
+    }
+
+    async fn offer_due(&self, window: u32) -> Result<(), SessionError> {
+        loop {
+            let (ids, free) = {
+                let under_way = self.under_way();
+                let count = u32::try_from(under_way.ids.len()).unwrap_or(u32::MAX);
+                let free = if under_way.draining { 0 } else { window.saturating_sub(count) };
+                (under_way.ids.clone(), free.min(limits::OUTBOX_TURN))
+            };
+            if free == 0 {
+                return Ok(());
+            }
+            let due = self.agent.store.due(OffsetDateTime::now_utc(), &ids, free).await?;
+            if due.is_empty() {
+                return Ok(());
+            }
+            for id in due {
+                match outbox::prepare(self.agent, id).await? {
+                    Offer::Ready { envelope, digest } => self.offer(id, &envelope, digest).await?,
+                    Offer::NotNow => {}
+                }
+            }
+        }
+    }
+
+    async fn offer(&self, id: Uuid, envelope: &Bytes, digest: Digest) -> Result<(), SessionError> {
+        let number = {
+            let mut under_way = self.under_way();
+            under_way.last += 1;
+            let number = under_way.last;
+            under_way.by_number.insert(number, (id, digest));
+            under_way.ids.insert(id);
+            number
+        };
+        let mut at = 0;
+        while at < envelope.len() {
+            let end = envelope.len().min(at + CHUNK_BYTES);
+            let chunk = SubmissionChunk {
+                submission: number,
+                data: envelope.slice(at..end),
+                last: end == envelope.len(),
+            };
+            let chunk = frame(session_request::Frame::Submission(chunk));
+            self.chunks.send(chunk).await.map_err(|_| SessionError::Closed)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    async fn accepted(&self, accepted: Accepted) -> Result<(), SessionError> {
+        let (id, digest) = self.answer_to(accepted.submission)?;
+        let signed = accepted.acceptance.ok_or(SessionError::Protocol("an acceptance without one"))?;
+        let acceptance = outbox::read_acceptance(&signed, &self.agent.link.gateway_key(), id, digest)
+            .map_err(SessionError::Protocol)?;
+        self.agent.store.accepted(id, &acceptance, &signed).await?;
+        self.forget(accepted.submission);
+        Ok(())
+    }
+
+    async fn refused(&self, refused: Refused) -> Result<(), SessionError> {
+        let (id, _) = self.answer_to(refused.submission)?;
+        let refusal = refused.refusal.ok_or(SessionError::Protocol("a refusal without one"))?;
+        outbox::refused(self.agent, id, &refusal).await?;
+        self.forget(refused.submission);
+        Ok(())
+    }
+
+    async fn deliver(&self, attempt: Bytes, delivery: &[u8]) -> Result<(), SessionError> {
+        let answer = match strict::decode::<Delivery>(delivery) {
+            Ok(delivery) => inbox::take(self.agent, delivery).await?,
+            Err(error) => Answer::Refused(error.into()),
+        };
+        let answer = match answer {
+            Answer::Held(acknowledgement) => session_request::Frame::Ack(Ack { attempt, acknowledgement }),
+            Answer::Refused(refusal) => {
+                tracing::error!(%refusal, "a delivery can't be taken as genuine");
+                session_request::Frame::Nack(Nack { attempt, refusal: Some(refusal) })
+            }
+            // Left without an answer: the gateway offers it again in the next session.
+            Answer::NotNow => return Ok(()),
+        };
+        self.answers.send(frame(answer)).await.map_err(|_| SessionError::Closed)
+    }
+
+    fn answer_to(&self, number: u64) -> Result<(Uuid, Digest), SessionError> {
+        let known = self.under_way().by_number.get(&number).copied();
+        known.ok_or(SessionError::Protocol("an answer to a submission that is not under way"))
+    }
+
+    /// Only once the answer is committed: until then the message must not be offered again.
+    fn forget(&self, number: u64) {
+        let mut under_way = self.under_way();
+        if let Some((id, _)) = under_way.by_number.remove(&number) {
+            under_way.ids.remove(&id);
+        }
+    }
+
+    fn drain(&self) {
+        self.under_way().draining = true;
+        self.answered.notify_one();
+    }
+
+    fn is_drained(&self) -> bool {
+        let under_way = self.under_way();
+        under_way.draining && under_way.ids.is_empty()
+    }
+
+    fn under_way(&self) -> std::sync::MutexGuard<'_, UnderWay> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Deliveries of which not all parts have come.
+#[derive(Default)]
+struct Parts {
+    by_attempt: HashMap<Bytes, Vec<u8>>,
+    bytes: usize,
+}
+
+impl Parts {
+    /// Adds a part; gives the delivery when it was the last.
+    fn add(&mut self, chunk: DeliveryChunk) -> Result<Option<(Bytes, Vec<u8>)>, SessionError> {
+        if chunk.attempt.len() != 16 {
+            return Err(SessionError::Protocol("an attempt that is not 16 bytes"));
+        }
+        self.bytes += chunk.data.len();
+        if self.bytes > limits::DELIVERIES_BYTES {
+            return Err(SessionError::Protocol("too many unfinished deliveries at once"));
+        }
+        let whole = self.by_attempt.entry(chunk.attempt.clone()).or_default();
+        whole.extend_from_slice(&chunk.data);
+        if !chunk.last {
+            return Ok(None);
+        }
+        let whole = self.by_attempt.remove(&chunk.attempt).unwrap_or_default();
+        self.bytes = self.bytes.saturating_sub(whole.len());
+        Ok(Some((chunk.attempt, whole)))
+    }
+}
+
+/// Everything that goes up: answers before submissions.
+fn outgoing(
+    answers: mpsc::Receiver<SessionRequest>,
+    chunks: mpsc::Receiver<SessionRequest>,
+) -> impl Stream<Item = SessionRequest> + Send + 'static {
+    stream::select_with_strategy(ReceiverStream::new(answers), ReceiverStream::new(chunks), |_: &mut ()| {
+        stream::PollNext::Left
+    })
+    .boxed()
+}
+
+fn frame(frame: session_request::Frame) -> SessionRequest {
+    SessionRequest { frame: Some(frame) }
+}
+
+fn refused(status: &tonic::Status) -> SessionError {
+    SessionError::Refused(Refusal::from(status))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(attempt: &'static [u8], data: &'static [u8], last: bool) -> DeliveryChunk {
+        DeliveryChunk { attempt: attempt.into(), data: data.into(), last }
+    }
+
+    #[test]
+    fn parts_of_several_deliveries_are_put_together() {
+        let (a, b) = (&[1; 16], &[2; 16]);
+        let mut parts = Parts::default();
+        assert!(parts.add(chunk(a, b"on", false)).unwrap().is_none());
+        assert!(parts.add(chunk(b, b"tw", false)).unwrap().is_none());
+        assert_eq!(parts.add(chunk(a, b"e", true)).unwrap().unwrap().1, b"one");
+        assert_eq!(parts.add(chunk(b, b"o", true)).unwrap().unwrap().1, b"two");
+        assert_eq!(parts.bytes, 0);
+    }
+
+    #[test]
+    fn a_flood_of_parts_ends_the_session() {
+        static MEGABYTE: [u8; 1 << 20] = [0; 1 << 20];
+        let mut parts = Parts::default();
+        for _ in 0..limits::DELIVERIES_BYTES >> 20 {
+            assert!(parts.add(chunk(&[1; 16], &MEGABYTE, false)).unwrap().is_none());
+        }
+        assert!(matches!(parts.add(chunk(&[1; 16], b"x", false)), Err(SessionError::Protocol(_))));
+        assert!(matches!(Parts::default().add(chunk(b"short", b"x", true)), Err(SessionError::Protocol(_))));
+    }
+}

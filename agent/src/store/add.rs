@@ -1,0 +1,264 @@
+//! Into the outbox.
+
+use liaison_proto::message::v1::{
+    RecipientDecision, Refusal, StateChange, error_code::Code as ErrorCode, kind::Code as Kind,
+    referral_state::Code as State,
+};
+use prost::Message as _;
+use sqlx::{QueryBuilder, Sqlite, Transaction};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Direction, Store, StoreError, codec, draft};
+use crate::{
+    limits,
+    outbox::{Idempotency, NewMessage, Stored},
+};
+
+impl Store {
+    /// Commits messages to the outbox, all or none. Answers with their ids once that is durable. `actor`
+    /// is who asked; `refused` are recipients of the first message that it is not even sealed to.
+    ///
+    /// Refused as `idempotency_conflict` where the key was used for another request, and as `queue_full`.
+    pub async fn add(
+        &self,
+        messages: Vec<NewMessage>,
+        idempotency: Option<Idempotency>,
+        actor: &str,
+        refused: Vec<RecipientDecision>,
+    ) -> Result<(Stored, Vec<Uuid>), Refusal> {
+        // Sealed before the one writer is taken.
+        let drafts: Vec<_> = messages
+            .into_iter()
+            .map(|message| {
+                let sealed = draft::seal(
+                    self.vault(),
+                    message.id,
+                    message.facts.clone(),
+                    &message.sections,
+                    &message.recipients,
+                );
+                (message, sealed)
+            })
+            .collect();
+        let now = OffsetDateTime::now_utc();
+        let mut tx = self.begin().await?;
+        if let Some(idempotency) = &idempotency
+            && let Some(ids) = repeated(&mut tx, idempotency).await?
+        {
+            return Ok((Stored::Again, ids));
+        }
+        has_room(&mut tx, &drafts).await?;
+        let ids: Vec<Uuid> = drafts.iter().map(|(message, _)| message.id).collect();
+        for (message, sealed) in &drafts {
+            insert(&mut tx, self.address().to_string(), message, sealed).await?;
+            audit(&mut tx, now, actor, "send", message.id).await?;
+        }
+        if let Some(first) = ids.first() {
+            for decision in refused {
+                insert_refused(&mut tx, *first, decision).await?;
+            }
+        }
+        if let Some(idempotency) = idempotency {
+            remember(&mut tx, &idempotency, &ids, now).await?;
+        }
+        tx.commit().await.map_err(StoreError::from)?;
+        self.wake_outbox();
+        Ok((Stored::New, ids))
+    }
+
+    /// Notes that somebody did something with a message.
+    pub async fn audit(&self, actor: &str, action: &'static str, message: Uuid) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        audit(&mut tx, OffsetDateTime::now_utc(), actor, action, message).await?;
+        Ok(tx.commit().await?)
+    }
+}
+
+/// The ids that a request of this key gave before.
+async fn repeated(
+    tx: &mut Transaction<'_, Sqlite>,
+    idempotency: &Idempotency,
+) -> Result<Option<Vec<Uuid>>, Refusal> {
+    let row: Option<(Vec<u8>, Vec<u8>)> =
+        sqlx::query_as("select digest, messages from idempotency where key = ?")
+            .bind(&idempotency.key)
+            .fetch_optional(&mut **tx)
+            .await
+            .map_err(StoreError::from)?;
+    let Some((digest, ids)) = row else { return Ok(None) };
+    if digest != idempotency.digest.as_bytes() {
+        return Err(Refusal::new(
+            ErrorCode::IdempotencyConflict,
+            "this idempotency key was used for another request",
+            "use a new key for a new request, and the same key only to repeat the same request",
+        ));
+    }
+    Ok(Some(ids.chunks(16).map(codec::uuid).collect::<Result<_, _>>()?))
+}
+
+async fn remember(
+    tx: &mut Transaction<'_, Sqlite>,
+    idempotency: &Idempotency,
+    ids: &[Uuid],
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    let ids: Vec<u8> = ids.iter().flat_map(|id| *id.as_bytes()).collect();
+    sqlx::query("insert into idempotency (key, digest, messages, at) values (?, ?, ?, ?)")
+        .bind(&idempotency.key)
+        .bind(idempotency.digest.as_bytes().as_slice())
+        .bind(ids)
+        .bind(codec::ms(now))
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+async fn has_room(tx: &mut Transaction<'_, Sqlite>, drafts: &[(NewMessage, Vec<u8>)]) -> Result<(), Refusal> {
+    let (count, bytes): (i64, i64) = sqlx::query_as("select count(*), coalesce(sum(bytes), 0) from outbox")
+        .fetch_one(&mut **tx)
+        .await
+        .map_err(StoreError::from)?;
+    let more = i64::try_from(drafts.len()).unwrap_or(i64::MAX);
+    let more_bytes: i64 = drafts.iter().map(|(_, sealed)| codec::length(sealed)).sum();
+    if count.saturating_add(more) <= limits::OUTBOX_MESSAGES
+        && bytes.saturating_add(more_bytes) <= limits::OUTBOX_BYTES
+    {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        ErrorCode::QueueFull,
+        format!("this agent's outbox is full: {count} messages wait for the gateway"),
+        "ask `liaison-agent doctor` why the gateway does not take them; send again when it does",
+    )
+    .retry_after_ms(30_000))
+}
+
+/// A message of this agency's own, with its draft.
+pub(super) async fn insert(
+    tx: &mut Transaction<'_, Sqlite>,
+    sender: String,
+    message: &NewMessage,
+    sealed_draft: &[u8],
+) -> Result<(), StoreError> {
+    let change = match message.kind {
+        Kind::Referral => StateChange { state: State::Submitted.into(), reason: 0, outcome: 0 },
+        _ => message.state_change.unwrap_or_default(),
+    };
+    let id = message.id.as_bytes().as_slice();
+    let seq = sqlx::query(
+        "insert into messages (id, thread, direction, kind, alert_kind, sender, urgency, handling, status, \
+         created, expires, change) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(id)
+    .bind(message.thread.as_bytes().as_slice())
+    .bind(Direction::Sent.column())
+    .bind(i32::from(message.kind))
+    .bind(i32::from(message.alert_kind))
+    .bind(&sender)
+    .bind(i32::from(message.urgency))
+    .bind(message.handling.map(|handling| handling.encode_to_vec()))
+    .bind(i32::from(message.status))
+    .bind(codec::ms(message.created))
+    .bind(codec::ms(message.expires))
+    .bind(change.encode_to_vec())
+    .execute(&mut **tx)
+    .await?
+    .last_insert_rowid();
+    if !message.recipients.is_empty() {
+        // One statement: an alert may have thousands of recipients.
+        QueryBuilder::<Sqlite>::new("insert into deliveries (message, agency, state) ")
+            .push_values(&message.recipients, |mut row, (agency, _)| {
+                row.push_bind(id).push_bind(agency.to_string()).push_bind(i32::from(State::Submitted));
+            })
+            .build()
+            .execute(&mut **tx)
+            .await?;
+    }
+    if message.kind == Kind::Referral {
+        note(tx, message.id, &change, message.created, &sender).await?;
+    }
+    sqlx::query("insert into outbox (seq, message, thread, expires, bytes, draft) values (?, ?, ?, ?, ?, ?)")
+        .bind(seq)
+        .bind(id)
+        .bind(message.thread.as_bytes().as_slice())
+        .bind(codec::ms(message.expires))
+        .bind(codec::length(sealed_draft))
+        .bind(sealed_draft)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+async fn insert_refused(
+    tx: &mut Transaction<'_, Sqlite>,
+    id: Uuid,
+    decision: RecipientDecision,
+) -> Result<(), StoreError> {
+    let refusal = forbidden(&decision);
+    sqlx::query(
+        "insert into deliveries (message, agency, state, decision, refusal) values (?, ?, ?, ?, ?) \
+         on conflict do nothing",
+    )
+    .bind(id.as_bytes().as_slice())
+    .bind(&decision.recipient)
+    .bind(i32::from(State::Refused))
+    .bind(decision.encode_to_vec())
+    .bind(refusal.encode_to_vec())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// What a decision against a recipient says to the sender.
+pub(super) fn forbidden(decision: &RecipientDecision) -> Refusal {
+    let refusal = Refusal::new(
+        ErrorCode::ForbiddenByPolicy,
+        format!("policy keeps this message from {}", decision.recipient),
+        "read the rule; ask its owner, or send by another way that it permits",
+    );
+    match &decision.rule {
+        Some(rule) => refusal.by_rule(rule.clone()),
+        None => refusal,
+    }
+}
+
+/// A step in a referral's history.
+pub(super) async fn note(
+    tx: &mut Transaction<'_, Sqlite>,
+    id: Uuid,
+    change: &StateChange,
+    at: OffsetDateTime,
+    by: &str,
+) -> Result<(), StoreError> {
+    sqlx::query("insert into history (message, change, at, by) values (?, ?, ?, ?)")
+        .bind(id.as_bytes().as_slice())
+        .bind(change.encode_to_vec())
+        .bind(codec::ms(at))
+        .bind(by)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn audit(
+    tx: &mut Transaction<'_, Sqlite>,
+    at: OffsetDateTime,
+    actor: &str,
+    action: &str,
+    message: Uuid,
+) -> Result<(), StoreError> {
+    sqlx::query("insert into audit (at, actor, action, message) values (?, ?, ?, ?)")
+        .bind(codec::ms(at))
+        .bind(actor)
+        .bind(action)
+        .bind(message.as_bytes().as_slice())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// A moment to the millisecond, as everything here is kept.
+pub(super) fn to_ms(at: OffsetDateTime) -> OffsetDateTime {
+    at.replace_millisecond(at.millisecond()).unwrap_or(at)
+}

@@ -1,0 +1,48 @@
+//! The key records of other agencies, as this agent has proven them: the pin, and what followed.
+
+use liaison_proto::message::v1::SignedKeyRecord;
+use liaison_trust::{
+    key_record::{self, ProvenKey},
+    names::AgencyAddress,
+};
+use prost::Message as _;
+use time::OffsetDateTime;
+
+use super::{Store, StoreError, codec};
+
+impl Store {
+    /// The key records known of an agency, oldest first; the first is its pin.
+    pub async fn keys(&self, agency: &AgencyAddress) -> Result<Vec<ProvenKey>, StoreError> {
+        let records: Vec<Vec<u8>> =
+            sqlx::query_scalar("select signed_key_record from keys where agency = ? order by sequence")
+                .bind(agency.to_string())
+                .fetch_all(self.readers())
+                .await?;
+        records
+            .iter()
+            .map(|record| {
+                let record: SignedKeyRecord = codec::message(record)?;
+                key_record::prove(&record).map_err(|_| StoreError::Damaged("key record"))
+            })
+            .collect()
+    }
+
+    /// Keeps key records that were proven to follow those known, or to be the first.
+    pub async fn add_keys(&self, keys: &[ProvenKey]) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        for key in keys {
+            sqlx::query(
+                "insert into keys (agency, sequence, id, signed_key_record, seen) values (?, ?, ?, ?, ?) \
+                 on conflict do nothing",
+            )
+            .bind(key.agency.to_string())
+            .bind(key.sequence)
+            .bind(key.id.as_bytes().as_slice())
+            .bind(key.signed.encode_to_vec())
+            .bind(codec::ms(OffsetDateTime::now_utc()))
+            .execute(&mut *tx)
+            .await?;
+        }
+        Ok(tx.commit().await?)
+    }
+}

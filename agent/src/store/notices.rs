@@ -1,0 +1,134 @@
+//! What became of an accepted message at a recipient, as the gateway tells it.
+
+use liaison_proto::{
+    message::v1::{
+        RecipientDecision, Refusal, SignedAcknowledgement, StateChange, error_code::Code as ErrorCode,
+        kind::Code as Kind, referral_state::Code as State, verdict::Code as Verdict,
+    },
+    referral::Party,
+};
+use liaison_trust::{digest::Digest, names::AgencyAddress};
+use prost::Message as _;
+use sqlx::{Sqlite, Transaction};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{
+    Direction, Store, StoreError,
+    add::forbidden,
+    codec,
+    outbox::{decide, fail_at},
+    states,
+};
+use crate::thread;
+
+/// What became of a message at one recipient; every signature in it was verified.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The recipient holds it; the referral stands there so.
+    Acknowledged {
+        signed: SignedAcknowledgement,
+        thread_state: Option<StateChange>,
+    },
+    Expired,
+    /// Policy has changed what was released.
+    Narrowed(RecipientDecision),
+    /// The recipient could not take it as genuine, or is no longer there.
+    Failed(Refusal),
+}
+
+impl Store {
+    /// The digest of the manifest of a message that was sent to this recipient; none where none was.
+    pub async fn sent_to(&self, id: Uuid, recipient: &AgencyAddress) -> Result<Option<Digest>, StoreError> {
+        let digest: Option<Option<Vec<u8>>> = sqlx::query_scalar(
+            "select m.digest from messages m join deliveries d on d.message = m.id \
+             where m.id = ? and m.direction = ? and d.agency = ?",
+        )
+        .bind(id.as_bytes().as_slice())
+        .bind(Direction::Sent.column())
+        .bind(recipient.to_string())
+        .fetch_optional(self.readers())
+        .await?;
+        digest.flatten().as_deref().map(codec::digest).transpose()
+    }
+
+    /// Commits what became of a message at one recipient. Again it changes nothing.
+    pub async fn notice(
+        &self,
+        id: Uuid,
+        recipient: &AgencyAddress,
+        at: OffsetDateTime,
+        event: Event,
+    ) -> Result<(), StoreError> {
+        let domain = self.address().domain().to_string();
+        let to = recipient.to_string();
+        let mut tx = self.begin().await?;
+        match event {
+            Event::Acknowledged { signed, thread_state } => {
+                acknowledged(&mut tx, id, recipient, &signed, thread_state, at).await?;
+            }
+            Event::Expired => {
+                let refusal = Refusal::new(
+                    ErrorCode::Expired,
+                    format!("{recipient} did not fetch the message before it expired"),
+                    "ask the agency whether its agent runs; then send it again",
+                );
+                fail_at(&mut tx, id, &to, State::Expired, &refusal, at, &domain).await?;
+            }
+            Event::Narrowed(decision) => {
+                let withheld = decision.verdict() != Verdict::Released;
+                decide(&mut tx, id, &decision).await?;
+                if withheld {
+                    let refusal = forbidden(&decision);
+                    fail_at(&mut tx, id, &to, State::Refused, &refusal, at, &domain).await?;
+                }
+            }
+            Event::Failed(refusal) => {
+                fail_at(&mut tx, id, &to, State::Refused, &refusal, at, &domain).await?;
+            }
+        }
+        Ok(tx.commit().await?)
+    }
+}
+
+async fn acknowledged(
+    tx: &mut Transaction<'_, Sqlite>,
+    id: Uuid,
+    recipient: &AgencyAddress,
+    signed: &SignedAcknowledgement,
+    thread_state: Option<StateChange>,
+    at: OffsetDateTime,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "update deliveries set state = ?3, acknowledgement = ?4, refusal = null where message = ?1 and agency = ?2",
+    )
+    .bind(id.as_bytes().as_slice())
+    .bind(recipient.to_string())
+    .bind(i32::from(State::Received))
+    .bind(signed.encode_to_vec())
+    .execute(&mut **tx)
+    .await?;
+    let message: Option<(Vec<u8>, i64, Vec<u8>)> =
+        sqlx::query_as("select thread, kind, change from messages where id = ?")
+            .bind(id.as_bytes().as_slice())
+            .fetch_optional(&mut **tx)
+            .await?;
+    let Some((thread, kind, said)) = message else { return Ok(()) };
+    if codec::code::<Kind>(kind)? == Kind::Alert {
+        return Ok(());
+    }
+    let Some(standing) = states::by_thread(tx, codec::uuid(&thread)?).await? else { return Ok(()) };
+    // The responder orders the thread: what a requester answers changes nothing there.
+    if standing.own_party() != Party::Requester {
+        return Ok(());
+    }
+    if standing.id != id && codec::message::<StateChange>(&said)?.state() == State::Cancelled {
+        states::set_cancel_pending(tx, standing.id, false).await?;
+    }
+    if let Some(told) = thread_state
+        && thread::acknowledged(standing.change.state(), told.state())
+    {
+        states::set(tx, standing.id, &told, at, &recipient.to_string()).await?;
+    }
+    Ok(())
+}

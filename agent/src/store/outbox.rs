@@ -1,0 +1,369 @@
+//! Out of the outbox: sealed once, then accepted, refused or expired.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use liaison_proto::{
+    limits::REPLAY_MEMORY,
+    message::v1::{
+        Acceptance, RecipientDecision, Refusal, SignedAcceptance, StateChange, error_code::Code as ErrorCode,
+        kind::Code as Kind, referral_state::Code as State, verdict::Code as Verdict,
+    },
+    referral::Party,
+    times,
+};
+use liaison_trust::{digest::Digest, names::AgencyAddress};
+use prost::Message as _;
+use sqlx::{Sqlite, Transaction};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Store, StoreError, add::forbidden, codec, draft, states};
+use crate::outbox::NewMessage;
+
+/// What waits in the outbox.
+pub enum Waiting {
+    /// Not sealed yet.
+    Draft(Box<NewMessage>),
+    /// A sealed envelope, encoded, and the digest of its manifest.
+    Sealed { envelope: Bytes, digest: Digest },
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: Vec<u8>,
+    thread: Vec<u8>,
+    kind: i64,
+    alert_kind: i64,
+    urgency: i64,
+    handling: Option<Vec<u8>>,
+    status: i64,
+    created: i64,
+    expires: i64,
+    digest: Option<Vec<u8>>,
+    change: Vec<u8>,
+    draft: Option<Vec<u8>>,
+    envelope: Option<Vec<u8>>,
+}
+
+/// A sent message, as far as its end goes.
+struct Sent {
+    id: Uuid,
+    thread: Uuid,
+    kind: Kind,
+    change: StateChange,
+}
+
+impl Store {
+    /// Up to `limit` messages that may be offered now, in order: of each thread the first that the
+    /// gateway has not accepted, unless it is under way.
+    pub async fn due(
+        &self,
+        now: OffsetDateTime,
+        under_way: &HashSet<Uuid>,
+        limit: u32,
+    ) -> Result<Vec<Uuid>, StoreError> {
+        let most = limit.saturating_add(u32::try_from(under_way.len()).unwrap_or(u32::MAX));
+        let ids: Vec<Vec<u8>> = sqlx::query_scalar(
+            "select message from outbox o where not_before <= ? and not exists \
+             (select 1 from outbox earlier where earlier.thread = o.thread and earlier.seq < o.seq) \
+             order by seq limit ?",
+        )
+        .bind(codec::ms(now))
+        .bind(most)
+        .fetch_all(self.readers())
+        .await?;
+        let ids = ids.iter().map(|id| codec::uuid(id)).collect::<Result<Vec<_>, _>>()?;
+        Ok(ids.into_iter().filter(|id| !under_way.contains(id)).take(limit as usize).collect())
+    }
+
+    /// What waits in the outbox under this id.
+    pub async fn waiting(&self, id: Uuid) -> Result<Option<Waiting>, StoreError> {
+        let row: Option<Row> = sqlx::query_as(
+            "select m.*, o.draft, o.envelope from outbox o join messages m on m.id = o.message where m.id = ?",
+        )
+        .bind(id.as_bytes().as_slice())
+        .fetch_optional(self.readers())
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        if let (Some(envelope), Some(digest)) = (row.envelope, &row.digest) {
+            let digest = codec::digest(digest)?;
+            return Ok(Some(Waiting::Sealed { envelope: envelope.into(), digest }));
+        }
+        let sealed = row.draft.ok_or(StoreError::Damaged("message without a draft"))?;
+        let draft = draft::open(self.vault(), id, &sealed)?;
+        let kind = codec::code(row.kind)?;
+        Ok(Some(Waiting::Draft(Box::new(NewMessage {
+            id: codec::uuid(&row.id)?,
+            thread: codec::uuid(&row.thread)?,
+            kind,
+            alert_kind: codec::code(row.alert_kind)?,
+            created: codec::time(row.created)?,
+            expires: codec::time(row.expires)?,
+            urgency: codec::code(row.urgency)?,
+            handling: codec::some_message(row.handling.as_deref())?,
+            status: codec::code(row.status)?,
+            state_change: match kind {
+                Kind::State => Some(codec::message(&row.change)?),
+                _ => None,
+            },
+            facts: draft.facts,
+            sections: draft.sections,
+            recipients: draft.recipients,
+        }))))
+    }
+
+    /// Puts the envelope in the place of its draft, and tells of recipients that it is not sealed to.
+    /// False if the draft is not there any more.
+    pub async fn sealed(
+        &self,
+        id: Uuid,
+        envelope: &[u8],
+        digest: Digest,
+        left_out: &[(AgencyAddress, Refusal)],
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        let replaced = sqlx::query(
+            "update outbox set draft = null, envelope = ?2, bytes = ?3 where message = ?1 and draft is not null",
+        )
+        .bind(id.as_bytes().as_slice())
+        .bind(envelope)
+        .bind(codec::length(envelope))
+        .execute(&mut *tx)
+        .await?
+        .rows_affected();
+        if replaced == 0 {
+            return Ok(false);
+        }
+        sqlx::query("update messages set digest = ?2 where id = ?1")
+            .bind(id.as_bytes().as_slice())
+            .bind(digest.as_bytes().as_slice())
+            .execute(&mut *tx)
+            .await?;
+        for (agency, refusal) in left_out {
+            end_delivery(&mut tx, id, Some(&agency.to_string()), State::Refused, refusal).await?;
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Not now, but from `not_before` on.
+    pub async fn postpone(&self, id: Uuid, not_before: OffsetDateTime) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        sqlx::query("update outbox set attempts = attempts + 1, not_before = ?2 where message = ?1")
+            .bind(id.as_bytes().as_slice())
+            .bind(codec::ms(not_before))
+            .execute(&mut *tx)
+            .await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// How often this message was postponed.
+    pub async fn attempts(&self, id: Uuid) -> Result<u32, StoreError> {
+        let attempts: Option<i64> = sqlx::query_scalar("select attempts from outbox where message = ?")
+            .bind(id.as_bytes().as_slice())
+            .fetch_optional(self.readers())
+            .await?;
+        Ok(attempts.and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or(0))
+    }
+
+    /// The gateway has the message: its decisions are kept, its envelope is not.
+    pub async fn accepted(
+        &self,
+        id: Uuid,
+        acceptance: &Acceptance,
+        signed: &SignedAcceptance,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let Some(sent) = take(&mut tx, id).await? else { return Ok(()) };
+        let at = acceptance
+            .accepted_at
+            .as_ref()
+            .and_then(times::from_wire)
+            .unwrap_or_else(OffsetDateTime::now_utc);
+        sqlx::query("update messages set policy_hash = ?2, evidence = ?3 where id = ?1")
+            .bind(id.as_bytes().as_slice())
+            .bind(acceptance.policy_hash.to_vec())
+            .bind(signed.encode_to_vec())
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query("update deliveries set state = ?2 where message = ?1 and state = ?3")
+            .bind(id.as_bytes().as_slice())
+            .bind(i32::from(State::Requested))
+            .bind(i32::from(State::Submitted))
+            .execute(&mut *tx)
+            .await?;
+        for decision in &acceptance.decisions {
+            decide(&mut tx, id, decision).await?;
+        }
+        if sent.kind == Kind::Referral
+            && let Some((standing, _)) = states::by_id(&mut tx, id).await?
+        {
+            let domain = self.address().domain().as_str();
+            states::set_by_gateway(&mut tx, &standing, State::Requested, at, domain).await?;
+        }
+        tx.commit().await?;
+        // The next of its thread may go.
+        self.wake_outbox();
+        Ok(())
+    }
+
+    /// The message is refused for good.
+    pub async fn refused(&self, id: Uuid, refusal: &Refusal) -> Result<(), StoreError> {
+        let by = self.address().domain().to_string();
+        self.end(id, State::Refused, refusal, &by).await
+    }
+
+    /// Ends what nobody took in time. What may have reached the gateway is left to the gateway's answer
+    /// for as long as that remembers.
+    pub async fn expire_outbox(&self, now: OffsetDateTime) -> Result<usize, StoreError> {
+        let ids: Vec<Vec<u8>> = sqlx::query_scalar(
+            "select message from outbox where expires <= case when envelope is null then ?1 else ?2 end",
+        )
+        .bind(codec::ms(now))
+        .bind(codec::ms(now - REPLAY_MEMORY))
+        .fetch_all(self.readers())
+        .await?;
+        let refusal = Refusal::new(
+            ErrorCode::Expired,
+            "the message expired before it could be handed to the gateway",
+            "ask `liaison-agent doctor` why; then send it again",
+        );
+        let by = self.address().to_string();
+        for id in &ids {
+            self.end(codec::uuid(id)?, State::Expired, &refusal, &by).await?;
+        }
+        Ok(ids.len())
+    }
+
+    async fn end(&self, id: Uuid, state: State, refusal: &Refusal, by: &str) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let Some(sent) = take(&mut tx, id).await? else { return Ok(()) };
+        end_delivery(&mut tx, id, None, state, refusal).await?;
+        fail(&mut tx, &sent, state, refusal, OffsetDateTime::now_utc(), by).await?;
+        tx.commit().await?;
+        self.wake_outbox();
+        Ok(())
+    }
+}
+
+/// Takes a message out of the outbox; none if it is not there.
+async fn take(tx: &mut Transaction<'_, Sqlite>, id: Uuid) -> Result<Option<Sent>, StoreError> {
+    let taken = sqlx::query("delete from outbox where message = ?")
+        .bind(id.as_bytes().as_slice())
+        .execute(&mut **tx)
+        .await?
+        .rows_affected();
+    if taken == 0 { Ok(None) } else { sent(tx, id).await }
+}
+
+async fn sent(tx: &mut Transaction<'_, Sqlite>, id: Uuid) -> Result<Option<Sent>, StoreError> {
+    let row: Option<(Vec<u8>, i64, Vec<u8>)> =
+        sqlx::query_as("select thread, kind, change from messages where id = ?")
+            .bind(id.as_bytes().as_slice())
+            .fetch_optional(&mut **tx)
+            .await?;
+    row.map(|(thread, kind, change)| {
+        Ok(Sent {
+            id,
+            thread: codec::uuid(&thread)?,
+            kind: codec::code(kind)?,
+            change: codec::message(&change)?,
+        })
+    })
+    .transpose()
+}
+
+/// What was decided for one recipient.
+pub(super) async fn decide(
+    tx: &mut Transaction<'_, Sqlite>,
+    id: Uuid,
+    decision: &RecipientDecision,
+) -> Result<(), StoreError> {
+    sqlx::query("update deliveries set decision = ?3 where message = ?1 and agency = ?2")
+        .bind(id.as_bytes().as_slice())
+        .bind(&decision.recipient)
+        .bind(decision.encode_to_vec())
+        .execute(&mut **tx)
+        .await?;
+    if decision.verdict() != Verdict::Released {
+        end_delivery(tx, id, Some(&decision.recipient), State::Refused, &forbidden(decision)).await?;
+    }
+    Ok(())
+}
+
+/// Ends the deliveries of a message, or that to one agency, which have not ended yet.
+pub(super) async fn end_delivery(
+    tx: &mut Transaction<'_, Sqlite>,
+    id: Uuid,
+    agency: Option<&str>,
+    state: State,
+    refusal: &Refusal,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "update deliveries set state = ?3, refusal = ?4 where message = ?1 and (?2 is null or agency = ?2) \
+         and state in (?5, ?6)",
+    )
+    .bind(id.as_bytes().as_slice())
+    .bind(agency)
+    .bind(i32::from(state))
+    .bind(refusal.encode_to_vec())
+    .bind(i32::from(State::Submitted))
+    .bind(i32::from(State::Requested))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// What the failure of a whole message does beside its deliveries. Of a state message, the referral
+/// tells why.
+async fn fail(
+    tx: &mut Transaction<'_, Sqlite>,
+    sent: &Sent,
+    state: State,
+    refusal: &Refusal,
+    at: OffsetDateTime,
+    by: &str,
+) -> Result<(), StoreError> {
+    let mut told = sent.id;
+    match sent.kind {
+        Kind::Referral => {
+            if let Some((standing, _)) = states::by_id(tx, sent.id).await? {
+                states::set_by_gateway(tx, &standing, state, at, by).await?;
+            }
+        }
+        Kind::State => {
+            if let Some(standing) = states::by_thread(tx, sent.thread).await? {
+                told = standing.id;
+                if standing.own_party() == Party::Requester && sent.change.state() == State::Cancelled {
+                    states::set_cancel_pending(tx, standing.id, false).await?;
+                }
+            }
+        }
+        Kind::Alert | Kind::Unspecified => {}
+    }
+    sqlx::query("update messages set refusal = ?2 where id = ?1")
+        .bind(told.as_bytes().as_slice())
+        .bind(refusal.encode_to_vec())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// The failure of a message at one recipient, as the gateway tells it.
+pub(super) async fn fail_at(
+    tx: &mut Transaction<'_, Sqlite>,
+    id: Uuid,
+    recipient: &str,
+    state: State,
+    refusal: &Refusal,
+    at: OffsetDateTime,
+    by: &str,
+) -> Result<(), StoreError> {
+    end_delivery(tx, id, Some(recipient), state, refusal).await?;
+    match sent(tx, id).await? {
+        // An alert fails at one recipient alone.
+        Some(sent) if sent.kind != Kind::Alert => fail(tx, &sent, state, refusal, at, by).await,
+        _ => Ok(()),
+    }
+}

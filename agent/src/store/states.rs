@@ -1,0 +1,236 @@
+//! Where referrals stand: changed by this agency, by the other party, or by a gateway.
+
+use liaison_proto::{
+    message::v1::{
+        Refusal, StateChange, alert_kind::Code as AlertKind, error_code::Code as ErrorCode,
+        kind::Code as Kind, referral_state::Code as State,
+    },
+    referral::Party,
+};
+use liaison_trust::names::AgencyAddress;
+use prost::Message as _;
+use sqlx::{Sqlite, Transaction};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{
+    Direction, Message, Store, StoreError,
+    add::{audit, insert, note, to_ms},
+    codec, draft,
+};
+use crate::{limits, outbox::NewMessage, thread};
+
+/// A referral, as far as its state goes.
+pub(super) struct Standing {
+    pub(super) id: Uuid,
+    pub(super) direction: Direction,
+    pub(super) status: i64,
+    urgency: i64,
+    /// The agency at the other end.
+    pub(super) other: AgencyAddress,
+    pub(super) change: StateChange,
+    cancel_pending: bool,
+}
+
+impl Standing {
+    /// What this agency is to the referral.
+    pub(super) fn own_party(&self) -> Party {
+        match self.direction {
+            Direction::Sent => Party::Requester,
+            Direction::Received => Party::Responder,
+        }
+    }
+
+    /// What the other agency is to it.
+    pub(super) fn other_party(&self) -> Party {
+        match self.direction {
+            Direction::Sent => Party::Responder,
+            Direction::Received => Party::Requester,
+        }
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: Vec<u8>,
+    thread: Vec<u8>,
+    direction: i64,
+    sender: String,
+    urgency: i64,
+    status: i64,
+    change: Vec<u8>,
+    cancel_pending: bool,
+    recipient: Option<String>,
+}
+
+impl Store {
+    /// Moves a referral to another state on behalf of this agency, and tells the other party. The state
+    /// that it has already is no change. A cancellation takes effect when the recipient answers it; of
+    /// a referral that was not offered to the gateway yet, at once.
+    ///
+    /// Refused as `unknown_message`, `transition_not_allowed` (naming the allowed ones) and
+    /// `missing_field`.
+    pub async fn change_state(&self, id: Uuid, change: StateChange, actor: &str) -> Result<Message, Refusal> {
+        let unknown = || {
+            Refusal::new(
+                ErrorCode::UnknownMessage,
+                format!("this agent has no referral {id}"),
+                "list the referrals and take an id from there",
+            )
+        };
+        let mut tx = self.begin().await?;
+        let (standing, thread) = by_id(&mut tx, id).await?.ok_or_else(unknown)?;
+        let party = standing.own_party();
+        let current = standing.change.state();
+        let again = standing.cancel_pending && change.state() == State::Cancelled;
+        if !again && thread::ask(current, &change, party)? {
+            let now = to_ms(OffsetDateTime::now_utc());
+            let by = self.address().to_string();
+            audit(&mut tx, now, actor, change.state().as_str_name(), id).await?;
+            if party == Party::Requester && withdraw_draft(&mut tx, id).await? {
+                set(&mut tx, id, &change, now, &by).await?;
+            } else {
+                if party == Party::Requester {
+                    set_cancel_pending(&mut tx, id, true).await?;
+                } else {
+                    set(&mut tx, id, &change, now, &by).await?;
+                }
+                let message = state_message(&standing, thread, change, now)?;
+                let sealed =
+                    draft::seal(self.vault(), message.id, None, &message.sections, &message.recipients);
+                insert(&mut tx, by, &message, &sealed).await?;
+            }
+            tx.commit().await.map_err(StoreError::from)?;
+            self.wake_outbox();
+        } else {
+            drop(tx);
+        }
+        self.message(id).await?.ok_or_else(unknown)
+    }
+}
+
+fn state_message(
+    standing: &Standing,
+    thread: Uuid,
+    change: StateChange,
+    now: OffsetDateTime,
+) -> Result<NewMessage, StoreError> {
+    Ok(NewMessage {
+        id: Uuid::now_v7(),
+        thread,
+        kind: Kind::State,
+        alert_kind: AlertKind::Unspecified,
+        created: now,
+        expires: now + limits::STATE_LIFETIME,
+        urgency: codec::code(standing.urgency)?,
+        handling: None,
+        status: codec::code(standing.status)?,
+        state_change: Some(change),
+        facts: None,
+        sections: Default::default(),
+        recipients: vec![(standing.other.clone(), Default::default())],
+    })
+}
+
+/// Takes back a referral of which nothing has left this host.
+async fn withdraw_draft(tx: &mut Transaction<'_, Sqlite>, id: Uuid) -> Result<bool, StoreError> {
+    let id = id.as_bytes().as_slice();
+    let taken = sqlx::query("delete from outbox where message = ? and draft is not null")
+        .bind(id)
+        .execute(&mut **tx)
+        .await?
+        .rows_affected();
+    Ok(taken > 0)
+}
+
+/// A referral by its own id, with its thread.
+pub(super) async fn by_id(
+    tx: &mut Transaction<'_, Sqlite>,
+    id: Uuid,
+) -> Result<Option<(Standing, Uuid)>, StoreError> {
+    let row: Option<Row> = sqlx::query_as(
+        "select m.*, (select agency from deliveries where message = m.id) as recipient from messages m \
+         where m.id = ? and m.kind = 1",
+    )
+    .bind(id.as_bytes().as_slice())
+    .fetch_optional(&mut **tx)
+    .await?;
+    row.map(standing).transpose()
+}
+
+/// A referral by its thread.
+pub(super) async fn by_thread(
+    tx: &mut Transaction<'_, Sqlite>,
+    thread: Uuid,
+) -> Result<Option<Standing>, StoreError> {
+    let row: Option<Row> = sqlx::query_as(
+        "select m.*, (select agency from deliveries where message = m.id) as recipient from messages m \
+         where m.thread = ? and m.kind = 1",
+    )
+    .bind(thread.as_bytes().as_slice())
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(row.map(standing).transpose()?.map(|(standing, _)| standing))
+}
+
+fn standing(row: Row) -> Result<(Standing, Uuid), StoreError> {
+    let direction = Direction::from_column(row.direction)?;
+    let other = match direction {
+        Direction::Sent => row.recipient.ok_or(StoreError::Damaged("referral without a recipient"))?,
+        Direction::Received => row.sender,
+    };
+    let standing = Standing {
+        id: codec::uuid(&row.id)?,
+        direction,
+        status: row.status,
+        urgency: row.urgency,
+        other: codec::address(&other)?,
+        change: codec::message(&row.change)?,
+        cancel_pending: row.cancel_pending,
+    };
+    Ok((standing, codec::uuid(&row.thread)?))
+}
+
+/// Sets where a referral stands.
+pub(super) async fn set(
+    tx: &mut Transaction<'_, Sqlite>,
+    id: Uuid,
+    change: &StateChange,
+    at: OffsetDateTime,
+    by: &str,
+) -> Result<(), StoreError> {
+    sqlx::query("update messages set change = ? where id = ?")
+        .bind(change.encode_to_vec())
+        .bind(id.as_bytes().as_slice())
+        .execute(&mut **tx)
+        .await?;
+    note(tx, id, change, at, by).await
+}
+
+pub(super) async fn set_cancel_pending(
+    tx: &mut Transaction<'_, Sqlite>,
+    id: Uuid,
+    pending: bool,
+) -> Result<(), StoreError> {
+    sqlx::query("update messages set cancel_pending = ? where id = ?")
+        .bind(pending)
+        .bind(id.as_bytes().as_slice())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// What a gateway says of a referral's state, where that is the gateway's to say.
+pub(super) async fn set_by_gateway(
+    tx: &mut Transaction<'_, Sqlite>,
+    standing: &Standing,
+    state: State,
+    at: OffsetDateTime,
+    domain: &str,
+) -> Result<(), StoreError> {
+    if thread::hear(standing.change.state(), state, Party::Gateway) {
+        let change = StateChange { state: state.into(), reason: 0, outcome: 0 };
+        set(tx, standing.id, &change, at, domain).await?;
+    }
+    Ok(())
+}
