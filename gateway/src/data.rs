@@ -7,6 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use zeroize::Zeroizing;
 
 /// Nobody but the owner.
@@ -30,6 +34,8 @@ pub enum DataError {
     Unwritable { path: PathBuf, source: io::Error },
     #[error("{} can be read by others; run `chmod go= {}` and find out who has", .0.display(), .0.display())]
     Exposed(PathBuf),
+    #[error("a gateway runs on {} already; stop it first", .0.display())]
+    Taken(PathBuf),
     #[error("{} is damaged ({fault}); restore it from a backup", path.display())]
     Damaged { path: PathBuf, fault: String },
 }
@@ -43,6 +49,20 @@ impl DataFolder {
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Makes this process the only gateway on the folder, for as long as it keeps what it gets.
+    ///
+    /// # Errors
+    /// Another process is that already.
+    pub fn lock(&self) -> Result<File, DataError> {
+        let unreadable = |source| DataError::Unreadable { path: self.path.clone(), source };
+        let folder = File::open(&self.path).map_err(unreadable)?;
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(folder),
+            Err(Errno::WOULDBLOCK) => Err(DataError::Taken(self.path.clone())),
+            Err(error) => Err(unreadable(error.into())),
+        }
     }
 
     /// Settings.

@@ -76,8 +76,12 @@ impl Gateway {
         });
     }
 
-    /// Changes the state of an agency in the directory.
-    pub fn set_state(&self, address: &AgencyAddress, state: AgencyState) {
-        self.change(address, |agency| agency.state = state);
+    /// Changes the state of an agency in the directory, if it is one of these.
+    pub fn set_state(&self, address: &AgencyAddress, from: &[AgencyState], state: AgencyState) {
+        self.change(address, |agency| {
+            if from.contains(&agency.state) {
+                agency.state = state;
+            }
+        });
     }
 }

@@ -8,6 +8,7 @@ pub mod config;
 pub mod data;
 pub mod delivery;
 pub mod directory;
+pub mod doctor;
 pub mod enrolment;
 pub mod exchange;
 pub mod gateway;

@@ -80,7 +80,7 @@ pub const TOKEN_HOURS_MAX: u32 = 720;
 /// Tokens of one agency that are neither used nor expired.
 pub const TOKENS_PER_AGENCY: u32 = 10;
 /// Attempts to enrol or to renew without a certificate, for one source in one window.
-pub const ATTEMPTS: u32 = 30;
+pub const ATTEMPTS: u32 = 300;
 /// The window of those attempts.
 pub const ATTEMPTS_WINDOW: Duration = Duration::from_secs(60);
 /// Sources of attempts that are told apart.
@@ -103,8 +103,6 @@ pub const POLICY_SETS: u32 = 100;
 pub const AUDIT_ENTRIES: i64 = 100_000;
 /// One message on the admin API, bytes: a whole policy set fits.
 pub const ADMIN_MESSAGE_BYTES: usize = 32 << 20;
-/// Connections to the admin API.
-pub const ADMIN_CONNECTIONS: usize = 32;
 /// How old an answer on readiness may be.
 pub const READINESS_AGE: Duration = Duration::from_secs(2);
 /// The faults that a refusal quotes, bytes: they travel in an answer's trailers.
@@ -122,3 +120,14 @@ pub const AGENCIES_BYTES: usize = 768 << 10;
 pub const KEY_RECORDS: usize = 500;
 /// Each text of the reason with which a recipient sets a delivery aside, characters.
 pub const REASON_CHARS: usize = 300;
+
+/// How long before its end a CA is to be replaced.
+pub const AUTHORITY_WARNING: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Free space on the disk below which `doctor` warns, bytes.
+pub const DISK_WARN_BYTES: u64 = 2 << 30;
+/// Free space on the disk below which nothing can be relied on, bytes.
+pub const DISK_FAIL_BYTES: u64 = 64 << 20;
+/// How long `doctor` waits for an answer.
+pub const DOCTOR_WAIT: Duration = Duration::from_secs(5);
+/// What `doctor` reads of an answer, bytes.
+pub const DOCTOR_ANSWER_BYTES: u64 = 4 << 10;

@@ -8,7 +8,7 @@
 
 use std::{
     fmt::Write as _,
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write as _},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -62,13 +62,7 @@ impl RevokedFile {
         };
         truncate().map_err(|source| DataError::Unwritable { path: path.to_owned(), source })?;
 
-        let mut revocations = Revocations::default();
-        for (number, line) in text.get(..whole).unwrap_or_default().lines().enumerate() {
-            revocations.read(line).ok_or_else(|| DataError::Damaged {
-                path: path.to_owned(),
-                fault: format!("line {} is no revocation", number + 1),
-            })?;
-        }
+        let revocations = Revocations::parse(path, text.get(..whole).unwrap_or_default())?;
         Ok((Self { file, path: path.to_owned() }, revocations))
     }
 
@@ -86,6 +80,30 @@ impl RevokedFile {
 }
 
 impl Revocations {
+    /// Reads the file and leaves it as it is; nothing is revoked where there is none.
+    ///
+    /// # Errors
+    /// It can't be read, or a line is not one of ours.
+    pub fn read_file(path: &Path) -> Result<Self, DataError> {
+        let text = match fs::read_to_string(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            read => read.map_err(|source| DataError::Unreadable { path: path.to_owned(), source })?,
+        };
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        Self::parse(path, text.get(..whole).unwrap_or_default())
+    }
+
+    fn parse(path: &Path, lines: &str) -> Result<Self, DataError> {
+        let mut revocations = Self::default();
+        for (number, line) in lines.lines().enumerate() {
+            revocations.read(line).ok_or_else(|| DataError::Damaged {
+                path: path.to_owned(),
+                fault: format!("line {} is no revocation", number + 1),
+            })?;
+        }
+        Ok(revocations)
+    }
+
     fn read(&mut self, line: &str) -> Option<()> {
         let moment = |text: &str| OffsetDateTime::from_unix_timestamp(text.parse().ok()?).ok();
         let words: Vec<_> = line.split(' ').collect();

@@ -42,7 +42,7 @@ use crate::{
 /// Why a gateway did not start, or did not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error("{0}; run `liaison-gateway doctor`")]
+    #[error(transparent)]
     Data(#[from] DataError),
     #[error("the CA's files are not usable ({0}); restore ca.pem and ca.key from a backup")]
     Ca(#[from] CaError),
@@ -82,8 +82,9 @@ pub enum RunError {
 /// What kept it from starting, or made it stop.
 pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
     let mut signals = Signals::watch().map_err(RunError::Signals)?;
-    // First, so that a second gateway on the same folder ends here.
-    let socket = admin::listen(&folder.admin_socket()).await?;
+    // A second gateway on the same folder ends here.
+    let _alone = folder.lock()?;
+    let socket = admin::listen(&folder.admin_socket())?;
     let listener = bind("exchange", config.exchange).await?;
     let watched = bind("metrics", config.metrics).await?;
     let metrics = health::record_metrics()?;
@@ -157,8 +158,8 @@ async fn load(folder: &DataFolder, config: &Config) -> Result<(Arc<Gateway>, Arc
     Ok((Arc::new(gateway), Arc::new(authority)))
 }
 
-/// The key with which the gateway signs.
-fn signing_key(folder: &DataFolder) -> Result<SigningKey, DataError> {
+/// Reads the key with which the gateway signs.
+pub(crate) fn signing_key(folder: &DataFolder) -> Result<SigningKey, DataError> {
     let path = folder.signing_key();
     let text = read_secret(&path)?;
     let mut seed = zeroize::Zeroizing::new([0; 32]);
@@ -195,23 +196,23 @@ fn routes(
 
 /// Renews the gateway's own certificate and the revocation list, and forgets what is long over.
 async fn maintain(gateway: Arc<Gateway>, authority: Arc<Authority>) -> Result<(), RunError> {
-    let mut published = Instant::now();
+    // By the clock on the wall: a machine that slept is to notice.
+    let mut published = OffsetDateTime::now_utc();
+    let mut due = false;
     loop {
         tokio::select! {
             () = gateway.stop.cancelled() => return Ok(()),
             () = sleep(authority.renewal_check()) => {}
         }
         let now = OffsetDateTime::now_utc();
-        let renewed = match authority.renew_own(now) {
-            Ok(renewed) => renewed,
-            Err(error) => {
-                error!(%error, "the gateway's certificate was not renewed");
-                false
-            }
-        };
-        if renewed || published.elapsed() >= limits::REVOCATION_LIST_AGE {
+        due |= (now - published).unsigned_abs() >= limits::REVOCATION_LIST_AGE;
+        due |= authority.renew_own(now).unwrap_or_else(|error| {
+            error!(%error, "the gateway's certificate was not renewed");
+            false
+        });
+        if due {
             match refresh(&gateway, &authority, now).await {
-                Ok(()) => published = Instant::now(),
+                Ok(()) => (published, due) = (now, false),
                 Err(error) => error!(%error, "the revocation list was not renewed"),
             }
         }

@@ -1,6 +1,7 @@
 //! The admin API: what an administrator's commands ask of a running gateway.
 
 mod agencies;
+mod client;
 mod server;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use tokio::sync::Mutex;
 use tonic::{Request, Response, Status, transport::server::UdsConnectInfo};
 use tracing::{error, info};
 
+pub use client::connect;
 pub use server::{Listening, SocketError, listen};
 
 use crate::{
@@ -35,24 +37,28 @@ use crate::{
     store::{Act, Addition},
 };
 
+/// States that an agency can still leave.
+const ALIVE: [AgencyState; 3] = [AgencyState::Invited, AgencyState::Active, AgencyState::Suspended];
+
 /// Answers administrators' commands.
 pub struct Admin {
     gateway: Arc<Gateway>,
     authority: Arc<Authority>,
     /// Where agents reach the gateway, for tokens.
     reachable_at: String,
-    /// So that the set that runs is the one that was stored last.
-    loading: Mutex<()>,
+    /// Acts happen one at a time, so that what runs is what was stored last.
+    acts: Mutex<()>,
 }
 
 impl Admin {
     /// The service of a gateway.
     pub fn new(gateway: Arc<Gateway>, authority: Arc<Authority>, reachable_at: String) -> Self {
-        Self { gateway, authority, reachable_at, loading: Mutex::default() }
+        Self { gateway, authority, reachable_at, acts: Mutex::default() }
     }
 
     async fn add(&self, request: AddAgencyRequest, by: &str) -> Result<AgencyStatus, Refusal> {
         let agency = agencies::parse(request, &self.gateway.domain)?;
+        let _one_at_a_time = self.acts.lock().await;
         let address = agency.address.to_string();
         let act = Act { at: OffsetDateTime::now_utc(), actor: by, act: "add_agency", subject: &address };
         match self.gateway.store.add_agency(&agency, act).await.map_err(internal)? {
@@ -84,40 +90,55 @@ impl Admin {
         self.show(&agency.address).await
     }
 
-    /// Suspends or resumes.
-    async fn set_state(
-        &self,
-        request: AgencyRequest,
-        state: AgencyState,
-        by: &str,
-    ) -> Result<AgencyStatus, Refusal> {
+    async fn suspend(&self, request: AgencyRequest, by: &str) -> Result<AgencyStatus, Refusal> {
+        let _one_at_a_time = self.acts.lock().await;
         let agency = self.agency(&request.address)?;
-        let (act, from, to) = match state {
-            AgencyState::Suspended => {
-                ("suspend_agency", [AgencyState::Active, AgencyState::Invited], AgencyState::Suspended)
-            }
-            // An agency that never enrolled may do so again.
-            _ => ("resume_agency", [AgencyState::Suspended; 2], resumed(&agency)),
-        };
-        if agency.state != state && agency.state != to {
-            if !from.contains(&agency.state) {
-                return Err(not_in_state(&agency));
-            }
-            let address = agency.address.to_string();
-            let act = Act { at: OffsetDateTime::now_utc(), actor: by, act, subject: &address };
-            self.gateway.store.set_agency_state(&agency.address, to, act).await.map_err(internal)?;
-            self.gateway.set_state(&agency.address, to);
-            if to == AgencyState::Suspended {
+        match agency.state {
+            AgencyState::Suspended => {}
+            AgencyState::Active | AgencyState::Invited => {
+                self.set_state(&agency, AgencyState::Suspended, "suspend_agency", by).await?;
                 self.gateway.sessions.cut(&agency.address);
             }
-            info!(agency = %address, by, state = to.as_str_name(), "agency's state changed");
+            AgencyState::Revoked | AgencyState::Unspecified => return Err(not_in_state(&agency)),
         }
         self.show(&agency.address).await
     }
 
-    /// Revokes: outside the database first, then in it, then in what runs, so that from the first
-    /// step on no crash and no restore lets the agency in again.
+    async fn resume(&self, request: AgencyRequest, by: &str) -> Result<AgencyStatus, Refusal> {
+        let _one_at_a_time = self.acts.lock().await;
+        let agency = self.agency(&request.address)?;
+        match agency.state {
+            AgencyState::Suspended => {
+                // One that never enrolled, or so long ago that its certificates are forgotten, has to.
+                let enrolled = self.latest_certificate(&agency.address).await?.is_some();
+                let state = if enrolled { AgencyState::Active } else { AgencyState::Invited };
+                self.set_state(&agency, state, "resume_agency", by).await?;
+            }
+            AgencyState::Active | AgencyState::Invited => {}
+            AgencyState::Revoked | AgencyState::Unspecified => return Err(not_in_state(&agency)),
+        }
+        self.show(&agency.address).await
+    }
+
+    async fn set_state(
+        &self,
+        agency: &Agency,
+        state: AgencyState,
+        act: &'static str,
+        by: &str,
+    ) -> Result<(), Refusal> {
+        let address = agency.address.to_string();
+        let act = Act { at: OffsetDateTime::now_utc(), actor: by, act, subject: &address };
+        self.gateway.store.set_agency_state(&agency.address, state, act).await.map_err(internal)?;
+        self.gateway.set_state(&agency.address, &ALIVE, state);
+        info!(agency = %address, by, state = state.as_str_name(), "agency's state changed");
+        Ok(())
+    }
+
+    /// Revokes: outside the database first, so that no crash and no restore lets the agency in again;
+    /// then in what runs, so that a database that fails doesn't either; then in the database.
     async fn revoke(&self, request: AgencyRequest, by: &str) -> Result<AgencyStatus, Refusal> {
+        let _one_at_a_time = self.acts.lock().await;
         let gateway = &self.gateway;
         let agency = self.agency(&request.address)?.address.clone();
         let address = agency.to_string();
@@ -125,10 +146,10 @@ impl Admin {
         let certificates =
             gateway.store.certificates(&agency, now - limits::RENEWAL_GRACE).await.map_err(internal)?;
         self.authority.remember(Some(&agency), certificates, now).await.map_err(internal)?;
+        gateway.set_state(&agency, &ALIVE, AgencyState::Revoked);
+        gateway.sessions.cut(&agency);
         let act = Act { at: now, actor: by, act: "revoke_agency", subject: &address };
         gateway.store.revoke_agency(&agency, act).await.map_err(internal)?;
-        gateway.set_state(&agency, AgencyState::Revoked);
-        gateway.sessions.cut(&agency);
         gateway.sweep.notify_one();
         self.authority.publish(&gateway.store, now).await.map_err(internal)?;
         info!(agency = %address, by, "agency revoked");
@@ -178,7 +199,7 @@ impl Admin {
         let (policies, tests) = (count(set.policies()), count(set.tests()));
         let subject = hash.to_string();
         let act = Act { at: OffsetDateTime::now_utc(), actor: by, act: "load_policy", subject: &subject };
-        let _one_at_a_time = self.loading.lock().await;
+        let _one_at_a_time = self.acts.lock().await;
         self.gateway.store.activate_policy(&hash, &request, act).await.map_err(internal)?;
         self.gateway.policy.store(Arc::new(set));
         info!(%hash, policies, tests, by, "policy set activated");
@@ -193,9 +214,13 @@ impl Admin {
     async fn show(&self, address: &AgencyAddress) -> Result<AgencyStatus, Refusal> {
         let directory = self.gateway.directory.load();
         let agency = directory.get(address).ok_or_else(|| unknown(&address.to_string()))?;
+        Ok(self.status_of(agency, self.latest_certificate(address).await?))
+    }
+
+    /// When an agency's latest certificate ends.
+    async fn latest_certificate(&self, address: &AgencyAddress) -> Result<Option<OffsetDateTime>, Refusal> {
         let certificates = self.gateway.store.certificates(address, OffsetDateTime::UNIX_EPOCH).await;
-        let latest = certificates.map_err(internal)?.pop();
-        Ok(self.status_of(agency, latest.map(|certificate| certificate.not_after)))
+        Ok(certificates.map_err(internal)?.pop().map(|latest| latest.not_after))
     }
 
     fn status_of(&self, agency: &Agency, certificate_expires: Option<OffsetDateTime>) -> AgencyStatus {
@@ -252,12 +277,12 @@ impl AdminService for Admin {
         request: Request<AgencyRequest>,
     ) -> Result<Response<AgencyStatus>, Status> {
         let by = actor(&request);
-        Ok(Response::new(self.set_state(request.into_inner(), AgencyState::Suspended, &by).await?))
+        Ok(Response::new(self.suspend(request.into_inner(), &by).await?))
     }
 
     async fn resume_agency(&self, request: Request<AgencyRequest>) -> Result<Response<AgencyStatus>, Status> {
         let by = actor(&request);
-        Ok(Response::new(self.set_state(request.into_inner(), AgencyState::Active, &by).await?))
+        Ok(Response::new(self.resume(request.into_inner(), &by).await?))
     }
 
     async fn revoke_agency(&self, request: Request<AgencyRequest>) -> Result<Response<AgencyStatus>, Status> {
@@ -320,11 +345,6 @@ impl From<WirePolicyFile> for PolicyFile {
 fn actor<T>(request: &Request<T>) -> String {
     let credentials = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
     credentials.map_or_else(|| "unknown".to_owned(), |credentials| format!("uid {}", credentials.uid()))
-}
-
-/// What an agency becomes when it is resumed.
-fn resumed(agency: &Agency) -> AgencyState {
-    if agency.keys.is_empty() { AgencyState::Invited } else { AgencyState::Active }
 }
 
 fn unknown(address: &str) -> Refusal {

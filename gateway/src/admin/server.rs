@@ -11,7 +11,7 @@ use liaison_proto::{
     admin::v1::admin_service_server::AdminServiceServer,
     limits::{HTTP2_HEADER_BYTES, HTTP2_STREAMS, REQUEST},
 };
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio_stream::{StreamExt, wrappers::UnixListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -30,8 +30,6 @@ pub struct Listening {
 /// Why the admin API can't be offered.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    #[error("a gateway runs on this data folder already; stop it first")]
-    Answered,
     #[error("{} is no socket; move it away", .0.display())]
     Occupied(PathBuf),
     #[error("{} can't be opened ({source}); the gateway's user must own its data folder, and the path be shorter than 108 bytes", path.display())]
@@ -42,17 +40,17 @@ pub enum SocketError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Opens the socket. One that nobody answers on is what a crash left, and goes.
+/// Opens the socket. One that is there is what a crash left, and goes: the caller holds the folder's
+/// lock, so that nobody else answers on it.
 ///
 /// # Errors
-/// A gateway answers on it, or it can't be made.
-pub async fn listen(path: &Path) -> Result<Listening, SocketError> {
+/// It can't be made.
+pub fn listen(path: &Path) -> Result<Listening, SocketError> {
     let failed = |source| SocketError::Io { path: path.to_owned(), source };
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => {
             return Err(SocketError::Occupied(path.to_owned()));
         }
-        Ok(_) if UnixStream::connect(path).await.is_ok() => return Err(SocketError::Answered),
         Ok(_) => fs::remove_file(path).map_err(failed)?,
         Err(_) => {}
     }

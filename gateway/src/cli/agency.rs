@@ -11,10 +11,10 @@ use liaison_trust::names::AgencyAddress;
 use serde_json::{Value, json};
 
 use super::{
-    client::{connect, refused},
     output::{Output, moment, table},
+    refused,
 };
-use crate::data::DataFolder;
+use crate::{admin::connect, data::DataFolder};
 
 /// What to do with agencies.
 #[derive(Debug, Subcommand)]

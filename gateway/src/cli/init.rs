@@ -1,6 +1,12 @@
 //! `init`: a domain from nothing.
 
-use std::{fs, io, net::SocketAddr, path::PathBuf};
+use std::{
+    fs::{self, Permissions},
+    io,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+};
 
 use clap::Args;
 use liaison_proto::admin::v1::LoadPolicyRequest;
@@ -12,7 +18,7 @@ use zeroize::Zeroizing;
 use super::{Failure, output::Output};
 use crate::{
     config::{Config, HostName, Limits},
-    data::{DataFolder, make_private_folder, write_private},
+    data::{DataFolder, PRIVATE_FOLDER, make_private_folder, write_private},
     policy::{self, PolicyFile, PolicySet},
     store::{Act, QueueBound, Store},
 };
@@ -86,7 +92,7 @@ fn claim(folder: &DataFolder) -> anyhow::Result<()> {
     let path = folder.path();
     match fs::read_dir(path).map(|mut entries| entries.next().is_none()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Ok(true) => fs::remove_dir(path)?,
+        Ok(true) => return Ok(fs::set_permissions(path, Permissions::from_mode(PRIVATE_FOLDER))?),
         _ => {
             let action =
                 "choose another folder with --data; a gateway that is there already starts with `run`";

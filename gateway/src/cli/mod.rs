@@ -2,7 +2,7 @@
 //! running gateway speak to it through its admin API.
 
 mod agency;
-mod client;
+mod doctor;
 mod init;
 mod output;
 mod policy;
@@ -67,6 +67,8 @@ pub enum Command {
     /// Check policies, ask them, and make them active
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Say what is wrong with this gateway, if anything, and what to do about it; works when it is stopped
+    Doctor,
 }
 
 /// A failure of a command itself: what was wrong, then what to do.
@@ -104,7 +106,21 @@ pub async fn execute(arguments: Arguments) -> anyhow::Result<()> {
         Command::Agency(command) => agency::execute(&folder, command, output).await,
         Command::Token(command) => token::execute(&folder, command, output).await,
         Command::Policy(command) => policy::execute(&folder, command, output).await,
+        Command::Doctor => doctor::execute(&folder, output).await,
     }
+}
+
+/// What the gateway refused, as the error of a command.
+fn refused(status: tonic::Status) -> Refusal {
+    Refusal::from(&status)
+}
+
+/// An error with those of its causes that its own text does not quote already.
+fn with_causes(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |text, cause| match cause.to_string() {
+        cause if text.contains(&cause) => text,
+        cause => format!("{text}: {cause}"),
+    })
 }
 
 /// Prints why a command failed, and gives its exit status.
@@ -117,7 +133,7 @@ pub fn report(error: &anyhow::Error, json: bool) -> ExitCode {
             (_, Some(refusal)) => {
                 (refusal.code().as_str_name(), refusal.message.clone(), refusal.action.as_str(), 1)
             }
-            _ => ("failed", format!("{error:#}"), "", 1),
+            _ => ("failed", with_causes(error), "", 1),
         };
     if json {
         eprintln!("{}", json!({"error": {"code": code, "message": message, "action": action}}));

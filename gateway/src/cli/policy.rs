@@ -22,10 +22,10 @@ use liaison_trust::names::AgencyAddress;
 use serde_json::{Value, json};
 
 use super::{
-    client::{connect, refused},
     output::{Output, table},
+    refused,
 };
-use crate::{data::DataFolder, policy};
+use crate::{admin::connect, data::DataFolder, policy};
 
 /// What to do with policies.
 #[derive(Debug, Subcommand)]

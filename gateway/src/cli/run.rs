@@ -17,7 +17,7 @@ pub struct Arguments {
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum LogFormat {
+enum LogFormat {
     /// One JSON object a line
     Json,
     /// Text for people

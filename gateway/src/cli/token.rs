@@ -6,10 +6,10 @@ use liaison_trust::names::AgencyAddress;
 use serde_json::json;
 
 use super::{
-    client::{connect, refused},
     output::{Output, moment},
+    refused,
 };
-use crate::{data::DataFolder, limits};
+use crate::{admin::connect, data::DataFolder, limits};
 
 /// What to do with tokens.
 #[derive(Debug, Subcommand)]

@@ -113,7 +113,7 @@ impl Enrolment {
             self.authority.publish(&gateway.store, now).await.map_err(internal)?;
             gateway.sessions.cut(agency);
         }
-        gateway.set_state(agency, AgencyState::Active);
+        gateway.set_state(agency, &[AgencyState::Invited], AgencyState::Active);
         info!(%agency, "agency enrolled");
         Ok(leaf)
     }

@@ -17,7 +17,10 @@ use uuid::Uuid;
 
 use crate::limits;
 
-pub use sqlite::{Act, Addition, IssuedCertificate, RevokedCertificate, Store, Token, TokenUse};
+pub use sqlite::{
+    Act, Addition, DatabaseVersion, Inspection, IssuedCertificate, RevokedCertificate, Store, Token,
+    TokenUse, probe,
+};
 
 /// A message to accept, with everything that follows from it: it is all stored, or nothing is.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ mod agencies;
 mod batch;
 mod columns;
 mod enrolment;
+mod inspect;
 mod keys;
 mod policies;
 mod queue;
@@ -26,6 +27,7 @@ use tokio::sync::mpsc;
 pub use self::{
     agencies::{Act, Addition},
     enrolment::{IssuedCertificate, RevokedCertificate, Token, TokenUse},
+    inspect::{DatabaseVersion, Inspection, probe},
 };
 use super::{Load, QueueBound, StoreError};
 use crate::limits;

@@ -70,14 +70,4 @@ impl Store {
         .await?;
         Ok(())
     }
-
-    /// What the engine finds wrong with the database file; empty when all is well.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn integrity_faults(&self) -> Result<Vec<String>, StoreError> {
-        let lines: Vec<String> =
-            sqlx::query_scalar("PRAGMA quick_check(10)").fetch_all(&self.readers).await?;
-        Ok(lines.into_iter().filter(|line| line != "ok").collect())
-    }
 }
