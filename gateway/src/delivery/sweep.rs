@@ -56,6 +56,9 @@ pub async fn sweep(gateway: &Gateway, now: OffsetDateTime) -> Result<(), StoreEr
     for agency in left {
         while gateway.store.load(&agency).deliveries > 0 {
             let waiting = gateway.store.waiting(&agency).await?;
+            if waiting.is_empty() {
+                break;
+            }
             info!(%agency, deliveries = waiting.len(), "the queue of an agency that left returns");
             let ends =
                 waiting.iter().map(|(delivery, head)| undeliverable(gateway, *delivery, head.as_ref(), now));
