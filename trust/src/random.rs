@@ -38,12 +38,15 @@ pub(crate) fn bytes<const N: usize>(random: &mut impl CryptoRng) -> [u8; N] {
     bytes
 }
 
-/// `items` in random order (Fisher and Yates).
-pub(crate) fn shuffled<T>(mut items: Vec<T>, random: &mut impl CryptoRng) -> Vec<T> {
-    for last in (1..items.len()).rev() {
+/// `count` distinct numbers below `among`, chosen and ordered at random (Fisher and Yates).
+pub(crate) fn choose(count: usize, among: usize, random: &mut impl CryptoRng) -> Vec<u32> {
+    let mut numbers: Vec<u32> = (0..).take(among).collect();
+    for place in 0..count.min(among) {
+        let left = among - place;
         // 64 random bits modulo at most 4,096: the bias is below 2^-52.
-        let other = random.next_u64() % (last as u64 + 1);
-        items.swap(last, usize::try_from(other).unwrap_or(last));
+        let step = usize::try_from(random.next_u64() % left as u64).unwrap_or(0);
+        numbers.swap(place, place + step);
     }
-    items
+    numbers.truncate(count);
+    numbers
 }

@@ -223,7 +223,7 @@ fn check(draft: &Draft, key: &ProvenKey) -> Result<(), SealError> {
 fn positions(draft: &Draft, random: &mut impl CryptoRng) -> Vec<u32> {
     let used = draft.sections.len() + usize::from(draft.facts.is_some());
     let count = used.max(1).next_multiple_of(LEAVES_MULTIPLE);
-    random::shuffled((0_u32..).take(count).collect(), random)
+    random::choose(count, count, random)
 }
 
 fn section(
@@ -257,7 +257,7 @@ fn section(
 
 /// The entries, yet without encapsulations: those depend on the manifest, which has their root.
 fn entries(draft: &Draft, random: &mut impl CryptoRng) -> Vec<RecipientEntry> {
-    let indices = random::shuffled((0_u32..).take(RECIPIENTS).collect(), random);
+    let indices = random::choose(draft.recipients.len(), RECIPIENTS, random);
     let entry = |(index, Recipient { key, bases }): (u32, &Recipient)| RecipientEntry {
         address: key.agency.to_string(),
         key_id: key.id.into(),

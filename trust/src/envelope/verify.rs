@@ -100,9 +100,8 @@ pub fn verify_known<'k>(
     head.check_sender(&sender_key, &envelope.manifest, &envelope.signature)?;
     head.check_times(now)?;
 
-    let mut positions = BTreeSet::new();
-    let facts = facts(&head, &envelope.facts, &envelope.facts_salt, envelope.facts_position, &mut positions)?;
-    let sections = sections(&head, envelope.sections, &mut positions)?;
+    let facts = facts(&head, &envelope.facts, &envelope.facts_salt, envelope.facts_position)?;
+    let sections = sections(&head, envelope.sections)?;
     rules::check(&head.manifest, sections.iter().map(|section| section.category))?;
     rules::check_whole(head.manifest.kind(), envelope.recipients.len(), facts.is_some())?;
     let recipients = recipients(&head, envelope.recipients, &envelope.tree_seed, &sections)?;
@@ -125,13 +124,7 @@ pub fn verify_known<'k>(
 }
 
 /// Facts are there where their salt is.
-fn facts(
-    head: &Head,
-    bytes: &[u8],
-    salt: &[u8],
-    position: u32,
-    positions: &mut BTreeSet<u32>,
-) -> Result<Option<Facts>, EnvelopeError> {
+fn facts(head: &Head, bytes: &[u8], salt: &[u8], position: u32) -> Result<Option<Facts>, EnvelopeError> {
     if salt.is_empty() && bytes.is_empty() && position == 0 {
         return Ok(None);
     }
@@ -141,24 +134,17 @@ fn facts(
     if head.leaf(position) != Some(derive::facts_leaf(&head.id, salt, bytes).as_ref()) {
         return Err(EnvelopeError::ChangedFacts);
     }
-    positions.insert(position);
     let facts: Facts = strict::decode(bytes)?;
     facts.audience.as_ref().map_or(Ok(()), rules::check_audience)?;
     Ok(Some(facts))
 }
 
-fn sections(
-    head: &Head,
-    sections: Vec<SealedSection>,
-    positions: &mut BTreeSet<u32>,
-) -> Result<Vec<VerifiedSection>, EnvelopeError> {
+/// A leaf fixes its section to the byte, so sections of distinct categories stand at distinct positions.
+fn sections(head: &Head, sections: Vec<SealedSection>) -> Result<Vec<VerifiedSection>, EnvelopeError> {
     let mut categories = BTreeSet::new();
-    let mut verified = Vec::with_capacity(sections.len().min(positions.len()));
+    let mut verified = Vec::new();
     for section in sections {
         let category = head.check_section(&section)?;
-        if !positions.insert(section.position) {
-            return Err(EnvelopeError::Malformed("position of a section"));
-        }
         if !categories.insert(category) {
             return Err(EnvelopeError::Malformed("category of a section: it stands twice"));
         }

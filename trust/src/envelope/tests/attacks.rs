@@ -213,6 +213,10 @@ fn stripped_sections() {
     // On the way to the gateway: a basis without a section tells.
     let mut envelope = scene.envelope();
     envelope.sections.pop();
+    assert_eq!(code(verify(envelope.clone(), NOW)), Some(ErrorCode::BadRecipients));
+    // Even where the wrapped key is gone as well.
+    let left = envelope.sections[0].position;
+    envelope.recipients[0].wrapped_keys.retain(|wrapped| wrapped.position == left);
     assert_eq!(code(verify(envelope, NOW)), Some(ErrorCode::BadRecipients));
     // On the way from it: the release record tells.
     let mut copy = scene.copy();

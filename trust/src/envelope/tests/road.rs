@@ -28,6 +28,10 @@ fn a_copy_of_which_all_is_withheld_is_still_received() {
     let scene = Scene::new(Kem::X25519);
     let copy = release(&verify(scene.envelope(), NOW).unwrap(), 0, &[], &scene.gateway);
     assert!(opened(&scene.receive(&copy).unwrap()).is_empty());
+    // It has no encapsulation, as nothing would tell if that was changed.
+    let mut copy = copy;
+    copy.recipient.as_mut().unwrap().encapsulation = vec![1; 32].into();
+    assert_eq!(code(scene.receive(&copy)), Some(ErrorCode::BadRecipients));
 }
 
 #[test]
