@@ -30,25 +30,35 @@ use crate::{
 
 /// A copy that is genuine, with the keys of its sections.
 pub struct Received {
+    /// The manifest, read strictly.
     pub manifest: Manifest,
+    /// The message id.
     pub id: Uuid,
+    /// The thread that the message belongs to.
     pub thread: Uuid,
+    /// Whose message it is.
     pub sender: AgencyAddress,
     /// SHA-256 digest of the manifest's bytes.
     pub digest: Digest,
     /// Id of the recipient's key record that it was sealed to.
     pub key_id: Digest,
+    /// When it was made.
     pub created: OffsetDateTime,
+    /// When it ends.
     pub expires: OffsetDateTime,
+    /// What the gateway released, and for what use.
     pub release: ReleaseRecord,
+    /// What was released, in the order of the copy.
     pub sections: Vec<ReceivedSection>,
 }
 
 /// A released section. It was decrypted once, to know that it can be.
 pub struct ReceivedSection {
+    /// What its header says.
     pub category: Category,
     /// Opens the section; to be wrapped anew under a local key.
     pub key: Zeroizing<[u8; 32]>,
+    /// Still sealed, to be stored so.
     pub section: SealedSection,
 }
 

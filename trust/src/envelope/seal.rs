@@ -35,15 +35,21 @@ pub struct Draft {
     pub message_id: Uuid,
     /// A UUIDv7: of the referral that the message belongs to, or new.
     pub thread: Uuid,
+    /// The agency whose key signs.
     pub sender: AgencyAddress,
+    /// Decides what else must be set.
     pub kind: Kind,
     /// Set for an alert alone.
     pub alert_kind: AlertKind,
+    /// Within the validity of the sender's key.
     pub created: OffsetDateTime,
     /// At most 30 days after `created`.
     pub expires: OffsetDateTime,
+    /// CAP urgency.
     pub urgency: Urgency,
+    /// Handling codes, where there are any.
     pub handling: Option<Handling>,
+    /// Actual or exercise.
     pub status: Status,
     /// Set for a state message alone.
     pub state_change: Option<StateChange>,
@@ -51,6 +57,7 @@ pub struct Draft {
     pub facts: Option<Facts>,
     /// The encoded content of each category.
     pub sections: BTreeMap<Category, Zeroizing<Vec<u8>>>,
+    /// One, or for an alert up to 4,096.
     pub recipients: Vec<Recipient>,
 }
 

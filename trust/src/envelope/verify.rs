@@ -34,28 +34,40 @@ pub(super) const WRAPPED_KEY: usize = 48;
 /// the key is the agency's, and the recipients' keys theirs, is for the directory to say.
 #[derive(Debug, Clone)]
 pub struct Verified {
+    /// The manifest, read strictly.
     pub manifest: Manifest,
+    /// The message id.
     pub id: Uuid,
+    /// The thread that the message belongs to.
     pub thread: Uuid,
+    /// Whose message it is.
     pub sender: AgencyAddress,
     /// SHA-256 digest of the manifest's bytes.
     pub digest: Digest,
+    /// The key that signed it.
     pub sender_key: ProvenKey,
     /// None for a state message.
     pub facts: Option<Facts>,
+    /// When it was made.
     pub created: OffsetDateTime,
+    /// When it ends.
     pub expires: OffsetDateTime,
+    /// In the order of the submission.
     pub recipients: Vec<VerifiedRecipient>,
+    /// In the order of the submission.
     pub sections: Vec<VerifiedSection>,
     /// The manifest as it was signed.
     pub manifest_bytes: Bytes,
+    /// The sender's, over the manifest.
     pub signature: Bytes,
+    /// As it goes into every copy.
     pub sender_key_record: SignedKeyRecord,
 }
 
 /// A recipient that the sender named.
 #[derive(Debug, Clone)]
 pub struct VerifiedRecipient {
+    /// Who it is.
     pub address: AgencyAddress,
     /// Id of the key record that the message is sealed to.
     pub key_id: Digest,
@@ -68,7 +80,9 @@ pub struct VerifiedRecipient {
 /// A section that the sender signed.
 #[derive(Debug, Clone)]
 pub struct VerifiedSection {
+    /// What its header says.
     pub category: Category,
+    /// As it goes into a copy.
     pub section: SealedSection,
 }
 
