@@ -7,6 +7,7 @@
 
 pub mod agent;
 mod backoff;
+pub mod backup;
 pub mod basis;
 pub mod case;
 pub mod certificate;
@@ -15,6 +16,7 @@ pub mod config;
 pub mod custody;
 pub mod dial;
 pub mod directory;
+pub mod doctor;
 pub mod enrol;
 pub mod folder;
 mod inbox;

@@ -1,7 +1,14 @@
 //! The commands. Each says what it does in `--help`, prints for people or, with `--json`, for programs.
 
+mod backup;
+pub(crate) mod client;
+mod doctor;
 mod enroll;
+mod inbox;
 mod run;
+mod send;
+mod status;
+mod table;
 
 use std::path::PathBuf;
 
@@ -36,6 +43,18 @@ enum Command {
     Enroll(enroll::Enroll),
     /// Run the agent
     Run(run::Run),
+    /// Find out what is wrong and what to do, whether the agent runs or not
+    Doctor(doctor::Doctor),
+    /// Say how the running agent stands; fails while it is not connected
+    Status(status::Status),
+    /// Send a referral or an alert that stands in a JSON file
+    Send(send::Send),
+    /// List what was received, or show one message with its sections
+    Inbox(inbox::Inbox),
+    /// Write keys, inbox and outbox into one encrypted file
+    Backup(backup::Backup),
+    /// Put a backup back into an empty data folder
+    Restore(backup::Restore),
 }
 
 impl Cli {
@@ -45,6 +64,12 @@ impl Cli {
         match self.command {
             Command::Enroll(enroll) => enroll.run(&context).await,
             Command::Run(run) => run.run(context).await,
+            Command::Doctor(doctor) => doctor.run(&context).await,
+            Command::Status(status) => status.run(&context).await,
+            Command::Send(send) => send.run(&context).await,
+            Command::Inbox(inbox) => inbox.run(&context).await,
+            Command::Backup(backup) => backup.run(&context).await,
+            Command::Restore(restore) => restore.run(&context).await,
         }
     }
 }
