@@ -58,7 +58,8 @@ pub enum Problem {
     #[error("{0}")]
     Syntax(String),
     #[error(
-        "is a template (it has ?principal or ?resource); write a policy that names a group, a sector or a country instead"
+        "is a template (it has ?principal or ?resource); write a policy that names a group, a sector or a \
+         country instead"
     )]
     Template,
     #[error("the policy has no @{0}; write @{0}(\"...\") above it")]
@@ -67,7 +68,10 @@ pub enum Problem {
     BadAnnotation(&'static str),
     #[error("@{0} is unknown; a policy has @id, @owner, @legal_basis and @explain")]
     UnknownAnnotation(String),
-    #[error("@id(\"{0}\") must have 1 to {max} characters of a-z, 0-9, '-', '_' and '.'; rename it", max = limits::ID_CHARS)]
+    #[error(
+        "@id(\"{0}\") must have 1 to {max} characters of a-z, 0-9, '-', '_' and '.'; rename it",
+        max = limits::ID_CHARS
+    )]
     BadId(String),
     #[error("@id(\"{id}\") is taken by the policy at {file}:{line} of the same layer; rename one of them")]
     DuplicateId { id: String, file: String, line: usize },

@@ -118,8 +118,8 @@ impl Layer {
     /// The denial where no policy permits.
     fn silent(&self, action: Action) -> Denial {
         let explain = format!(
-            "No policy of the layer {} permits {} in this case, and what is not permitted is refused. If it should \
-             be possible, ask the owner of the layer's policies for one.",
+            "No policy of the layer {} permits {} in this case, and what is not permitted is refused. If it \
+             should be possible, ask the owner of the layer's policies for one.",
             self.name,
             words(action)
         );
@@ -129,8 +129,8 @@ impl Layer {
     /// The denial where evaluation failed.
     fn failed(&self, action: Action, policy: Option<&PolicyId>, error: String) -> Denial {
         let explain = format!(
-            "The policies of the layer {} could not be evaluated, so {} is refused. Ask the gateway's administrator, \
-             who finds the error in the gateway's log.",
+            "The policies of the layer {} could not be evaluated, so {} is refused. Ask the gateway's \
+             administrator, who finds the error in the gateway's log.",
             self.name,
             words(action)
         );

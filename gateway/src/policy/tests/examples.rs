@@ -154,6 +154,19 @@ fn the_shortest_retention_of_all_layers_counts() {
     assert_eq!(days("be/x", "hu/b"), 30);
 }
 
+/// Agencies that no policy names look alike, and still it matters whether a border lies between them.
+#[test]
+fn agencies_that_look_alike_are_told_apart_by_the_border() {
+    let abroad =
+        "forbid (principal, action == Action::\"share_risk\", resource) when { context.cross_border };";
+    let set = PolicySet::load(&[scheme(&["permit (principal, action, resource);", abroad])]).unwrap();
+    let [from, near, far] = ["be/a", "be/b", "hu/b"].map(|address| Member::new(address, &[]));
+    for (to, verdict) in [(&near, verdict::Code::Released), (&far, verdict::Code::Withheld)] {
+        let decision = set.decide(&from.party(), &to.party(), &referral(&[RISK]));
+        assert_eq!(decision.categories[&Category::Risk].verdict, verdict);
+    }
+}
+
 #[test]
 fn an_evaluation_error_denies_and_is_told() {
     let set = PolicySet::load(&[scheme(&[

@@ -157,6 +157,22 @@ fn limits_hold() {
 }
 
 #[test]
+fn the_numbers_of_policies_and_tests_have_limits() {
+    let numbers: Vec<usize> = (0..=limits::POLICIES).collect();
+    let many = numbers.chunks(1_000).map(|chunk| {
+        let text: String = chunk.iter().map(|n| annotated(&format!("p{n}"), ALL)).collect();
+        file(&format!("scheme/{}.cedar", chunk[0]), text)
+    });
+    refuses(&many.collect::<Vec<_>>(), &["policy set: there are more than 10000 policies"]);
+
+    let case = r#"{"reason": "", "from": "", "to": "", "message": {"kind": ""}, "expect": {"verdict": ""}},"#;
+    let text = format!("{{\"agencies\": {{}}, \"tests\": [{}]}}", case.repeat(2_000).trim_end_matches(','));
+    let many = (0..=limits::TESTS / 2_000).map(|n| file(&format!("tests/{n}.tests.json"), text.clone()));
+    let many: Vec<_> = many.chain([scheme(&[ALL])]).collect();
+    refuses(&many, &["policy set: there are more than 20000 tests"]);
+}
+
+#[test]
 fn all_faults_are_told_at_once_up_to_a_limit() {
     let error =
         PolicySet::load(&[file("scheme/a.cedar", ALL), file("scheme/b.cedar", "permit")]).unwrap_err();
