@@ -30,6 +30,20 @@ fn the_starter_is_the_scheme_of_the_examples() {
     assert_eq!(starter.scheme_hash(), PolicySet::load(&examples()).unwrap().scheme_hash());
 }
 
+#[test]
+fn what_the_readme_shows_works() {
+    let readme = include_str!("../../../../deploy/policies/README.md");
+    let block = |language: &str| {
+        readme.split_once(&format!("```{language}\n")).unwrap().1.split_once("```").unwrap().0
+    };
+    let shown =
+        [file("country/xx/shown.cedar", block("cedar")), file("tests/shown.tests.json", block("json"))];
+    let tests = PolicySet::load(&examples()).unwrap().tests();
+    let set =
+        PolicySet::load(&[examples(), shown.to_vec()].concat()).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(set.tests(), tests + 1);
+}
+
 /// Without any one of the policies, a test fails: each policy has tests that need it.
 #[test]
 fn every_example_policy_is_tested() {
