@@ -1,0 +1,120 @@
+//! The domains and agencies of a demonstration, running.
+
+use std::{collections::BTreeMap, fs, os::unix::fs::OpenOptionsExt, path::Path};
+
+use anyhow::{Context, Result};
+use liaison_demo::{Agent, Gateway, Programs};
+use serde_json::json;
+
+use crate::{cast::Domain, ground::RECORD};
+
+/// Everything that was started; it ends with this.
+pub(crate) struct Federation {
+    gateways: Vec<Gateway>,
+    agents: BTreeMap<String, Agent>,
+}
+
+impl Federation {
+    /// Starts every domain's gateway, makes its agencies members and enrols and starts their agents.
+    pub(crate) async fn start(programs: &Programs, folder: &Path, domains: &[Domain]) -> Result<Self> {
+        let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
+        let mut gateways = Vec::new();
+        let mut agents = BTreeMap::new();
+        for domain in domains {
+            let mut gateway = Gateway::create(programs, folder, domain.name, &policies).await?;
+            gateway.start().await?;
+            for member in domain.agencies {
+                gateway.add(member).await?;
+                let mut agent = Agent::enrol(&gateway, folder, member.address).await?;
+                agent.start().await?;
+                agents.insert(member.address.to_owned(), agent);
+            }
+            gateways.push(gateway);
+        }
+        for agent in agents.values() {
+            agent.connected().await?;
+        }
+        Ok(Self { gateways, agents })
+    }
+
+    /// The agent of an agency.
+    pub(crate) fn agent(&self, address: &str) -> Result<&Agent> {
+        self.agents.get(address).with_context(|| format!("{address} does not play"))
+    }
+
+    /// All agents, in the order of their agencies' addresses.
+    pub(crate) fn agents(&self) -> impl Iterator<Item = &Agent> {
+        self.agents.values()
+    }
+
+    /// Writes what runs where, for scripts. It holds API tokens, so only its owner may read it.
+    pub(crate) fn write_record(&self, folder: &Path) -> Result<()> {
+        let gateways: Vec<_> = self
+            .gateways
+            .iter()
+            .map(|gateway| {
+                json!({
+                    "domain": gateway.domain,
+                    "exchange": gateway.exchange().to_string(),
+                    "federation": null,
+                    "console": null,
+                    "metrics": gateway.metrics().to_string(),
+                    "config": gateway.config(),
+                    "data": gateway.data,
+                    "log": gateway.log,
+                    "pid": gateway.pid(),
+                    "console_login": null,
+                })
+            })
+            .collect();
+        let agencies = self
+            .agents
+            .values()
+            .map(|agent| {
+                Ok(json!({
+                    "address": agent.agency,
+                    "grpc": agent.grpc().to_string(),
+                    "rest": agent.rest().to_string(),
+                    "token": agent.api_token()?,
+                    "config": agent.config(),
+                    "data": agent.data,
+                    "log": agent.log,
+                    "pid": agent.pid(),
+                }))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let record = json!({ "gateways": gateways, "agencies": agencies });
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(folder.join(RECORD))?;
+        serde_json::to_writer_pretty(file, &record)?;
+        Ok(())
+    }
+
+    /// Says what runs, and how to try it.
+    pub(crate) fn tell(&self, folder: &Path) {
+        println!("\nAll of it runs until you press Ctrl-C:\n");
+        for gateway in &self.gateways {
+            println!("  gateway {:20} metrics http://{}/metrics", gateway.domain, gateway.metrics());
+        }
+        for agent in self.agents() {
+            println!(
+                "  agent   {:20} http://{}/openapi.json   gRPC {}",
+                agent.agency,
+                agent.rest(),
+                agent.grpc()
+            );
+        }
+        println!("\nAddresses, API tokens, folders, logs: {}", folder.join(RECORD).display());
+        if let Some(agent) = self.agents().next() {
+            println!(
+                "Try: curl -H \"authorization: Bearer $(cat {}/api-token)\" -H 'liaison-actor: me' http://{}/v1/agencies",
+                agent.data.display(),
+                agent.rest()
+            );
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! A gateway as its administrator sees it.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Output,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    http,
+    port::Port,
+    process::{self, Process, Programs},
+    wait,
+};
+
+/// An agency that an administrator makes a member of the domain.
+#[derive(Debug, Clone, Copy)]
+pub struct Member<'a> {
+    /// `<domain>/<name>`.
+    pub address: &'a str,
+    pub name: &'a str,
+    /// ISO 3166-1 alpha-2, lower case.
+    pub country: &'a str,
+    /// By their names in the vocabulary.
+    pub sectors: &'a [&'a str],
+    pub groups: &'a [&'a str],
+}
+
+/// A domain's gateway: its folder, its addresses and, while it runs, its process.
+#[derive(Debug)]
+pub struct Gateway {
+    pub domain: String,
+    pub data: PathBuf,
+    pub log: PathBuf,
+    pub programs: Programs,
+    exchange: Port,
+    metrics: Port,
+    process: Option<Process>,
+}
+
+impl Gateway {
+    /// Makes the domain in a folder of its own under `folder`, with the policies of another; it does
+    /// not run yet.
+    pub async fn create(programs: &Programs, folder: &Path, domain: &str, policies: &Path) -> Result<Self> {
+        let gateway = Self {
+            domain: domain.to_owned(),
+            data: folder.join(format!("gateway-{domain}")),
+            log: folder.join(format!("gateway-{domain}.log")),
+            programs: programs.clone(),
+            exchange: Port::free()?,
+            metrics: Port::free()?,
+            process: None,
+        };
+        let (exchange, metrics) = (gateway.exchange().to_string(), gateway.metrics().to_string());
+        let policies = policies.to_string_lossy();
+        gateway
+            .command(&[
+                "init",
+                "--domain",
+                domain,
+                "--exchange",
+                &exchange,
+                "--metrics",
+                &metrics,
+                "--policies",
+                &policies,
+            ])
+            .await?;
+        Ok(gateway)
+    }
+
+    /// Where agents connect.
+    pub fn exchange(&self) -> SocketAddr {
+        self.exchange.address
+    }
+
+    /// Where metrics and probes are served.
+    pub fn metrics(&self) -> SocketAddr {
+        self.metrics.address
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.data.join("gateway.toml")
+    }
+
+    /// The process id while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
+    /// Adds lines to the end of its configuration, for its next start.
+    pub fn configure(&self, lines: &str) -> Result<()> {
+        let config = fs::read_to_string(self.config())?;
+        fs::write(self.config(), format!("{config}\n{lines}\n"))?;
+        Ok(())
+    }
+
+    /// Starts it and waits until it is ready.
+    pub async fn start(&mut self) -> Result<()> {
+        let name = format!("the gateway of {}", self.domain);
+        let data = self.data.to_string_lossy().into_owned();
+        let process = Process::start(&name, &self.programs.gateway, ["--data", &data, "run"], &self.log)?;
+        let process = self.process.insert(process);
+        let metrics = self.metrics.address;
+        wait::until(&format!("{name} is ready"), async || {
+            if let Err(ended) = process.check_running() {
+                return Some(Err(ended));
+            }
+            let answer = http::request(metrics, "GET", "/readyz", &[], &[]).await.ok()?;
+            (answer.status == 200).then_some(Ok(()))
+        })
+        .await?
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.take().context("the gateway does not run")?.kill()
+    }
+
+    /// Ends it as an administrator would, and waits until it has drained.
+    pub async fn stop(&mut self) -> Result<()> {
+        let status = self.process.take().context("the gateway does not run")?.stop().await?;
+        anyhow::ensure!(status.success(), "the gateway of {} drained badly: {status}", self.domain);
+        Ok(())
+    }
+
+    /// Runs one of its commands; what it printed.
+    pub async fn command(&self, arguments: &[&str]) -> Result<String> {
+        process::text(&self.programs.gateway, self.arguments(arguments)).await
+    }
+
+    /// Runs one of its commands, whatever its end.
+    pub async fn attempt(&self, arguments: &[&str]) -> Result<Output> {
+        process::output(&self.programs.gateway, self.arguments(arguments)).await
+    }
+
+    fn arguments(&self, arguments: &[&str]) -> Vec<String> {
+        let data = self.data.to_string_lossy().into_owned();
+        ["--data".to_owned(), data]
+            .into_iter()
+            .chain(arguments.iter().map(|argument| (*argument).to_owned()))
+            .collect()
+    }
+
+    /// Makes an agency a member.
+    pub async fn add(&self, member: &Member<'_>) -> Result<()> {
+        let mut arguments =
+            vec!["agency", "add", member.address, "--name", member.name, "--country", member.country];
+        for sector in member.sectors {
+            arguments.extend(["--sector", sector]);
+        }
+        for group in member.groups {
+            arguments.extend(["--group", group]);
+        }
+        self.command(&arguments).await.map(drop)
+    }
+
+    /// Makes a one-time token with which an agency enrols.
+    pub async fn token(&self, address: &str) -> Result<String> {
+        self.command(&["token", "create", address]).await
+    }
+
+    /// Makes the policies of a folder the active ones.
+    pub async fn load_policies(&self, folder: &Path) -> Result<()> {
+        self.command(&["policy", "load", &folder.to_string_lossy()]).await.map(drop)
+    }
+}
