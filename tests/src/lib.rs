@@ -1,1 +1,14 @@
+//! What the tests that cross crates share: domains of real processes, callers of every kind, and
+//! messages to send. Each test has a realm of its own and leaves nothing behind.
 
+pub mod call;
+pub mod forge;
+pub mod insider;
+pub mod message;
+pub mod policies;
+pub mod raw;
+pub mod realm;
+pub mod seed;
+pub mod traffic;
+
+pub use realm::{Realm, names};

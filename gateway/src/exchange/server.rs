@@ -71,12 +71,9 @@ async fn listen(
     listener: TcpListener,
     connections: mpsc::Sender<Result<Connection, io::Error>>,
 ) {
-    let doors = Arc::new(Doors {
-        handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES)),
-        strangers: Arc::new(Semaphore::new(limits::STRANGERS)),
-    });
+    let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
     // Full is full: a connection then waits in the kernel's backlog.
-    while let Ok(handshake) = Arc::clone(&doors.handshakes).acquire_owned().await {
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         let stream = tokio::select! {
             () = gateway.stop.cancelled() => return,
             accepted = listener.accept() => accepted,
@@ -84,11 +81,11 @@ async fn listen(
         match stream {
             Ok((stream, source)) => {
                 let (gateway, acceptor) = (Arc::clone(&gateway), Arc::clone(&acceptor));
-                let (doors, connections) = (Arc::clone(&doors), connections.clone());
+                let connections = connections.clone();
                 tokio::spawn(async move {
-                    let connection = shake_hands(&gateway, &acceptor, &doors, stream, source.ip()).await;
-                    drop(handshake);
-                    if let Some(connection) = connection {
+                    if let Some(connection) =
+                        shake_hands(&gateway, &acceptor, stream, source.ip(), place).await
+                    {
                         let _ = connections.send(Ok(connection)).await;
                     }
                 });
@@ -101,56 +98,36 @@ async fn listen(
     }
 }
 
-/// How many may be there at a time. Members have room of their own, so that strangers can't take it.
-struct Doors {
-    handshakes: Arc<Semaphore>,
-    strangers: Arc<Semaphore>,
-}
-
 async fn shake_hands(
     gateway: &Gateway,
     acceptor: &Acceptor,
-    doors: &Doors,
     stream: TcpStream,
     source: IpAddr,
+    place: OwnedSemaphorePermit,
 ) -> Option<Connection> {
     if let Err(error) = tls::tune(&stream) {
         debug!(%error, "a connection went away before its handshake");
         return None;
     }
-    let outcome = |outcome| counter!("liaison_gateway_handshakes_total", "outcome" => outcome).increment(1);
-    let (stream, peer) = match acceptor.accept(stream).await {
-        Ok(accepted) => accepted,
-        Err(error) => {
-            outcome("refused");
-            debug!(%error, "a TLS handshake failed");
-            return None;
+    match acceptor.accept(stream).await {
+        Ok((stream, peer)) => {
+            counter!("liaison_gateway_handshakes_total", "outcome" => "ok").increment(1);
+            let cut = match &peer {
+                Peer::Known { id: SpiffeId::Agency(agency), .. } => gateway.sessions.connection(agency),
+                _ => CancellationToken::new(),
+            };
+            Some(Connection {
+                io: Cut::new(stream, &cut),
+                caller: Caller { peer: Arc::new(peer), source },
+                _place: place,
+            })
         }
-    };
-    let place = match &peer {
-        Peer::Known { id: SpiffeId::Agency(agency), .. } => gateway.sessions.connection(agency),
-        _ => stranger(doors),
-    };
-    let Some((place, cut)) = place else {
-        outcome("too_many");
-        warn!("a connection was closed: its agency, or those without a certificate, have enough");
-        return None;
-    };
-    outcome("ok");
-    let caller = Caller { peer: Arc::new(peer), source };
-    Some(Connection { io: Cut::new(stream, &cut), caller, _place: place })
-}
-
-/// A place for somebody who is no member yet: to enrol takes one call, not long.
-fn stranger(doors: &Doors) -> Option<(OwnedSemaphorePermit, CancellationToken)> {
-    let place = Arc::clone(&doors.strangers).try_acquire_owned().ok()?;
-    let cut = CancellationToken::new();
-    let end = cut.clone();
-    tokio::spawn(async move {
-        sleep(limits::STRANGER_STAY).await;
-        end.cancel();
-    });
-    Some((place, cut))
+        Err(error) => {
+            counter!("liaison_gateway_handshakes_total", "outcome" => "refused").increment(1);
+            debug!(%error, "a TLS handshake failed");
+            None
+        }
+    }
 }
 
 /// A connection with who is at its other end.

@@ -7,10 +7,8 @@ use std::{
 
 use liaison_trust::names::AgencyAddress;
 use metrics::gauge;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-
-use crate::limits;
 
 /// The live sessions and connections of a gateway.
 #[derive(Default)]
@@ -22,15 +20,8 @@ pub struct Sessions {
 struct Live {
     opened: u64,
     sessions: HashMap<AgencyAddress, Open>,
-    /// One for each agency that ever connected.
-    connections: HashMap<AgencyAddress, Connections>,
-}
-
-/// The connections of one agency.
-struct Connections {
-    /// Cuts all of them.
-    cut: CancellationToken,
-    places: Arc<Semaphore>,
+    /// Cuts all connections of an agency. One for each agency that ever connected.
+    cuts: HashMap<AgencyAddress, CancellationToken>,
 }
 
 struct Open {
@@ -61,8 +52,8 @@ impl Sessions {
     /// Ends all connections of an agency at once. Nothing else is left to do for those that come later:
     /// they meet the certificate revocation list and the directory.
     pub fn cut(&self, agency: &AgencyAddress) {
-        if let Some(connections) = self.lock().connections.remove(agency) {
-            connections.cut.cancel();
+        if let Some(cut) = self.lock().cuts.remove(agency) {
+            cut.cancel();
         }
     }
 
@@ -76,18 +67,9 @@ impl Sessions {
         self.lock().sessions.len()
     }
 
-    /// A place for a new connection of an agency, with what cuts it; none if the agency has enough.
-    pub(super) fn connection(
-        &self,
-        agency: &AgencyAddress,
-    ) -> Option<(OwnedSemaphorePermit, CancellationToken)> {
-        let mut live = self.lock();
-        let connections = live.connections.entry(agency.clone()).or_insert_with(|| Connections {
-            cut: CancellationToken::new(),
-            places: Arc::new(Semaphore::new(limits::AGENCY_CONNECTIONS)),
-        });
-        let place = Arc::clone(&connections.places).try_acquire_owned().ok()?;
-        Some((place, connections.cut.child_token()))
+    /// What cuts a new connection of an agency.
+    pub(super) fn connection(&self, agency: &AgencyAddress) -> CancellationToken {
+        self.lock().cuts.entry(agency.clone()).or_default().child_token()
     }
 
     /// Gives a session its place, and takes it from an older one of the same agency.

@@ -1,0 +1,74 @@
+//! Whatever dies at whatever moment, an accepted message arrives, and arrives once.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use anyhow::{Context, Result};
+use liaison_proto::message::v1::referral_state::Code as State;
+use liaison_tests::{
+    Realm, call, message,
+    names::{HOSPITAL, SHELTER},
+    policies, seed,
+    traffic::{every_one_arrived_once, under_traffic},
+};
+use rand::{RngExt, rngs::StdRng};
+
+const KILLS: u32 = 20;
+
+#[tokio::test]
+async fn a_gateway_killed_at_random_moments_loses_nothing() -> Result<()> {
+    let mut random = seed::generator("gateway kills")?;
+    let mut realm = Realm::start(policies::OPEN, &[HOSPITAL, SHELTER]).await?;
+    let sent = under_traffic(call::case(realm.agent(HOSPITAL)?)?, async {
+        for _ in 0..KILLS {
+            a_moment(&mut random).await;
+            realm.gateway.kill()?;
+            realm.gateway.start().await?;
+        }
+        Ok(())
+    })
+    .await?;
+    every_one_arrived_once(&realm, &sent).await
+}
+
+#[tokio::test]
+async fn agents_killed_at_random_moments_lose_nothing() -> Result<()> {
+    let mut random = seed::generator("agent kills")?;
+    let mut realm = Realm::start(policies::OPEN, &[HOSPITAL, SHELTER]).await?;
+    let sent = under_traffic(call::case(realm.agent(HOSPITAL)?)?, async {
+        for _ in 0..KILLS {
+            a_moment(&mut random).await;
+            let agency = if random.random() { HOSPITAL } else { SHELTER };
+            realm.agent_mut(agency)?.kill()?;
+            realm.agent_mut(agency)?.start().await?;
+        }
+        Ok(())
+    })
+    .await?;
+    every_one_arrived_once(&realm, &sent).await
+}
+
+#[tokio::test]
+async fn the_outbox_drains_after_an_outage() -> Result<()> {
+    let mut realm = Realm::start(policies::OPEN, &[HOSPITAL, SHELTER]).await?;
+    realm.gateway.stop().await?;
+    let mut case = call::case(realm.agent(HOSPITAL)?)?;
+    let mut sent = BTreeSet::new();
+    for _ in 0..50 {
+        let answer = case.send_referral(message::small_referral(SHELTER)).await?.into_inner();
+        let referral = answer.referrals.first().context("no referral was made")?;
+        assert_eq!(referral.state(), State::Submitted);
+        sent.insert(referral.id.clone());
+    }
+    // The outbox is on disk: it outlives the agent as well.
+    realm.agent_mut(HOSPITAL)?.kill()?;
+    realm.agent_mut(HOSPITAL)?.start().await?;
+    let status = realm.agent(HOSPITAL)?.get("/v1/status").await?;
+    assert_eq!(status.get("outbox").and_then(serde_json::Value::as_str), Some("50"), "{status}");
+    assert_eq!(status.get("connected"), Some(&serde_json::Value::Bool(false)), "{status}");
+    realm.gateway.start().await?;
+    every_one_arrived_once(&realm, &sent).await
+}
+
+async fn a_moment(random: &mut StdRng) {
+    tokio::time::sleep(Duration::from_millis(random.random_range(20..600))).await;
+}
