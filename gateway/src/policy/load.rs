@@ -1,6 +1,6 @@
 //! From texts to a checked set: places, syntax, annotations, names, validation, tests, in this order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use cedar_policy::{Policy, PolicyId, ValidationMode, Validator};
 use liaison_proto::message::v1::Rule;
@@ -59,18 +59,18 @@ pub(super) fn load(files: &[PolicyFile]) -> Result<PolicySet, PolicyError> {
     if !parsed.contains_key(&LayerName::Scheme) && faults.is_empty() {
         faults.push(Problem::NoScheme.in_set());
     }
-    if parsed.values().map(Vec::len).sum::<usize>() > limits::POLICIES {
+    if parsed.values().map(BTreeMap::len).sum::<usize>() > limits::POLICIES {
         faults.push(Problem::TooManyPolicies.in_set());
     }
     PolicyError::unless_empty(faults)?;
 
     let named = named(&parsed);
-    let policies = parsed.values().map(Vec::len).sum();
+    let policies = parsed.values().map(BTreeMap::len).sum();
     let mut layers = BTreeMap::new();
     let mut faults = Vec::new();
     for (name, policies) in parsed {
         faults.extend(validate(&policies));
-        let policies = policies.into_iter().map(|parsed| (parsed.policy, parsed.rule)).collect();
+        let policies = policies.into_values().map(|parsed| (parsed.policy, parsed.rule)).collect();
         match Layer::new(name.clone(), policies) {
             Ok(layer) => drop(layers.insert(name, layer)),
             Err(error) => faults.push(Problem::Syntax(error.to_string()).in_file(&name.to_string())),
@@ -132,8 +132,11 @@ struct Parsed<'a> {
     line: usize,
 }
 
-fn parse<'a>(files: &[PlacedFile<'a>]) -> (BTreeMap<LayerName, Vec<Parsed<'a>>>, Vec<Fault>) {
-    let mut layers: BTreeMap<LayerName, Vec<Parsed<'a>>> = BTreeMap::new();
+/// A layer's policies by their `@id`.
+type Policies<'a> = BTreeMap<String, Parsed<'a>>;
+
+fn parse<'a>(files: &[PlacedFile<'a>]) -> (BTreeMap<LayerName, Policies<'a>>, Vec<Fault>) {
+    let mut layers: BTreeMap<LayerName, Policies<'a>> = BTreeMap::new();
     let mut faults = Vec::new();
     for file in files {
         let Place::Policies(name) = &file.place else { continue };
@@ -145,17 +148,14 @@ fn parse<'a>(files: &[PlacedFile<'a>]) -> (BTreeMap<LayerName, Vec<Parsed<'a>>>,
             }
         };
         for parsed in policies {
-            let layer = layers.entry(name.clone()).or_default();
-            match layer.iter().find(|other| other.rule.rule == parsed.rule.rule) {
-                None => layer.push(parsed),
-                Some(other) => faults.push(
-                    Problem::DuplicateId {
-                        id: parsed.rule.rule,
-                        file: other.file.to_owned(),
-                        line: other.line,
-                    }
-                    .at(parsed.file, parsed.line),
-                ),
+            match layers.entry(name.clone()).or_default().entry(parsed.rule.rule.clone()) {
+                Entry::Vacant(free) => drop(free.insert(parsed)),
+                Entry::Occupied(taken) => {
+                    let Parsed { file, line, .. } = *taken.get();
+                    let id = taken.key().clone();
+                    let problem = Problem::DuplicateId { id, file: file.to_owned(), line };
+                    faults.push(problem.at(parsed.file, parsed.line));
+                }
             }
         }
     }
@@ -250,7 +250,7 @@ fn impossible_names(policy: &Policy) -> impl Iterator<Item = Problem> {
 }
 
 /// The names that policies use and layers have.
-fn named(layers: &BTreeMap<LayerName, Vec<Parsed<'_>>>) -> Named {
+fn named(layers: &BTreeMap<LayerName, Policies<'_>>) -> Named {
     let mut named = Named::default();
     for name in layers.keys() {
         match name {
@@ -259,7 +259,9 @@ fn named(layers: &BTreeMap<LayerName, Vec<Parsed<'_>>>) -> Named {
             LayerName::Agency(address) => drop(named.agencies.insert(address.clone())),
         }
     }
-    for literal in layers.values().flatten().flat_map(|parsed| parsed.policy.entity_literals()) {
+    for literal in
+        layers.values().flat_map(BTreeMap::values).flat_map(|parsed| parsed.policy.entity_literals())
+    {
         let text = literal.id().unescaped();
         match literal.type_name().basename() {
             "Country" => drop(named.countries.insert(text.to_owned())),
@@ -273,8 +275,8 @@ fn named(layers: &BTreeMap<LayerName, Vec<Parsed<'_>>>) -> Named {
 
 /// Strict validation. What Cedar only warns of is refused as well: a policy that can never apply, or that
 /// reads otherwise than it looks, is a mistake.
-fn validate(policies: &[Parsed<'_>]) -> Vec<Fault> {
-    let set = cedar_policy::PolicySet::from_policies(policies.iter().map(|parsed| parsed.policy.clone()));
+fn validate(policies: &Policies<'_>) -> Vec<Fault> {
+    let set = cedar_policy::PolicySet::from_policies(policies.values().map(|parsed| parsed.policy.clone()));
     let set = match set {
         Ok(set) => set,
         Err(error) => return vec![Problem::Syntax(error.to_string()).in_set()],
@@ -289,9 +291,8 @@ fn validate(policies: &[Parsed<'_>]) -> Vec<Fault> {
         });
     policies
         .iter()
-        .flat_map(|parsed| {
-            let id = parsed.rule.rule.clone();
-            found.get(&id).into_iter().flatten().map(move |error| {
+        .flat_map(|(id, parsed)| {
+            found.get(id).into_iter().flatten().map(move |error| {
                 Problem::Invalid { id: id.clone(), error: error.clone() }.at(parsed.file, parsed.line)
             })
         })
