@@ -28,6 +28,7 @@ use crate::{
     custody::{Custody, CustodyError},
     dial::{DialError, Dialer},
     folder::{self, Folder, FolderError},
+    link,
 };
 
 /// A one-time token: all that agency IT needs to know.
@@ -134,7 +135,7 @@ pub async fn enrol(folder: &Folder, token: &Token, wishes: Wishes) -> Result<Enr
         .max_decoding_message_size(GRPC_MESSAGE_BYTES)
         .enroll(call)
         .await
-        .map_err(|status| EnrolError::Refused(Refusal::from(&status)))?
+        .map_err(|status| EnrolError::Refused(link::refusal(&status)))?
         .into_inner();
     if issued.agency != config.agency.to_string() {
         return Err(CredentialsError::Answer("a certificate for another agency").into());

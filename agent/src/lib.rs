@@ -26,4 +26,6 @@ pub mod outbox;
 mod session;
 pub mod split;
 pub mod store;
+#[cfg(test)]
+mod testing;
 mod thread;

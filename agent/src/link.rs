@@ -14,6 +14,7 @@ use liaison_proto::{
     },
     limits::{GRPC_MESSAGE_BYTES, REQUEST},
     message::v1::{Refusal, error_code::Code as ErrorCode},
+    refusal::CODE,
 };
 use liaison_trust::{
     keys::VerifyingKey,
@@ -21,7 +22,7 @@ use liaison_trust::{
 };
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, transport::Channel};
+use tonic::{Code, Request, transport::Channel};
 
 use crate::{
     agent::Agent,
@@ -334,5 +335,19 @@ fn timed<T>(message: T) -> Request<T> {
 }
 
 fn answer<T>(answer: Result<tonic::Response<T>, tonic::Status>) -> Result<T, Refusal> {
-    answer.map(tonic::Response::into_inner).map_err(|status| Refusal::from(&status))
+    answer.map(tonic::Response::into_inner).map_err(|status| refusal(&status))
+}
+
+/// What a call failed with. Where the gateway itself did not say why, the connection broke.
+pub(crate) fn refusal(status: &tonic::Status) -> Refusal {
+    let broke = matches!(
+        status.code(),
+        Code::Unknown | Code::Internal | Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded
+    );
+    if status.metadata().get(CODE).is_some() || !broke {
+        return Refusal::from(status);
+    }
+    let message = format!("the connection to the gateway broke: {}", status.message());
+    Refusal::new(ErrorCode::GatewayUnreachable, message, "it is made again by itself; ask again in a moment")
+        .retry_after_ms(1_000)
 }

@@ -29,7 +29,7 @@ use uuid::Uuid;
 use crate::{
     agent::Agent,
     inbox::{self, Answer},
-    limits,
+    limits, link,
     outbox::{self, Offer},
     store::StoreError,
 };
@@ -46,7 +46,7 @@ pub(crate) enum Ended {
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    #[error("the gateway ended the session: {0}")]
+    #[error("the session ended: {0}")]
     Refused(Refusal),
     #[error("the gateway closed the session")]
     Closed,
@@ -70,8 +70,8 @@ struct UnderWay {
 struct Session<'a> {
     agent: &'a Agent,
     under_way: Mutex<UnderWay>,
-    /// An answer came, or the session drains.
-    answered: Notify,
+    /// The session is asked to drain.
+    drain_asked: Notify,
     answers: mpsc::Sender<SessionRequest>,
     chunks: mpsc::Sender<SessionRequest>,
 }
@@ -106,7 +106,7 @@ pub(crate) async fn run(
     tracing::info!(window = welcome.window, "session begun");
     agent.link.connected();
 
-    let session = Session { agent, under_way: Mutex::default(), answered: Notify::new(), answers, chunks };
+    let session = Session { agent, under_way: Mutex::default(), drain_asked: Notify::new(), answers, chunks };
     let window = welcome.window.clamp(1, SESSION_WINDOW);
     let stopped = async {
         stop.cancelled().await;
@@ -138,7 +138,7 @@ impl Session<'_> {
             }
             let next = tokio::select! {
                 next = inbound.message() => next.map_err(|status| refused(&status))?,
-                () = self.answered.notified() => continue,
+                () = self.drain_asked.notified() => continue,
             };
             match next.ok_or(SessionError::Closed)?.frame {
                 Some(Frame::Accepted(accepted)) => self.accepted(accepted).await?,
@@ -269,7 +269,7 @@ impl Session<'_> {
 
     fn drain(&self) {
         self.under_way().draining = true;
-        self.answered.notify_one();
+        self.drain_asked.notify_one();
     }
 
     fn is_drained(&self) -> bool {
@@ -326,7 +326,7 @@ fn frame(frame: session_request::Frame) -> SessionRequest {
 }
 
 fn refused(status: &tonic::Status) -> SessionError {
-    SessionError::Refused(Refusal::from(status))
+    SessionError::Refused(link::refusal(status))
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ mod notices;
 mod outbox;
 mod receive;
 mod states;
+#[cfg(test)]
+mod tests;
 
 use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration};
 

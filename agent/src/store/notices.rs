@@ -65,7 +65,7 @@ impl Store {
         let mut tx = self.begin().await?;
         match event {
             Event::Acknowledged { signed, thread_state } => {
-                acknowledged(&mut tx, id, recipient, &signed, thread_state, at).await?;
+                self.acknowledged(&mut tx, id, recipient, &signed, thread_state, at).await?;
             }
             Event::Expired => {
                 let refusal = Refusal::new(
@@ -89,46 +89,49 @@ impl Store {
         }
         Ok(tx.commit().await?)
     }
-}
 
-async fn acknowledged(
-    tx: &mut Transaction<'_, Sqlite>,
-    id: Uuid,
-    recipient: &AgencyAddress,
-    signed: &SignedAcknowledgement,
-    thread_state: Option<StateChange>,
-    at: OffsetDateTime,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "update deliveries set state = ?3, acknowledgement = ?4, refusal = null where message = ?1 and agency = ?2",
-    )
-    .bind(id.as_bytes().as_slice())
-    .bind(recipient.to_string())
-    .bind(i32::from(State::Received))
-    .bind(signed.encode_to_vec())
-    .execute(&mut **tx)
-    .await?;
-    let message: Option<(Vec<u8>, i64, Vec<u8>)> =
-        sqlx::query_as("select thread, kind, change from messages where id = ?")
-            .bind(id.as_bytes().as_slice())
-            .fetch_optional(&mut **tx)
-            .await?;
-    let Some((thread, kind, said)) = message else { return Ok(()) };
-    if codec::code::<Kind>(kind)? == Kind::Alert {
-        return Ok(());
+    async fn acknowledged(
+        &self,
+        tx: &mut Transaction<'_, Sqlite>,
+        id: Uuid,
+        recipient: &AgencyAddress,
+        signed: &SignedAcknowledgement,
+        thread_state: Option<StateChange>,
+        at: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "update deliveries set state = ?3, acknowledgement = ?4, refusal = null where message = ?1 and agency = ?2",
+        )
+        .bind(id.as_bytes().as_slice())
+        .bind(recipient.to_string())
+        .bind(i32::from(State::Received))
+        .bind(signed.encode_to_vec())
+        .execute(&mut **tx)
+        .await?;
+        let message: Option<(Vec<u8>, i64, Vec<u8>)> =
+            sqlx::query_as("select thread, kind, change from messages where id = ?")
+                .bind(id.as_bytes().as_slice())
+                .fetch_optional(&mut **tx)
+                .await?;
+        let Some((thread, kind, said)) = message else { return Ok(()) };
+        if codec::code::<Kind>(kind)? == Kind::Alert {
+            return Ok(());
+        }
+        let Some(standing) = states::by_thread(tx, codec::uuid(&thread)?).await? else { return Ok(()) };
+        // The responder orders the thread: what a requester answers changes nothing there.
+        if standing.own_party() != Party::Requester {
+            return Ok(());
+        }
+        if standing.id != id && codec::message::<StateChange>(&said)?.state() == State::Cancelled {
+            states::set_cancel_pending(tx, standing.id, false).await?;
+        }
+        if let Some(told) = thread_state
+            && thread::acknowledged(standing.change.state(), told.state())
+        {
+            // The cancellation is this agency's, the responder's word lets it take effect.
+            let by = if told.state() == State::Cancelled { self.address() } else { recipient };
+            states::set(tx, standing.id, &told, at, &by.to_string()).await?;
+        }
+        Ok(())
     }
-    let Some(standing) = states::by_thread(tx, codec::uuid(&thread)?).await? else { return Ok(()) };
-    // The responder orders the thread: what a requester answers changes nothing there.
-    if standing.own_party() != Party::Requester {
-        return Ok(());
-    }
-    if standing.id != id && codec::message::<StateChange>(&said)?.state() == State::Cancelled {
-        states::set_cancel_pending(tx, standing.id, false).await?;
-    }
-    if let Some(told) = thread_state
-        && thread::acknowledged(standing.change.state(), told.state())
-    {
-        states::set(tx, standing.id, &told, at, &recipient.to_string()).await?;
-    }
-    Ok(())
 }
