@@ -221,3 +221,7 @@ async fn read_acknowledgement(
 fn malformed(message: &str) -> Refusal {
     Refusal::new(ErrorCode::Malformed, message, "tell the gateway's administrator")
 }
+
+#[cfg(test)]
+#[path = "inbox_tests.rs"]
+mod tests;
