@@ -58,15 +58,12 @@ impl Layer {
     ///
     /// # Errors
     /// Two policies with one id.
-    pub(super) fn new(
-        name: LayerName,
-        policies: Vec<(Policy, Rule)>,
-    ) -> Result<Self, cedar_policy::PolicySetError> {
+    pub(super) fn new(name: LayerName, policies: Vec<(Policy, Rule)>) -> Result<Self, String> {
         let mut slices = BTreeMap::new();
         for action in Action::all() {
             let slice =
                 policies.iter().map(|(policy, _)| policy).filter(|policy| action.is_in_scope_of(policy));
-            let slice = PolicySet::from_policies(slice.cloned())?;
+            let slice = PolicySet::from_policies(slice.cloned()).map_err(|error| error.to_string())?;
             if !slice.is_empty() {
                 slices.insert(action, slice);
             }
@@ -89,7 +86,7 @@ impl Layer {
         action: Action,
         request: &Result<Request, String>,
         entities: &Result<Entities, String>,
-    ) -> Result<(), Denial> {
+    ) -> Result<(), Box<Denial>> {
         static AUTHORIZER: LazyLock<Authorizer> = LazyLock::new(Authorizer::new);
         let (request, entities) = match (request, entities) {
             (Ok(request), Ok(entities)) => (request, entities),
@@ -104,30 +101,29 @@ impl Layer {
         {
             return Err(self.failed(action, Some(error.policy_id()), error.to_string()));
         }
-        match response.decision() {
-            Decision::Allow => Ok(()),
-            Decision::Deny => {
-                Err(response.diagnostics().reason().min().and_then(|id| self.rules.get(id)).map_or_else(
-                    || self.silent(action),
-                    |rule| Denial { rule: rule.clone(), incident: None },
-                ))
-            }
+        if response.decision() == Decision::Allow {
+            return Ok(());
         }
+        let forbids = response.diagnostics().reason().min().and_then(|id| self.rules.get(id));
+        Err(match forbids {
+            Some(rule) => Box::new(Denial { rule: rule.clone(), incident: None }),
+            None => self.silent(action),
+        })
     }
 
     /// The denial where no policy permits.
-    fn silent(&self, action: Action) -> Denial {
+    fn silent(&self, action: Action) -> Box<Denial> {
         let explain = format!(
             "No policy of the layer {} permits {} in this case, and what is not permitted is refused. If it \
              should be possible, ask the owner of the layer's policies for one.",
             self.name,
             words(action)
         );
-        Denial { rule: self.rule("none", explain), incident: None }
+        Box::new(Denial { rule: self.rule("none", explain), incident: None })
     }
 
     /// The denial where evaluation failed.
-    fn failed(&self, action: Action, policy: Option<&PolicyId>, error: String) -> Denial {
+    fn failed(&self, action: Action, policy: Option<&PolicyId>, error: String) -> Box<Denial> {
         let explain = format!(
             "The policies of the layer {} could not be evaluated, so {} is refused. Ask the gateway's \
              administrator, who finds the error in the gateway's log.",
@@ -136,7 +132,7 @@ impl Layer {
         );
         let policy = policy.map(ToString::to_string);
         let incident = Incident { layer: self.name.clone(), action, policy, error };
-        Denial { rule: self.rule("error", explain), incident: Some(incident) }
+        Box::new(Denial { rule: self.rule("error", explain), incident: Some(incident) })
     }
 
     fn rule(&self, kind: &str, explain: String) -> Rule {

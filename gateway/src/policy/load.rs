@@ -73,7 +73,7 @@ pub(super) fn load(files: &[PolicyFile]) -> Result<PolicySet, PolicyError> {
         let policies = policies.into_values().map(|parsed| (parsed.policy, parsed.rule)).collect();
         match Layer::new(name.clone(), policies) {
             Ok(layer) => drop(layers.insert(name, layer)),
-            Err(error) => faults.push(Problem::Syntax(error.to_string()).in_file(&name.to_string())),
+            Err(error) => faults.push(Problem::Syntax(error).in_file(&name.to_string())),
         }
     }
     PolicyError::unless_empty(faults)?;
