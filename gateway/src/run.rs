@@ -3,7 +3,13 @@
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use liaison_proto::{
-    DESCRIPTORS, exchange::v1::enrolment_service_server::EnrolmentServiceServer, limits::GRPC_MESSAGE_BYTES,
+    DESCRIPTORS,
+    admin::v1::admin_service_server,
+    exchange::v1::{
+        enrolment_service_server::{self, EnrolmentServiceServer},
+        exchange_service_server,
+    },
+    limits::GRPC_MESSAGE_BYTES,
 };
 use liaison_trust::{
     ca::{Authority as Ca, CaError},
@@ -21,6 +27,7 @@ use tonic::service::Routes;
 use tonic_health::{
     ServingStatus,
     pb::health_server::{Health, HealthServer},
+    server::HealthReporter,
 };
 use tracing::{error, info};
 
@@ -91,7 +98,7 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
     let (gateway, authority) = load(folder, config).await?;
 
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
-    reporter.set_service_status("", ServingStatus::Serving).await;
+    report(&reporter, ServingStatus::Serving).await;
     let stop = gateway.stop.clone();
     let mut parts = JoinSet::<Result<(), RunError>>::new();
     let admin = Admin::new(Arc::clone(&gateway), Arc::clone(&authority), config.reachable_at());
@@ -127,7 +134,7 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
         }
         ended = parts.join_next() => ended.map_or(Err(RunError::Ended), part_ended).and(Err(RunError::Ended)),
     };
-    reporter.set_service_status("", ServingStatus::NotServing).await;
+    report(&reporter, ServingStatus::NotServing).await;
     stop.cancel();
     let end = Instant::now() + limits::STOP;
     let mut outcome = outcome;
@@ -175,6 +182,19 @@ async fn active_policy(store: &Store) -> Result<PolicySet, RunError> {
     Ok(PolicySet::load(&files)?)
 }
 
+/// Tells the health of the gateway as a whole, and of each of its services.
+async fn report(reporter: &HealthReporter, status: ServingStatus) {
+    let services = [
+        "",
+        enrolment_service_server::SERVICE_NAME,
+        exchange_service_server::SERVICE_NAME,
+        admin_service_server::SERVICE_NAME,
+    ];
+    for service in services {
+        reporter.set_service_status(service, status).await;
+    }
+}
+
 /// What the exchange listener answers.
 fn routes(
     gateway: &Arc<Gateway>,
@@ -187,8 +207,8 @@ fn routes(
         .max_encoding_message_size(GRPC_MESSAGE_BYTES);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
-        .with_service_name("liaison.exchange.v1.EnrolmentService")
-        .with_service_name("liaison.exchange.v1.ExchangeService")
+        .with_service_name(enrolment_service_server::SERVICE_NAME)
+        .with_service_name(exchange_service_server::SERVICE_NAME)
         .build_v1()?;
     let exchange = exchange::service(gateway);
     Ok(Routes::new(enrolment).add_service(exchange).add_service(reflection).add_service(health))

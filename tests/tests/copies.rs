@@ -10,7 +10,7 @@ use liaison_proto::{
     message::v1::{
         AlertContent, AlertInfo, Audience, Envelope, Facts, Health, Manifest, ReferralContent, ReleaseRecord,
         SealedCopy, alert_kind::Code as AlertKind, basis::Code as Basis, data_category::Code as Category,
-        kind::Code as Kind, purpose::Code as Purpose, request_origin,
+        kind::Code as Kind, purpose::Code as Purpose, request_origin, sector,
     },
 };
 use liaison_tests::{
@@ -105,6 +105,8 @@ fn alert(like: &Draft, sender: &Insider, first: &ProvenKey, others: &[ProvenKey]
     let mut draft = again(like, sender, first);
     (draft.kind, draft.alert_kind) = (Kind::Alert, AlertKind::HealthRisk);
     let risk = AlertContent { info: Some(AlertInfo::default()), ..AlertContent::default() };
+    let audience = Audience { sectors: vec![sector::Code::Ngo.into()], ..Audience::default() };
+    draft.facts = Some(Facts { audience: Some(audience), ..Facts::default() });
     draft.sections = BTreeMap::from([(Category::Risk, Zeroizing::new(risk.encode_to_vec()))]);
     let bases = BTreeMap::from([(Category::Risk, Basis::NotPersonal)]);
     let all = others.iter().chain([first]);
