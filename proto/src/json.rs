@@ -37,8 +37,7 @@ pub fn from_slice<M: Message + Name + Default>(json: &[u8]) -> Result<M, JsonErr
                     JsonError::Syntax { message, line, column }
                 }
             })?;
-    strict::check(&dynamic)?;
-    Ok(M::decode(dynamic.encode_to_vec().as_slice()).map_err(|_| unknown())?)
+    Ok(strict::decode(&dynamic.encode_to_vec())?)
 }
 
 /// Writes a message as JSON: lowerCamelCase names, and every field without presence even when it has

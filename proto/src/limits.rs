@@ -21,6 +21,11 @@ pub const ENVELOPE_BYTES: usize = ENVELOPE_HEAD_BYTES + SECTIONS_BYTES;
 pub const GRPC_MESSAGE_BYTES: usize = 1 << 20;
 /// One chunk on a session, bytes.
 pub const CHUNK_BYTES: usize = 256 << 10;
+/// Fields of one protobuf message, every element of a list counted.
+pub const MESSAGE_FIELDS: usize = 2 * RECIPIENTS;
+/// Fields of a protobuf message and of all messages in it: more than the acceptance of the largest
+/// alert has.
+pub const ALL_FIELDS: usize = 1 << 19;
 /// A request to the case API, bytes.
 pub const CASE_REQUEST_BYTES: usize = 4 << 20;
 /// Recipients of one `SendReferral`.

@@ -2,7 +2,10 @@
 
 use tonic::{Code, Status, metadata::MetadataValue};
 
-use crate::message::v1::{Refusal, Rule, error_code::Code as ErrorCode};
+use crate::{
+    message::v1::{Refusal, Rule, error_code::Code as ErrorCode},
+    strict::StrictError,
+};
 
 /// The trailer that holds a refusal's code.
 pub const CODE: &str = "liaison-code";
@@ -131,18 +134,25 @@ impl From<&Status> for Refusal {
     }
 }
 
-impl From<crate::strict::StrictError> for Refusal {
-    fn from(error: crate::strict::StrictError) -> Self {
-        let code = match error {
-            crate::strict::StrictError::Malformed { .. } => ErrorCode::Malformed,
-            crate::strict::StrictError::UnknownField { .. }
-            | crate::strict::StrictError::UnknownValue { .. } => ErrorCode::UnknownValue,
+impl StrictError {
+    /// Its place in the one vocabulary of errors.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Malformed { .. } => ErrorCode::Malformed,
+            Self::UnknownField { .. } | Self::UnknownValue { .. } => ErrorCode::UnknownValue,
+            Self::TooManyFields { .. } => ErrorCode::TooLarge,
+        }
+    }
+}
+
+impl From<StrictError> for Refusal {
+    fn from(error: StrictError) -> Self {
+        let code = error.code();
+        let action = match code {
+            ErrorCode::TooLarge => "send less in one message",
+            _ => "send what this version's contracts define, or upgrade the receiver",
         };
-        Refusal::new(
-            code,
-            error.to_string(),
-            "send what this version's contracts define, or upgrade the receiver",
-        )
+        Refusal::new(code, error.to_string(), action)
     }
 }
 

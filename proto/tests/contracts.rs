@@ -133,3 +133,28 @@ fn every_enumeration_starts_unspecified() {
         assert!(first.name().eq_ignore_ascii_case("unspecified"), "{}", values.full_name());
     }
 }
+
+/// What reads by the schema relies on it: the schema bounds the depth, and has no other encodings.
+#[test]
+fn no_message_holds_its_own_kind() {
+    fn walk(message: &MessageDescriptor, above: &mut Vec<String>) {
+        let name = message.full_name().to_owned();
+        assert!(!above.contains(&name), "{name} holds itself: {above:?}");
+        above.push(name);
+        for field in message.fields() {
+            let scalar =
+                !matches!(field.kind(), Kind::Message(_) | Kind::Enum(_) | Kind::String | Kind::Bytes);
+            assert!(!(scalar && field.is_list()), "{} is a packed list", field.full_name());
+            match field.kind() {
+                Kind::Message(inner) => walk(&inner, above),
+                Kind::Enum(_) | Kind::String | Kind::Bytes | Kind::Bool => {}
+                Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64 => {}
+                kind => panic!("{} is a {kind:?}", field.full_name()),
+            }
+        }
+        above.pop();
+    }
+    for message in POOL.all_messages().filter(|message| message.package_name().starts_with("liaison.")) {
+        walk(&message, &mut Vec::new());
+    }
+}

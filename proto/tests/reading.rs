@@ -1,18 +1,23 @@
 //! Strict reading, JSON, the split by category, and refusals over gRPC.
 
 use liaison_proto::{
+    POOL,
     case::v1::{SendReferralRequest, UpdateReferralRequest},
     category,
     json::{self, JsonError},
+    limits::{MESSAGE_FIELDS, RECIPIENTS},
     message::v1::{
-        AlertContent, ExploitationPattern, Health, Identity, PersonName, ReferralContent, Refusal, Rule,
-        StateChange, data_category::Code as Category, error_code::Code as ErrorCode, referral_state,
+        Acceptance, AlertContent, Audience, CategoryDecision, Envelope, ExploitationPattern, Health,
+        Identity, Manifest, PersonName, RecipientDecision, RecipientEntry, ReferralContent, Refusal, Rule,
+        StateChange, alert_kind, data_category::Code as Category, error_code::Code as ErrorCode,
+        referral_state,
     },
     referral::{Party, allowed, is_final, setter},
     refusal,
     strict::{self, StrictError},
 };
-use prost::Message;
+use prost::{Message, Name};
+use prost_reflect::{DynamicMessage, Kind, Value};
 use referral_state::Code as State;
 
 fn content() -> ReferralContent {
@@ -66,7 +71,7 @@ fn an_unknown_field_is_refused_at_any_depth() {
     let mut manifest = vec![0x72, u8::try_from(bytes.len()).unwrap()];
     manifest.extend(&bytes);
     assert!(matches!(
-        strict::decode::<liaison_proto::message::v1::Manifest>(&manifest),
+        strict::decode::<Manifest>(&manifest),
         Err(StrictError::UnknownField { number: 31, .. })
     ));
 }
@@ -78,11 +83,99 @@ fn an_unknown_enumeration_value_is_refused() {
         strict::decode::<StateChange>(&bytes),
         Err(StrictError::UnknownValue { number: 99, .. })
     ));
-    let packed = liaison_proto::message::v1::Audience { sectors: vec![1, 77], ..Default::default() };
+    let packed = Audience { sectors: vec![1, 77], ..Audience::default() };
     assert!(matches!(
-        strict::decode::<liaison_proto::message::v1::Audience>(&packed.encode_to_vec()),
+        strict::decode::<Audience>(&packed.encode_to_vec()),
         Err(StrictError::UnknownValue { number: 77, .. })
     ));
+}
+
+#[test]
+fn an_unknown_value_is_not_hidden_by_a_later_one() {
+    assert!(matches!(
+        strict::decode::<StateChange>(&[0x08, 99, 0x08, 8]),
+        Err(StrictError::UnknownValue { number: 99, .. })
+    ));
+}
+
+/// Two bytes make an empty message in a list, which takes some 300 bytes of memory.
+#[test]
+fn lists_are_bounded_before_they_are_decoded() {
+    let list = |tag: u8, length: usize| [tag, 0].repeat(length);
+    let too_many = |read: Result<(), StrictError>| matches!(read, Err(StrictError::TooManyFields { .. }));
+    let manifest = |length| strict::decode::<Manifest>(&list(0x7a, length)).map(|_| ());
+    assert_eq!(manifest(MESSAGE_FIELDS), Ok(()));
+    assert!(too_many(manifest(MESSAGE_FIELDS + 1)));
+    let envelope = |bytes: &[u8]| strict::decode::<Envelope>(bytes).map(|_| ());
+    assert!(too_many(envelope(&list(0x42, MESSAGE_FIELDS + 1))));
+
+    // Few entries, each of many empty wrapped keys.
+    let wrapped = list(0x42, 1000);
+    let entry = RecipientEntry::decode(wrapped.as_slice()).unwrap();
+    let entries = |count| Envelope { recipients: vec![entry.clone(); count], ..Envelope::default() };
+    assert_eq!(envelope(&entries(500).encode_to_vec()), Ok(()));
+    assert!(too_many(envelope(&entries(600).encode_to_vec())));
+
+    let packed = Audience { sectors: vec![1; MESSAGE_FIELDS + 1], ..Audience::default() };
+    assert!(too_many(strict::decode::<Audience>(&packed.encode_to_vec()).map(|_| ())));
+}
+
+#[test]
+fn the_largest_messages_are_read() {
+    let category = CategoryDecision { rule: Some(full_rule()), verdict: 2, category: 1, basis: 1 };
+    let categories = category::of_alert(alert_kind::Code::MissingMinor).len();
+    let decision = RecipientDecision {
+        recipient: "be/a".into(),
+        verdict: 2,
+        rule: Some(full_rule()),
+        categories: vec![category; categories],
+    };
+    let acceptance = Acceptance { decisions: vec![decision; RECIPIENTS], ..Acceptance::default() };
+    assert_eq!(strict::decode::<Acceptance>(&acceptance.encode_to_vec()), Ok(acceptance));
+}
+
+fn full_rule() -> Rule {
+    let text = || "x".to_owned();
+    Rule { layer: text(), rule: text(), owner: text(), legal_basis: text(), explain: text() }
+}
+
+/// prost-reflect's own reading, which tells what it does not know, is the oracle.
+#[test]
+fn disturbed_messages_are_judged_as_by_reflection() {
+    let message = SendReferralRequest { content: Some(content()), ..SendReferralRequest::default() };
+    let bytes = message.encode_to_vec();
+    let descriptor = POOL.get_message_by_name(&SendReferralRequest::full_name()).unwrap();
+    assert_eq!(strict::check(&descriptor, &bytes), Ok(()));
+    let (mut taken, mut refused) = (0, 0);
+    for place in 0..bytes.len() {
+        for value in 0..=u8::MAX {
+            let mut changed = bytes.clone();
+            changed[place] = value;
+            let known = DynamicMessage::decode(descriptor.clone(), changed.as_slice())
+                .is_ok_and(|read| is_known(&read));
+            let checked = strict::check(&descriptor, &changed);
+            assert_eq!(checked.is_ok(), known, "{checked:?} at {place}: {value}");
+            *(if known { &mut taken } else { &mut refused }) += 1;
+        }
+    }
+    assert!(taken > 1000 && refused > 1000, "{taken} {refused}");
+}
+
+fn is_known(message: &DynamicMessage) -> bool {
+    message.unknown_fields().next().is_none()
+        && message.fields().all(|(field, value)| match (field.kind(), value) {
+            (_, Value::Message(inner)) => is_known(inner),
+            (Kind::Message(_), Value::List(list)) => {
+                list.iter().all(|it| it.as_message().is_some_and(is_known))
+            }
+            (Kind::Enum(values), Value::List(list)) => {
+                list.iter().all(|it| it.as_enum_number().is_some_and(|it| values.get_value(it).is_some()))
+            }
+            (Kind::Enum(values), value) => {
+                value.as_enum_number().is_some_and(|it| values.get_value(it).is_some())
+            }
+            _ => true,
+        })
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub enum EnvelopeError {
     #[error("the message has expired")]
     Expired,
     #[error("the copy is for {0}")]
-    NotForMe(String),
+    NotForMe(AgencyAddress),
     #[error("the copy is sealed to the key {0}, which is not here")]
     UnknownKey(Digest),
     #[error("the gateway's release record does not verify")]
@@ -67,13 +67,12 @@ impl EnvelopeError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::TooLarge { .. } => ErrorCode::TooLarge,
-            Self::Strict(StrictError::Malformed { .. })
-            | Self::Malformed(_)
+            Self::Strict(error) => error.code(),
+            Self::Malformed(_)
             | Self::Kind(_)
             | Self::CategoryOfAlert(_)
             | Self::Lifetime
             | Self::OtherRelease(_) => ErrorCode::Malformed,
-            Self::Strict(_) => ErrorCode::UnknownValue,
             Self::Missing(_) => ErrorCode::MissingField,
             Self::Unsupported(_) => ErrorCode::Unsupported,
             Self::SenderKey(_) | Self::OtherSenderKey(_) | Self::BadSignature(_) | Self::ReleaseSignature => {

@@ -93,14 +93,16 @@ pub fn receive<'k>(
     head.check_times(now)?;
     let release = release(copy, &head, me, gateway)?;
 
-    let mut categories = BTreeSet::new();
+    let mut categories = Vec::with_capacity(copy.sections.len());
     for section in &copy.sections {
-        if !categories.insert(head.check_section(section)?) {
+        let category = head.check_section(section)?;
+        if categories.contains(&category) {
             return Err(EnvelopeError::Malformed("category of a section: it stands twice"));
         }
+        categories.push(category);
     }
-    rules::check(&head.manifest, categories)?;
-    let sections = sections(copy, proof, &head, me, &key_id, kem_key)?;
+    rules::check(&head.manifest, categories.iter().copied())?;
+    let sections = sections(copy, &categories, proof, &head, me, &key_id, kem_key)?;
     Ok(Received {
         id: head.id,
         thread: head.thread,
@@ -136,8 +138,10 @@ pub fn open(
 
 /// Checks one's own entry under the signed root, and gives the id of the key that was sealed to.
 fn own_entry(head: &Head, proof: &RecipientProof, me: &AgencyAddress) -> Result<Digest, EnvelopeError> {
-    if proof.address != me.to_string() {
-        return Err(EnvelopeError::NotForMe(proof.address.clone()));
+    let address: AgencyAddress =
+        proof.address.parse().map_err(|_| EnvelopeError::Malformed("address of the recipient"))?;
+    if address != *me {
+        return Err(EnvelopeError::NotForMe(address));
     }
     if *me == head.sender {
         return Err(EnvelopeError::ToOneself(me.clone()));
@@ -192,6 +196,7 @@ fn release(
 /// Opens the keys of all sections, and each section once.
 fn sections<'k>(
     copy: &SealedCopy,
+    categories: &[Category],
     proof: &RecipientProof,
     head: &Head,
     me: &AgencyAddress,
@@ -210,11 +215,13 @@ fn sections<'k>(
     let info = derive::wrap_info(&head.digest, &head.id, &head.sender_key_id, me, key_id);
     let secret = kem::decapsulate(kem_key, &proof.encapsulation, &info)
         .map_err(|_| EnvelopeError::ChangedSection(first.position))?;
-    copy.sections.iter().map(|section| received(section, proof, head, &secret)).collect()
+    let sections = copy.sections.iter().zip(categories);
+    sections.map(|(section, category)| received(section, *category, proof, head, &secret)).collect()
 }
 
 fn received(
     section: &SealedSection,
+    category: Category,
     proof: &RecipientProof,
     head: &Head,
     secret: &Secret,
@@ -227,5 +234,5 @@ fn received(
         .and_then(|wrapped| derive::unwrap(secret, &head.digest, position, &wrapped.sealed_key))
         .ok_or(EnvelopeError::ChangedSection(position))?;
     open(&head.id, &head.sender, section, &key)?;
-    Ok(ReceivedSection { category: head.check_section(section)?, key, section: section.clone() })
+    Ok(ReceivedSection { category, key, section: section.clone() })
 }

@@ -30,7 +30,7 @@ fn surreptitious_forwarding() {
     // Unchanged, it is not for the third agency.
     assert_eq!(
         third.receive(&copy, &scene.sender, &scene.gateway).err(),
-        Some(EnvelopeError::NotForMe("be/shelter-antwerp".into()))
+        Some(EnvelopeError::NotForMe("be/shelter-antwerp".parse().unwrap()))
     );
 }
 
