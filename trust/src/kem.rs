@@ -11,7 +11,7 @@ use hpke::{
 use liaison_proto::message::v1::kem::Code as Kem;
 use zeroize::Zeroizing;
 
-use crate::keys::KemKey;
+use crate::{keys::KemKey, random::System};
 
 /// Export context of the one secret that an encapsulation gives.
 const EXPORT: &[u8] = b"wrap/v1";
@@ -23,12 +23,14 @@ pub(crate) struct BadKemInput;
 /// An encapsulation and the secret in it.
 type Encapsulated = (Vec<u8>, Zeroizing<[u8; 32]>);
 
-/// Length of a public key, bytes.
-pub(crate) fn public_length(kem: Kem) -> Option<usize> {
+/// Whether these bytes are a public key that one can seal to. An agency that published another would
+/// stop every message that is for it as well.
+pub(crate) fn is_public_key(kem: Kem, public: &[u8]) -> bool {
     match kem {
-        Kem::Unspecified => None,
-        Kem::XWing => Some(1216),
-        Kem::X25519 => Some(32),
+        Kem::Unspecified => false,
+        Kem::XWing => <XWing as HpkeKem>::PublicKey::from_bytes(public).is_ok(),
+        // What is wrong with a point shows only once it is used.
+        Kem::X25519 => encapsulate(kem, public, &[], &mut System).is_ok(),
     }
 }
 
@@ -106,14 +108,13 @@ pub(crate) fn decapsulate(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::System;
 
     #[test]
     fn sender_and_recipient_agree_where_key_and_info_do() {
         for (kem, length) in [(Kem::XWing, 1120), (Kem::X25519, 32)] {
             let key = KemKey::generate(kem).unwrap();
             let public = key.public();
-            assert_eq!(Some(public.len()), public_length(kem));
+            assert!(is_public_key(kem, &public));
             let (encapsulation, secret) = encapsulate(kem, &public, b"info", &mut System).unwrap();
             assert_eq!(encapsulation.len(), length);
             assert!(is_encapsulation_length(length));
@@ -128,10 +129,15 @@ mod tests {
     fn bad_keys_are_refused() {
         for kem in [Kem::XWing, Kem::X25519] {
             assert_eq!(encapsulate(kem, &[1; 31], b"", &mut System).unwrap_err(), BadKemInput);
+            assert!(!is_public_key(kem, &[1; 31]));
             let key = KemKey::generate(kem).unwrap();
             assert_eq!(decapsulate(&key, &[1; 33], b"").unwrap_err(), BadKemInput);
         }
         // A point of small order gives every sender the same secret.
         assert_eq!(encapsulate(Kem::X25519, &[0; 32], b"", &mut System).unwrap_err(), BadKemInput);
+        assert!(!is_public_key(Kem::X25519, &[0; 32]));
+        // Coefficients beyond the modulus of ML-KEM.
+        assert_eq!(encapsulate(Kem::XWing, &[0xff; 1216], b"", &mut System).unwrap_err(), BadKemInput);
+        assert!(!is_public_key(Kem::XWing, &[0xff; 1216]));
     }
 }

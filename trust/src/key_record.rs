@@ -124,7 +124,7 @@ pub fn prove(signed: &SignedKeyRecord) -> Result<ProvenKey, KeyRecordError> {
     if signed.predecessor_signature.len() != if previous.is_some() { 64 } else { 0 } {
         return Err(field("predecessor_signature"));
     }
-    if kem::public_length(record.kem()) != Some(record.kem_key.len()) {
+    if !kem::is_public_key(record.kem(), &record.kem_key) {
         return Err(field("kem_key"));
     }
     let proven = ProvenKey {
@@ -327,6 +327,8 @@ mod tests {
         assert_eq!(refused(&|record| record.kem = Kem::XWing.into()), field("kem_key"));
         assert_eq!(refused(&|record| record.kem = 0), field("kem_key"));
         assert_eq!(refused(&|record| record.kem_key = vec![1; 33].into()), field("kem_key"));
+        // Nobody could seal to a point of small order.
+        assert_eq!(refused(&|record| record.kem_key = vec![0; 32].into()), field("kem_key"));
         assert_eq!(refused(&|record| record.not_before = None), field("not_before"));
         assert_eq!(refused(&|record| record.not_after = record.not_before), field("not_after"));
         assert_eq!(refused(&|record| record.previous = chain_id(0)), field("previous"));

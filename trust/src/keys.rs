@@ -43,7 +43,7 @@ pub struct UnknownKem;
 impl SigningKey {
     /// A new key from the operating system's randomness.
     pub fn generate() -> Self {
-        Self::from_seed(&Zeroizing::new(random::bytes(&mut random::System)))
+        Self::from_seed(&random::secret(&mut random::System))
     }
 
     /// The key of a seed (RFC 8032: the private key).
@@ -96,7 +96,7 @@ impl KemKey {
     /// # Errors
     /// [`UnknownKem`] for the unspecified KEM.
     pub fn generate(kem: Kem) -> Result<Self, UnknownKem> {
-        Self::from_seed(kem, &Zeroizing::new(random::bytes(&mut random::System)))
+        Self::from_seed(kem, &random::secret(&mut random::System))
     }
 
     /// The key of a seed: X-Wing's seed, X25519's private key.

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 
 use hpke::rand_core::{CryptoRng, TryCryptoRng, TryRng};
+use zeroize::Zeroizing;
 
 /// The operating system's randomness, through aws-lc.
 pub(crate) struct System;
@@ -31,7 +32,14 @@ impl TryRng for System {
 
 impl TryCryptoRng for System {}
 
-/// Random bytes.
+/// A random secret, written in place, so that no copy of it stays on the stack.
+pub(crate) fn secret(random: &mut impl CryptoRng) -> Zeroizing<[u8; 32]> {
+    let mut secret = Zeroizing::new([0; 32]);
+    random.fill_bytes(secret.as_mut_slice());
+    secret
+}
+
+/// Random bytes that are no secret.
 pub(crate) fn bytes<const N: usize>(random: &mut impl CryptoRng) -> [u8; N] {
     let mut bytes = [0; N];
     random.fill_bytes(&mut bytes);

@@ -5,6 +5,8 @@
 
 use zeroize::Zeroizing;
 
+use super::derive::TAG;
+
 /// No padded plaintext is shorter, bytes.
 const FLOOR: usize = 256;
 /// The length in front, bytes.
@@ -15,7 +17,7 @@ pub(super) fn pad(plaintext: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let length = u32::try_from(plaintext.len()).ok()?.to_be_bytes();
     let total = padded_length(LENGTH.checked_add(plaintext.len())?);
     // Room for the tag as well, so that sealing in place leaves no copy behind.
-    let mut padded = Zeroizing::new(Vec::with_capacity(total.checked_add(16)?));
+    let mut padded = Zeroizing::new(Vec::with_capacity(total.checked_add(TAG)?));
     padded.extend_from_slice(&length);
     padded.extend_from_slice(plaintext);
     padded.resize(total, 0);

@@ -240,7 +240,7 @@ fn section(
     plaintext: &[u8],
     random: &mut impl CryptoRng,
 ) -> Result<(SealedSection, Secret), SealError> {
-    let key: Secret = Zeroizing::new(random::bytes(random));
+    let key: Secret = random::secret(random);
     let salt = salt(random);
     let header =
         SectionHeader { category: category.into(), schema_version: head::SCHEMA_VERSION }.encode_to_vec();
