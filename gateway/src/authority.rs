@@ -160,9 +160,8 @@ impl Authority {
         self.ca.recognise(certificate)
     }
 
-    /// Ends certificates and, with `agency`, a membership: durably outside the database first, so that
-    /// nothing confirmed is ever undone. The caller then changes the database and calls
-    /// [`Self::publish`].
+    /// Writes down, durably and outside the database, that certificates and, with `agency`, a
+    /// membership ended. The database and [`Self::publish`] are the caller's.
     ///
     /// # Errors
     /// The file could not be written.

@@ -111,8 +111,10 @@ pub const FAULT_BYTES: usize = 3 << 10;
 pub const PROBE: Duration = Duration::from_secs(5);
 /// How often the metrics recorder drops what it no longer needs.
 pub const METRICS_UPKEEP: Duration = Duration::from_secs(5);
-/// How long the gateway may take to stop, from the signal to its end.
+/// How long what is under way has to finish when the gateway stops.
 pub const STOP: Duration = Duration::from_secs(20);
+/// How long each of the metrics listener and the database has to close after that.
+pub const CLOSE: Duration = Duration::from_secs(5);
 
 /// Agencies in one page of the directory, bytes; a single agency may exceed it.
 pub const AGENCIES_BYTES: usize = 768 << 10;

@@ -1,6 +1,6 @@
 //! A gateway from start to end.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use liaison_proto::{
     DESCRIPTORS,
@@ -142,7 +142,8 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
         outcome = outcome.and(part_ended(ended));
     }
     drained.cancel();
-    _ = timeout(Duration::from_secs(1), watch).await;
+    _ = timeout(limits::CLOSE, watch).await;
+    _ = timeout(limits::CLOSE, gateway.store.close()).await;
     info!("gateway stopped");
     outcome
 }

@@ -82,7 +82,7 @@ pub(super) async fn execute(folder: &DataFolder, command: Command, output: Outpu
             let agencies =
                 gateway.list_agencies(ListAgenciesRequest {}).await.map_err(refused)?.into_inner().agencies;
             let json = json!({"agencies": agencies.iter().map(to_json).collect::<Vec<_>>()});
-            output.print(&json, || list(&agencies));
+            output.print(&json, || list(&agencies))?;
             return Ok(());
         }
         Command::Add(add) => {
@@ -101,7 +101,7 @@ pub(super) async fn execute(folder: &DataFolder, command: Command, output: Outpu
         Command::Revoke(address) => gateway.revoke_agency(AgencyRequest::from(address)).await,
     };
     let agency = answer.map_err(refused)?.into_inner();
-    output.print(&to_json(&agency), || show(&agency));
+    output.print(&to_json(&agency), || show(&agency))?;
     Ok(())
 }
 

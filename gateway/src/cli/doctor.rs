@@ -26,7 +26,7 @@ pub(super) async fn execute(folder: &DataFolder, output: Output) -> anyhow::Resu
         "ok": worst < Verdict::Fail,
         "checks": findings.iter().map(to_json).collect::<Vec<_>>(),
     });
-    output.print(&json, || show(&findings));
+    output.print(&json, || show(&findings))?;
     if worst == Verdict::Fail {
         return Err(Failure::failed(
             "unhealthy",

@@ -83,7 +83,7 @@ pub(super) async fn execute(folder: &DataFolder, arguments: Arguments, output: O
         "metrics": config.metrics,
         "policy": {"hash": set.hash().to_string(), "policies": set.policies(), "tests": set.tests()},
     });
-    output.print(&json, || next_steps(folder, &config, &fingerprint.to_string()));
+    output.print(&json, || next_steps(folder, &config, &fingerprint.to_string()))?;
     Ok(())
 }
 
@@ -130,6 +130,7 @@ async fn make(
     let act = Act { at: OffsetDateTime::now_utc(), actor: "init", act: "load_policy", subject: &subject };
     let request = LoadPolicyRequest { files: files.into_iter().map(Into::into).collect() };
     store.activate_policy(&hash, &request, act).await?;
+    store.close().await;
     // Last, so that a folder with a configuration is a whole one.
     write_private(&folder.config(), config.to_toml()?.as_bytes())?;
     Ok(authority)

@@ -9,7 +9,11 @@ mod policy;
 mod run;
 mod token;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use liaison_proto::message::v1::Refusal;
@@ -135,12 +139,12 @@ pub fn report(error: &anyhow::Error, json: bool) -> ExitCode {
             }
             _ => ("failed", with_causes(error), "", 1),
         };
-    if json {
-        eprintln!("{}", json!({"error": {"code": code, "message": message, "action": action}}));
-    } else if action.is_empty() {
-        eprintln!("liaison-gateway: {message}");
-    } else {
-        eprintln!("liaison-gateway: {message}\n  to do: {action}");
-    }
+    let text = match (json, action) {
+        (true, _) => json!({"error": {"code": code, "message": message, "action": action}}).to_string(),
+        (false, "") => format!("liaison-gateway: {message}"),
+        (false, _) => format!("liaison-gateway: {message}\n  to do: {action}"),
+    };
+    // Where nobody reads it, the exit status still tells.
+    _ = writeln!(io::stderr(), "{text}");
     ExitCode::from(status)
 }

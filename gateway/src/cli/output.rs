@@ -1,5 +1,7 @@
 //! What commands print: a table for people, one JSON object for programs.
 
+use std::io::{self, Write};
+
 use liaison_proto::times;
 use prost_types::Timestamp;
 use serde_json::Value;
@@ -13,12 +15,17 @@ pub(super) struct Output {
 
 impl Output {
     /// Prints the JSON form or the text, whichever was asked for.
-    pub(super) fn print(self, json: &Value, text: impl FnOnce() -> String) {
+    ///
+    /// # Errors
+    /// Nobody reads it, or it found no room.
+    pub(super) fn print(self, json: &Value, text: impl FnOnce() -> String) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
         if self.json {
-            println!("{json:#}");
+            writeln!(stdout, "{json:#}")?;
         } else {
-            println!("{}", text().trim_end());
+            writeln!(stdout, "{}", text().trim_end())?;
         }
+        stdout.flush()
     }
 }
 

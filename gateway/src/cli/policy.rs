@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -108,7 +109,7 @@ pub(super) async fn execute(data: &DataFolder, command: Command, output: Output)
     match command {
         Command::Check(Folder { folder }) => {
             let set = policy::check(&folder)?;
-            print_set(&folder, &set.hash, set.policies, set.tests, "is sound", output);
+            print_set(&folder, &set.hash, set.policies, set.tests, "is sound", output)?;
         }
         Command::Load(Folder { folder }) => {
             let files = policy::read_folder(&folder)?;
@@ -116,22 +117,29 @@ pub(super) async fn execute(data: &DataFolder, command: Command, output: Output)
             let set = connect(data).await?.load_policy(request).await.map_err(refused)?.into_inner();
             let (policies, tests) = (set.policies as usize, set.tests as usize);
             let hash = hex::encode(&set.policy_hash);
-            print_set(&folder, &hash, policies, tests, "is the active set now", output);
+            print_set(&folder, &hash, policies, tests, "is the active set now", output)?;
         }
         Command::Explain(explain) => {
             let sender = explain.from.to_string();
             let request = request(*explain);
             let answer = connect(data).await?.explain_policy(request).await.map_err(refused)?.into_inner();
-            output.print(&to_json(&sender, &answer), || decisions(&answer));
+            output.print(&to_json(&sender, &answer), || decisions(&answer))?;
         }
     }
     Ok(())
 }
 
-fn print_set(folder: &Path, hash: &str, policies: usize, tests: usize, is: &str, output: Output) {
+fn print_set(
+    folder: &Path,
+    hash: &str,
+    policies: usize,
+    tests: usize,
+    is: &str,
+    output: Output,
+) -> io::Result<()> {
     output.print(&json!({"hash": hash, "policies": policies, "tests": tests}), || {
         format!("{} {is}: {policies} policies, {tests} tests passed, hash {hash}", folder.display())
-    });
+    })
 }
 
 fn request(explain: Explain) -> ExplainPolicyRequest {

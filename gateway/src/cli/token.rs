@@ -40,6 +40,6 @@ pub(super) async fn execute(folder: &DataFolder, command: Command, output: Outpu
         "agency": agency.to_string(),
         "expires": moment(answer.expires.as_ref()),
     });
-    output.print(&json, || answer.token);
+    output.print(&json, || answer.token)?;
     Ok(())
 }

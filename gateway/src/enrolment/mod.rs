@@ -2,6 +2,8 @@
 //! the next.
 
 mod attempts;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::{sync::Arc, time::Instant};
@@ -95,25 +97,21 @@ impl Enrolment {
     ) -> Result<Vec<u8>, Refusal> {
         let gateway = &self.gateway;
         let Issued { leaf, record } = self.authority.issue(csr, agency, now).map_err(not_issued)?;
-        // Whoever enrols replaces the agency's former agent: a stolen machine must not renew for ever.
-        let replaced =
-            gateway.store.certificates(agency, now - limits::RENEWAL_GRACE).await.map_err(internal)?;
-        let replaces = !replaced.is_empty();
-        if replaces {
-            self.authority.remember(None, replaced, now).await.map_err(internal)?;
-        }
         let used = TokenUse { request, certificate: leaf.clone() };
-        if !gateway.store.use_token(token, &used, &record, now).await.map_err(internal)? {
+        let used = gateway.store.use_token(token, &used, &record, now).await.map_err(internal)?;
+        let Some(replaced) = used else {
             // Somebody was faster with it; if it was the same request, with the same answer.
             self.may_enrol(agency)?;
             let known = gateway.store.token(token).await.map_err(internal)?;
             return again(known.and_then(|known| known.used).ok_or_else(unknown_token)?, &request);
-        }
-        if replaces {
+        };
+        gateway.set_state(agency, &[AgencyState::Invited], AgencyState::Active);
+        if !replaced.is_empty() {
+            // Whoever enrols replaces the agency's former agent: a stolen machine must not renew for ever.
             self.authority.publish(&gateway.store, now).await.map_err(internal)?;
             gateway.sessions.cut(agency);
+            self.authority.remember(None, replaced, now).await.map_err(internal)?;
         }
-        gateway.set_state(agency, &[AgencyState::Invited], AgencyState::Active);
         info!(%agency, "agency enrolled");
         Ok(leaf)
     }

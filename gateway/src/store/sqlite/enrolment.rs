@@ -99,8 +99,8 @@ impl Store {
     }
 
     /// Uses a token for a certificate: the agency becomes active, and what the agency's former agent
-    /// had is revoked. False, and nothing changed, if the token was used in the meantime or the
-    /// agency may not enrol any more.
+    /// had is revoked and told. None, and nothing changed, if the token was used in the meantime or
+    /// the agency may not enrol any more.
     ///
     /// # Errors
     /// The database failed.
@@ -110,7 +110,7 @@ impl Store {
         used: &TokenUse,
         issued: &IssuedCertificate,
         now: OffsetDateTime,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<Vec<IssuedCertificate>>, StoreError> {
         let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         let agency = issued.agency.to_string();
         let (active, invited) = (i32::from(AgencyState::Active), i32::from(AgencyState::Invited));
@@ -126,15 +126,16 @@ impl Store {
         .execute(&mut *change)
         .await?;
         if spent.rows_affected() == 0 {
-            return Ok(false);
+            return Ok(None);
         }
-        sqlx::query(
+        let replaced: Vec<(Vec<u8>, i64)> = sqlx::query_as(
             "INSERT INTO revocation (serial, agency, not_after, at) \
-             SELECT serial, agency, not_after, ? FROM certificate WHERE agency = ? ON CONFLICT DO NOTHING",
+             SELECT serial, agency, not_after, ? FROM certificate WHERE agency = ? \
+             ON CONFLICT DO NOTHING RETURNING serial, not_after",
         )
         .bind(millis(now))
         .bind(&agency)
-        .execute(&mut *change)
+        .fetch_all(&mut *change)
         .await?;
         sqlx::query("UPDATE agency SET state = ? WHERE address = ?")
             .bind(active)
@@ -145,7 +146,7 @@ impl Store {
         let act = Act { at: now, actor: &agency, act: "enrol", subject: &agency };
         record(&mut change, act).await?;
         change.commit().await?;
-        Ok(true)
+        issued_to(&issued.agency, replaced).map(Some)
     }
 
     /// Keeps a renewed certificate; false, and nothing changed, if the agency is not active any more
@@ -203,11 +204,7 @@ impl Store {
         .bind(millis(after))
         .fetch_all(&self.readers)
         .await?;
-        rows.into_iter()
-            .map(|(serial, not_after)| {
-                Ok(IssuedCertificate { serial, agency: agency.clone(), not_after: moment(not_after)? })
-            })
-            .collect()
+        issued_to(agency, rows)
     }
 
     /// When each agency's latest certificate ends.
@@ -291,6 +288,16 @@ impl Store {
         change.commit().await?;
         Ok(())
     }
+}
+
+fn issued_to(
+    agency: &AgencyAddress,
+    rows: Vec<(Vec<u8>, i64)>,
+) -> Result<Vec<IssuedCertificate>, StoreError> {
+    let read = |(serial, not_after)| {
+        Ok(IssuedCertificate { serial, agency: agency.clone(), not_after: moment(not_after)? })
+    };
+    rows.into_iter().map(read).collect()
 }
 
 async fn insert_certificate(

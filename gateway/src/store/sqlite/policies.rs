@@ -57,6 +57,12 @@ impl Store {
         files.map(decode).transpose()
     }
 
+    /// Closes the database, so that its file alone holds everything. Changes are refused from then on.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
     /// Writes one row durably: proof that the database takes writes.
     ///
     /// # Errors

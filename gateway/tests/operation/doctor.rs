@@ -1,0 +1,82 @@
+//! What `doctor` finds.
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use serde_json::Value;
+
+use crate::gateway::Gateway;
+
+/// The verdict on each check, and the exit status.
+fn examine(gateway: &Gateway) -> (i32, Vec<(String, String)>, Value) {
+    let done = gateway.cli(&["doctor", "--json"]);
+    let json: Value = serde_json::from_str(&done.stdout).unwrap_or_else(|_| panic!("{done:?}"));
+    let text = |check: &Value, key: &str| check[key].as_str().unwrap().to_owned();
+    let checks = json["checks"].as_array().unwrap();
+    let verdicts = checks.iter().map(|check| (text(check, "check"), text(check, "verdict"))).collect();
+    assert_eq!(json["ok"], done.status == 0);
+    (done.status, verdicts, json)
+}
+
+fn not_ok(gateway: &Gateway) -> (i32, Vec<(String, String)>) {
+    let (status, verdicts, _) = examine(gateway);
+    (status, verdicts.into_iter().filter(|(_, verdict)| verdict != "ok").collect())
+}
+
+fn found(check: &str, verdict: &str) -> (String, String) {
+    (check.to_owned(), verdict.to_owned())
+}
+
+#[tokio::test]
+async fn a_sound_gateway_is_ok_stopped_and_running() {
+    let gateway = Gateway::init();
+    assert_eq!(not_ok(&gateway), (0, vec![found("gateway", "warn")]));
+    let running = gateway.run().await;
+    let (status, verdicts, _) = examine(&gateway);
+    assert_eq!(status, 0);
+    assert!(verdicts.iter().all(|(_, verdict)| verdict == "ok"), "{verdicts:?}");
+    for check in ["data folder", "CA", "clock", "database", "policies", "gateway", "certificate", "readiness"]
+    {
+        assert!(verdicts.contains(&found(check, "ok")), "{check}");
+    }
+    drop(running);
+}
+
+#[test]
+fn each_fault_is_found_by_name() {
+    let gateway = Gateway::init();
+    let data = gateway.data();
+    let stopped = found("gateway", "warn");
+
+    fs::set_permissions(data.join("ca.key"), fs::Permissions::from_mode(0o640)).unwrap();
+    let (status, verdicts) = not_ok(&gateway);
+    assert_eq!(status, 1);
+    assert!(verdicts.contains(&found("private keys", "fail")), "{verdicts:?}");
+    fs::set_permissions(data.join("ca.key"), fs::Permissions::from_mode(0o600)).unwrap();
+
+    fs::write(data.join("revoked"), "agency nobody\n").unwrap();
+    assert_eq!(not_ok(&gateway), (1, vec![found("revocations", "fail"), stopped.clone()]));
+    fs::remove_file(data.join("revoked")).unwrap();
+
+    fs::write(data.join("policies/scheme/messages.cedar"), "permit(").unwrap();
+    assert_eq!(not_ok(&gateway), (0, vec![found("policies", "warn"), stopped.clone()]));
+    fs::remove_dir_all(data.join("policies")).unwrap();
+
+    let taken = std::net::TcpListener::bind(gateway.exchange).unwrap();
+    assert_eq!(not_ok(&gateway), (1, vec![stopped.clone(), found("exchange address", "fail")]));
+    drop(taken);
+
+    let config = fs::read_to_string(data.join("gateway.toml")).unwrap();
+    fs::write(data.join("gateway.toml"), config.replace("\"be\"", "\"hu\"")).unwrap();
+    assert_eq!(not_ok(&gateway), (1, vec![found("CA", "fail"), stopped.clone()]));
+    fs::write(data.join("gateway.toml"), config).unwrap();
+
+    fs::write(data.join("liaison.db"), "no database").unwrap();
+    assert_eq!(not_ok(&gateway), (1, vec![found("database", "fail"), stopped.clone()]));
+    fs::remove_file(data.join("liaison.db")).unwrap();
+    assert_eq!(not_ok(&gateway), (1, vec![found("database", "fail"), stopped]));
+    assert!(!data.join("liaison.db").exists(), "doctor makes no database");
+
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(not_ok(&gateway), (1, vec![found("data folder", "fail")]));
+    assert_eq!(not_ok(&Gateway::nothing()), (1, vec![found("data folder", "fail")]));
+}
