@@ -21,6 +21,8 @@ create table messages (
     policy_hash blob,
     refusal blob,
     change blob not null,
+    -- The data categories that a sent message holds: their numbers, a byte each.
+    categories blob not null default x'',
     cancel_pending integer not null default 0,
     -- What the gateway signed: a SignedAcceptance of a sent message, a SignedReleaseRecord of a received one.
     evidence blob,
@@ -97,6 +99,12 @@ create table keys (
     signed_key_record blob not null,
     seen integer not null,
     primary key (agency, sequence)
+) strict, without rowid;
+
+-- Every other agency as the gateway last listed it: a liaison.exchange.v1.Agency without its keys.
+create table agencies (
+    address text primary key,
+    listed blob not null
 ) strict, without rowid;
 
 -- Who did what on this side.

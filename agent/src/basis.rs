@@ -201,6 +201,14 @@ impl Claim {
 }
 
 impl ClaimedBasis {
+    /// Who answers for it.
+    pub fn officer(&self) -> Option<&str> {
+        match self {
+            Self::VitalInterest { officer } => Some(officer),
+            Self::LegalObligation | Self::PublicTask => None,
+        }
+    }
+
     /// The basis as it stands on the wire.
     pub fn code(&self) -> Basis {
         match self {

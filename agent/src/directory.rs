@@ -71,6 +71,19 @@ impl Directory {
         self.agencies(std::slice::from_ref(address)).await?.remove(address).unwrap_or(Ok(None))
     }
 
+    /// The same for deciding on what basis it may have something: while the gateway is away, as it was
+    /// listed last. What is sent meanwhile waits in the outbox, and is sealed to keys that are looked up
+    /// then.
+    pub async fn last_listed(&self, address: &AgencyAddress) -> Result<Option<Agency>, Refusal> {
+        match self.agency(address).await {
+            Err(refusal) if refusal.code() == ErrorCode::GatewayUnreachable => {
+                let listed = self.0.store.agency(address).await?.ok_or(refusal)?;
+                Ok(Some(Agency::without_keys(address.clone(), &listed)))
+            }
+            found => found,
+        }
+    }
+
     /// Several agencies, as [`Self::agency`] finds each.
     pub async fn agencies(
         &self,
@@ -192,6 +205,7 @@ impl Directory {
 
     /// Takes over what the gateway lists of an agency, if its keys continue those known.
     async fn adopt(&self, address: AgencyAddress, listed: wire::Agency) -> Result<Agency, Refusal> {
+        self.0.store.set_agency(&address, &listed).await?;
         let agency = Agency::without_keys(address, &listed);
         if listed.keys.is_empty() {
             return Ok(agency);

@@ -1,10 +1,10 @@
 //! The protobuf JSON mapping of every message, by its schema.
 
 use prost::{Message, Name};
-use prost_reflect::{DeserializeOptions, DynamicMessage, SerializeOptions};
+use prost_reflect::{DeserializeOptions, DynamicMessage, ReflectMessage, SerializeOptions, Value as Part};
 use serde_json::Value;
 
-use crate::{POOL, strict};
+use crate::{POOL, category, strict};
 
 /// Why JSON is not the message that was asked for. Its text names fields and places, never what was
 /// written there.
@@ -41,12 +41,47 @@ pub fn from_slice<M: Message + Name + Default>(json: &[u8]) -> Result<M, JsonErr
 }
 
 /// Writes a message as JSON: lowerCamelCase names, and every field without presence even when it has
-/// its default, so that a reader never has to guess what an absent one means.
+/// its default, so that a reader never has to guess what an absent one means; but no data category that
+/// content does not hold.
 pub fn to_value<M: Message + Name>(message: &M) -> Result<Value, strict::StrictError> {
     let unknown = || strict::StrictError::Malformed { message: M::full_name() };
     let descriptor = POOL.get_message_by_name(&M::full_name()).ok_or_else(unknown)?;
     let dynamic =
         DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).map_err(|_| unknown())?;
     let options = SerializeOptions::new().skip_default_fields(false);
-    dynamic.serialize_with_options(serde_json::value::Serializer, &options).map_err(|_| unknown())
+    let mut value =
+        dynamic.serialize_with_options(serde_json::value::Serializer, &options).map_err(|_| unknown())?;
+    leave_out_absent(&dynamic, &mut value);
+    Ok(value)
+}
+
+/// Takes out the data categories that a content message does not hold: one that is absent must never
+/// read as one that is empty.
+fn leave_out_absent(message: &DynamicMessage, json: &mut Value) {
+    let Value::Object(json) = json else { return };
+    for field in message.descriptor().fields() {
+        if category::of_field(&field).is_some() && !message.has_field(&field) {
+            json.remove(field.json_name());
+        }
+    }
+    for (field, value) in message.fields() {
+        let Some(json) = json.get_mut(field.json_name()) else { continue };
+        match (value, json) {
+            (Part::Message(part), json) => leave_out_absent(part, json),
+            (Part::List(parts), Value::Array(json)) => {
+                for (part, json) in parts.iter().zip(json) {
+                    part.as_message().into_iter().for_each(|part| leave_out_absent(part, json));
+                }
+            }
+            (Part::Map(parts), Value::Object(json)) => {
+                for (key, part) in parts {
+                    let key = key.as_str().and_then(|key| json.get_mut(key));
+                    if let (Some(part), Some(json)) = (part.as_message(), key) {
+                        leave_out_absent(part, json);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use liaison_proto::{
     POOL,
-    case::v1::{SendReferralRequest, UpdateReferralRequest},
+    case::v1::{Referral, ReferralSection, SendReferralRequest, SendReferralResponse, UpdateReferralRequest},
     category,
     json::{self, JsonError},
     limits::{MESSAGE_FIELDS, RECIPIENTS},
@@ -213,6 +213,16 @@ fn json_shows_every_scalar_field() {
     let value = json::to_value(&UpdateReferralRequest::default()).unwrap();
     assert_eq!(value["state"], "unspecified");
     assert_eq!(value["id"], "");
+}
+
+#[test]
+fn json_shows_no_category_that_is_absent() {
+    let section = ReferralSection { content: Some(content()), ..ReferralSection::default() };
+    let referral = Referral { sections: [("health".to_owned(), section)].into(), ..Referral::default() };
+    let value = json::to_value(&SendReferralResponse { referrals: vec![referral] }).unwrap();
+    let content = value["referrals"][0]["sections"]["health"]["content"].as_object().unwrap();
+    assert_eq!(content.keys().collect::<Vec<_>>(), ["health", "identity"]);
+    assert_eq!(content["health"]["mental"], "", "inside a category every field is shown");
 }
 
 #[test]

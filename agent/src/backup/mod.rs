@@ -147,9 +147,7 @@ async fn take_snapshot(database: &Path, snapshot: &Path) -> Result<(), BackupErr
 /// Checks that a database is whole.
 pub async fn check_database(path: &Path) -> Result<(), BackupError> {
     let mut connection = connect(path).await?;
-    let (verdict,): (String,) = sqlx::query_as("PRAGMA integrity_check(1)")
-        .fetch_one(&mut connection)
-        .await?;
+    let verdict: String = sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_one(&mut connection).await?;
     connection.close().await?;
     if verdict == "ok" { Ok(()) } else { Err(BackupError::Integrity(verdict)) }
 }

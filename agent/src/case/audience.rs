@@ -9,16 +9,19 @@ use liaison_proto::{
     exchange::v1::{self as exchange, MessageHead, PreviewRecipient, ResolveAudienceRequest},
     limits as wire,
     message::v1::{
-        CategoryBasis, CategoryDecision, RecipientDecision, Refusal, Rule, alert_kind::Code as AlertKind,
-        basis::Code as Basis, data_category::Code as Category, error_code::Code as ErrorCode,
-        kind::Code as Kind, sector::Code as Sector, verdict::Code as Verdict,
+        CategoryBasis, RecipientDecision, Refusal, Rule, alert_kind::Code as AlertKind, basis::Code as Basis,
+        data_category::Code as Category, error_code::Code as ErrorCode, kind::Code as Kind,
+        sector::Code as Sector, verdict::Code as Verdict,
     },
     times,
 };
 use liaison_trust::names::AgencyAddress;
 use time::OffsetDateTime;
 
-use super::parse::{self, Body, missing};
+use super::{
+    parse::{self, Body, missing},
+    views,
+};
 use crate::{agent::Agent, basis::Recipient};
 
 /// An alert's audience, resolved under policy.
@@ -66,7 +69,7 @@ async fn preview_alert(agent: &Agent, request: &SendAlertRequest) -> Result<Prev
 
 /// What is known of an agency that is addressed by name.
 pub(super) async fn recipient(agent: &Agent, address: &AgencyAddress) -> Result<Recipient, Refusal> {
-    let agency = agent.directory.agency(address).await?.ok_or_else(|| {
+    let agency = agent.directory.last_listed(address).await?.ok_or_else(|| {
         Refusal::new(
             ErrorCode::UnknownRecipient,
             format!("no agency {address} is known"),
@@ -142,41 +145,13 @@ async fn decide(
     });
     let request = exchange::PreviewRequest { head: Some(head), recipients: asked.collect() };
     let decided = agent.link.preview(request).await?;
-    let complete = |decision: RecipientDecision| {
-        let covered = bases.get(&decision.recipient);
-        let uncovered =
-            body.sections.keys().filter(|category| covered.is_none_or(|c| !c.contains_key(*category)));
-        with_uncovered(decision, uncovered.copied())
-    };
+    let complete =
+        |decision: RecipientDecision| views::with_uncovered(decision, body.sections.keys().copied());
     Ok(PreviewResponse {
         recipients: decided.decisions.into_iter().map(complete).collect(),
         policy_hash: hex::encode(decided.policy_hash),
         decided_at: decided.decided_at,
     })
-}
-
-/// The decision with the categories that no basis covers, in the order of the categories.
-fn with_uncovered(
-    mut decision: RecipientDecision,
-    uncovered: impl Iterator<Item = Category>,
-) -> RecipientDecision {
-    decision.categories.extend(uncovered.map(|category| CategoryDecision {
-        category: category.into(),
-        verdict: Verdict::Withheld.into(),
-        rule: Some(no_basis()),
-        basis: Basis::Unspecified.into(),
-    }));
-    decision.categories.sort_by_key(|category| category.category);
-    decision
-}
-
-fn no_basis() -> Rule {
-    Rule {
-        layer: "consent".into(),
-        rule: "none:basis".into(),
-        explain: "neither a consent nor another legal basis covers this category towards this agency".into(),
-        ..Rule::default()
-    }
 }
 
 fn without_keys(address: &str) -> RecipientDecision {

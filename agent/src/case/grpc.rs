@@ -186,7 +186,8 @@ impl CaseService for Handler {
     }
 
     async fn get_referral(&self, request: Request<GetReferralRequest>) -> Result<Response<Referral>, Status> {
-        Ok(Response::new(operations::get_referral(&self.agent, request.into_inner()).await?))
+        let caller = caller(&request)?;
+        Ok(Response::new(operations::get_referral(&self.agent, &caller, request.into_inner()).await?))
     }
 
     async fn update_referral(
@@ -213,7 +214,8 @@ impl CaseService for Handler {
     }
 
     async fn get_alert(&self, request: Request<GetAlertRequest>) -> Result<Response<Alert>, Status> {
-        Ok(Response::new(operations::get_alert(&self.agent, request.into_inner()).await?))
+        let caller = caller(&request)?;
+        Ok(Response::new(operations::get_alert(&self.agent, &caller, request.into_inner()).await?))
     }
 
     async fn list_agencies(

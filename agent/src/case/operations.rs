@@ -38,18 +38,18 @@ pub(super) async fn send_referral(
 ) -> Result<SendReferralResponse, Refusal> {
     let now = OffsetDateTime::now_utc();
     let idempotency = idempotency(caller, &request);
+    if let Some(ids) = repeated(agent, idempotency.as_ref()).await? {
+        return sent_referrals(agent, ids).await;
+    }
     let parse::Referral { to, body } = parse::referral(&request, &agent.address, now)?;
     let mut messages = Vec::with_capacity(to.len());
     for address in to {
         let recipient = audience::recipient(agent, &address).await?;
         messages.push(message(Kind::Referral, AlertKind::Unspecified, &body, &[recipient], now));
     }
+    note_officers(agent, &body, &messages).await?;
     let (_, ids) = agent.store.add(messages, idempotency, &caller.actor, Vec::new()).await?;
-    let mut referrals = Vec::with_capacity(ids.len());
-    for id in ids {
-        referrals.push(views::referral(find(agent, id, Kind::Referral).await?, &agent.address));
-    }
-    Ok(SendReferralResponse { referrals })
+    sent_referrals(agent, ids).await
 }
 
 /// Resolves the audience, and commits the alert to the outbox.
@@ -60,15 +60,18 @@ pub(super) async fn send_alert(
 ) -> Result<SendAlertResponse, Refusal> {
     let now = OffsetDateTime::now_utc();
     let idempotency = idempotency(caller, &request);
+    if let Some(ids) = repeated(agent, idempotency.as_ref()).await? {
+        return sent_alert(agent, &ids).await;
+    }
     let parse::Alert { kind, body } = parse::alert(&request, &agent.address, now)?;
     let Audience { recipients, refused, .. } = audience::resolve(agent, kind, &body).await?;
     if recipients.is_empty() {
         return Err(audience::reaches_nobody(refused));
     }
-    let message = message(Kind::Alert, kind, &body, &recipients, now);
-    let (_, ids) = agent.store.add(vec![message], idempotency, &caller.actor, refused).await?;
-    let id = ids.first().copied().ok_or_else(Refusal::internal)?;
-    Ok(SendAlertResponse { alert: Some(alert(agent, id).await?) })
+    let messages = vec![message(Kind::Alert, kind, &body, &recipients, now)];
+    note_officers(agent, &body, &messages).await?;
+    let (_, ids) = agent.store.add(messages, idempotency, &caller.actor, refused).await?;
+    sent_alert(agent, &ids).await
 }
 
 /// A page of referrals, newest first.
@@ -82,8 +85,14 @@ pub(super) async fn list_referrals(
 }
 
 /// One referral, with its sections where it was received.
-pub(super) async fn get_referral(agent: &Agent, request: GetReferralRequest) -> Result<Referral, Refusal> {
-    referral(agent, parse::id("id", &request.id)?).await
+pub(super) async fn get_referral(
+    agent: &Agent,
+    caller: &Caller,
+    request: GetReferralRequest,
+) -> Result<Referral, Refusal> {
+    let message = find(agent, parse::id("id", &request.id)?, Kind::Referral).await?;
+    note_reading(agent, caller, &message).await?;
+    shown(agent, message).await
 }
 
 /// Moves a referral to another state.
@@ -107,8 +116,14 @@ pub(super) async fn list_alerts(
 }
 
 /// One alert, with its sections where it was received, with its deliveries where it was sent.
-pub(super) async fn get_alert(agent: &Agent, request: GetAlertRequest) -> Result<Alert, Refusal> {
-    alert(agent, parse::id("id", &request.id)?).await
+pub(super) async fn get_alert(
+    agent: &Agent,
+    caller: &Caller,
+    request: GetAlertRequest,
+) -> Result<Alert, Refusal> {
+    let message = find(agent, parse::id("id", &request.id)?, Kind::Alert).await?;
+    note_reading(agent, caller, &message).await?;
+    shown_alert(agent, message).await
 }
 
 /// A page of the agencies that can be addressed.
@@ -178,8 +193,44 @@ fn idempotency<M: prost::Message + Name>(caller: &Caller, request: &M) -> Option
     Some(Idempotency { key, digest })
 }
 
-async fn referral(agent: &Agent, id: Uuid) -> Result<Referral, Refusal> {
-    shown(agent, find(agent, id, Kind::Referral).await?).await
+/// What this very request gave before.
+async fn repeated(agent: &Agent, idempotency: Option<&Idempotency>) -> Result<Option<Vec<Uuid>>, Refusal> {
+    match idempotency {
+        Some(idempotency) => agent.store.repeated(idempotency).await,
+        None => Ok(None),
+    }
+}
+
+/// Notes who answers for a vital interest, before anything is sent on it.
+async fn note_officers(agent: &Agent, body: &Body, messages: &[NewMessage]) -> Result<(), Refusal> {
+    for officer in body.grounds.claims.iter().filter_map(|claim| claim.basis.officer()) {
+        for message in messages {
+            agent.store.audit(officer, "vital_interest", message.id).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Notes who read what was received.
+async fn note_reading(agent: &Agent, caller: &Caller, message: &Message) -> Result<(), Refusal> {
+    if message.direction == Direction::Received {
+        agent.store.audit(&caller.actor, "read", message.id).await?;
+    }
+    Ok(())
+}
+
+async fn sent_referrals(agent: &Agent, ids: Vec<Uuid>) -> Result<SendReferralResponse, Refusal> {
+    let mut referrals = Vec::with_capacity(ids.len());
+    for id in ids {
+        referrals.push(views::referral(find(agent, id, Kind::Referral).await?, &agent.address));
+    }
+    Ok(SendReferralResponse { referrals })
+}
+
+async fn sent_alert(agent: &Agent, ids: &[Uuid]) -> Result<SendAlertResponse, Refusal> {
+    let id = ids.first().copied().ok_or_else(Refusal::internal)?;
+    let alert = shown_alert(agent, find(agent, id, Kind::Alert).await?).await?;
+    Ok(SendAlertResponse { alert: Some(alert) })
 }
 
 /// A referral with its sections.
@@ -193,8 +244,9 @@ async fn shown(agent: &Agent, message: Message) -> Result<Referral, Refusal> {
     Ok(referral)
 }
 
-async fn alert(agent: &Agent, id: Uuid) -> Result<Alert, Refusal> {
-    let message = find(agent, id, Kind::Alert).await?;
+/// An alert with its sections or its deliveries.
+async fn shown_alert(agent: &Agent, message: Message) -> Result<Alert, Refusal> {
+    let id = message.id;
     let mut alert = views::alert(&message);
     match message.direction {
         Direction::Received => {

@@ -93,8 +93,8 @@ async fn list_referrals(
     answer(operations::list_referrals(&api.agent, request).await)
 }
 
-async fn get_referral(State(api): State<Api>, _: Caller, Id(id): Id) -> Response {
-    answer(operations::get_referral(&api.agent, GetReferralRequest { id }).await)
+async fn get_referral(State(api): State<Api>, caller: Caller, Id(id): Id) -> Response {
+    answer(operations::get_referral(&api.agent, &caller, GetReferralRequest { id }).await)
 }
 
 async fn update_referral(
@@ -129,8 +129,8 @@ async fn list_alerts(
     answer(operations::list_alerts(&api.agent, request).await)
 }
 
-async fn get_alert(State(api): State<Api>, _: Caller, Id(id): Id) -> Response {
-    answer(operations::get_alert(&api.agent, GetAlertRequest { id }).await)
+async fn get_alert(State(api): State<Api>, caller: Caller, Id(id): Id) -> Response {
+    answer(operations::get_alert(&api.agent, &caller, GetAlertRequest { id }).await)
 }
 
 async fn list_agencies(

@@ -8,7 +8,11 @@ use liaison_proto::{
         direction::Code as DirectionCode, disclosure::Code as Disclosure,
     },
     category,
-    message::v1::{Refusal, ReleaseRecord, data_category::Code as Category, error_code::Code as ErrorCode},
+    message::v1::{
+        CategoryDecision, RecipientDecision, Refusal, ReleaseRecord, Rule, basis::Code as Basis,
+        data_category::Code as Category, error_code::Code as ErrorCode, referral_state::Code as State,
+        verdict::Code as Verdict,
+    },
     referral::{self, Party},
     strict, times,
 };
@@ -30,6 +34,13 @@ pub(super) fn referral(message: Message, me: &AgencyAddress) -> Referral {
         Direction::Received => Party::Responder,
     };
     let state = message.state.state();
+    // A cancellation that is under way is for the recipient to answer.
+    let asked = message.cancel_pending.then_some(State::Cancelled);
+    let allowed = referral::allowed(state, party)
+        .into_iter()
+        .filter(|next| Some(*next) != asked)
+        .map(i32::from)
+        .collect();
     Referral {
         id: message.id.to_string(),
         thread: message.thread.to_string(),
@@ -37,7 +48,7 @@ pub(super) fn referral(message: Message, me: &AgencyAddress) -> Referral {
         from: message.from.to_string(),
         to,
         state: state.into(),
-        allowed: referral::allowed(state, party).into_iter().map(i32::from).collect(),
+        allowed,
         cancel_pending: message.cancel_pending,
         history: message.history.into_iter().map(event).collect(),
         urgency: message.urgency.into(),
@@ -46,7 +57,7 @@ pub(super) fn referral(message: Message, me: &AgencyAddress) -> Referral {
         created: Some(times::to_wire(message.created)),
         expires: Some(times::to_wire(message.expires)),
         sections: HashMap::new(),
-        decision,
+        decision: decision.map(|decision| completed(decision, &message.categories)),
         refusal: message.refusal.or(refused),
         policy_hash: message.policy_hash.map(|hash| hash.to_string()).unwrap_or_default(),
     }
@@ -76,7 +87,7 @@ pub(super) fn deliveries(message: Message) -> Vec<AlertDelivery> {
     let delivery = |delivery: crate::store::DeliveryState| AlertDelivery {
         agency: delivery.agency.to_string(),
         state: delivery.state.into(),
-        decision: delivery.decision,
+        decision: delivery.decision.map(|decision| completed(decision, &message.categories)),
         refusal: delivery.refusal,
     };
     message.deliveries.into_iter().map(delivery).collect()
@@ -124,6 +135,40 @@ pub(super) fn agency(agency: directory::Agency) -> Agency {
         groups: agency.groups,
         reachable: agency.reachable,
         fingerprint: agency.fingerprint.map(|id| id.to_string()).unwrap_or_default(),
+    }
+}
+
+/// The decision with the categories of the message that the gateway did not decide on, because no basis
+/// covers them towards this recipient; in the order of the categories.
+pub(super) fn with_uncovered(
+    mut decision: RecipientDecision,
+    categories: impl IntoIterator<Item = Category>,
+) -> RecipientDecision {
+    let decided: Vec<Category> = decision.categories.iter().map(CategoryDecision::category).collect();
+    let uncovered = categories.into_iter().filter(|category| !decided.contains(category));
+    decision.categories.extend(uncovered.map(|category| CategoryDecision {
+        category: category.into(),
+        verdict: Verdict::Withheld.into(),
+        rule: Some(Rule {
+            layer: "consent".into(),
+            rule: "none:basis".into(),
+            explain:
+                "neither a consent nor another legal basis covers this category towards this agency".into(),
+            ..Rule::default()
+        }),
+        basis: Basis::Unspecified.into(),
+    }));
+    decision.categories.sort_by_key(|category| category.category);
+    decision
+}
+
+/// The decision that the gateway sent, completed where the message reaches the recipient: what it gets is
+/// told category by category.
+fn completed(decision: RecipientDecision, categories: &[Category]) -> RecipientDecision {
+    if decision.verdict() == Verdict::Released {
+        with_uncovered(decision, categories.iter().copied())
+    } else {
+        decision
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use liaison_proto::case::v1::GetStatusRequest;
-use time::{Duration, OffsetDateTime};
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::process::Command;
 
 use super::{Finding, fail, ok, warn};
@@ -122,30 +122,38 @@ pub(super) fn keys(folder: &Folder, config: &Config, findings: &mut Vec<Finding>
 fn certificate(not_before: OffsetDateTime, not_after: OffsetDateTime, now: OffsetDateTime) -> Finding {
     const CHECK: &str = "certificate";
     if not_before > now {
-        return fail(CHECK, format!("it begins at {not_before} only"), "set this machine's clock right");
+        return fail(
+            CHECK,
+            format!("it begins at {} only", moment(not_before)),
+            "set this machine's clock right",
+        );
     }
     if not_after + RENEWABLE <= now {
         return fail(
             CHECK,
-            format!("it ended at {not_after}, too long ago to renew itself"),
+            format!("it ended at {}, too long ago to renew itself", moment(not_after)),
             "enrol again with a new token",
         );
     }
     if not_after <= now {
         return warn(
             CHECK,
-            format!("it ended at {not_after}"),
+            format!("it ended at {}", moment(not_after)),
             "start the agent: it renews the certificate by itself",
         );
     }
     if not_after - now < CERTIFICATE_SOON {
         return warn(
             CHECK,
-            format!("it ends at {not_after}"),
+            format!("it ends at {}", moment(not_after)),
             "start the agent, or see below why it can't reach the gateway",
         );
     }
-    ok(CHECK, format!("until {not_after}"))
+    ok(CHECK, format!("until {}", moment(not_after)))
+}
+
+fn moment(at: OffsetDateTime) -> String {
+    at.replace_nanosecond(0).unwrap_or(at).format(&Rfc3339).unwrap_or_default()
 }
 
 /// The database, what waits in it, and the room it has.

@@ -5,7 +5,7 @@ use liaison_proto::message::v1::{
     referral_state::Code as State,
 };
 use prost::Message as _;
-use sqlx::{QueryBuilder, Sqlite, Transaction};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -67,6 +67,14 @@ impl Store {
         Ok((Stored::New, ids))
     }
 
+    /// The ids that this very request gave before.
+    ///
+    /// Refused as `idempotency_conflict` where the key was used for another request.
+    pub async fn repeated(&self, idempotency: &Idempotency) -> Result<Option<Vec<Uuid>>, Refusal> {
+        let mut connection = self.readers().acquire().await.map_err(StoreError::from)?;
+        repeated(&mut connection, idempotency).await
+    }
+
     /// Notes that somebody did something with a message.
     pub async fn audit(&self, actor: &str, action: &'static str, message: Uuid) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
@@ -77,13 +85,13 @@ impl Store {
 
 /// The ids that a request of this key gave before.
 async fn repeated(
-    tx: &mut Transaction<'_, Sqlite>,
+    connection: &mut SqliteConnection,
     idempotency: &Idempotency,
 ) -> Result<Option<Vec<Uuid>>, Refusal> {
     let row: Option<(Vec<u8>, Vec<u8>)> =
         sqlx::query_as("select digest, messages from idempotency where key = ?")
             .bind(&idempotency.key)
-            .fetch_optional(&mut **tx)
+            .fetch_optional(connection)
             .await
             .map_err(StoreError::from)?;
     let Some((digest, ids)) = row else { return Ok(None) };
@@ -148,7 +156,7 @@ pub(super) async fn insert(
     let id = message.id.as_bytes().as_slice();
     let seq = sqlx::query(
         "insert into messages (id, thread, direction, kind, alert_kind, sender, urgency, handling, status, \
-         created, expires, change) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         created, expires, change, categories) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(id)
     .bind(message.thread.as_bytes().as_slice())
@@ -162,6 +170,7 @@ pub(super) async fn insert(
     .bind(codec::ms(message.created))
     .bind(codec::ms(message.expires))
     .bind(change.encode_to_vec())
+    .bind(codec::categories(message.sections.keys()))
     .execute(&mut **tx)
     .await?
     .last_insert_rowid();

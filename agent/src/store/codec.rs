@@ -1,5 +1,6 @@
 //! Between columns and domain types.
 
+use liaison_proto::message::v1::data_category::Code as Category;
 use liaison_trust::{digest::Digest, names::AgencyAddress};
 use prost::Message;
 use time::OffsetDateTime;
@@ -42,6 +43,15 @@ pub(super) fn message<M: Message + Default>(bytes: &[u8]) -> Result<M, StoreErro
 
 pub(super) fn some_message<M: Message + Default>(bytes: Option<&[u8]>) -> Result<Option<M>, StoreError> {
     bytes.map(message).transpose()
+}
+
+/// Data categories, a byte each.
+pub(super) fn categories<'a>(categories: impl Iterator<Item = &'a Category>) -> Vec<u8> {
+    categories.filter_map(|category| u8::try_from(i32::from(*category)).ok()).collect()
+}
+
+pub(super) fn categories_of(bytes: &[u8]) -> Result<Vec<Category>, StoreError> {
+    bytes.iter().map(|number| code(i64::from(*number))).collect()
 }
 
 /// How many bytes, as a column holds it.

@@ -1,6 +1,7 @@
-//! The key records of other agencies, as this agent has proven them: the pin, and what followed.
+//! Other agencies: their key records as this agent has proven them, the pin and what followed, and how
+//! the gateway last listed them.
 
-use liaison_proto::message::v1::SignedKeyRecord;
+use liaison_proto::{exchange::v1::Agency, message::v1::SignedKeyRecord};
 use liaison_trust::{
     key_record::{self, ProvenKey},
     names::AgencyAddress,
@@ -25,6 +26,30 @@ impl Store {
                 key_record::prove(&record).map_err(|_| StoreError::Damaged("key record"))
             })
             .collect()
+    }
+
+    /// An agency as the gateway last listed it, without its keys.
+    pub async fn agency(&self, address: &AgencyAddress) -> Result<Option<Agency>, StoreError> {
+        let listed: Option<Vec<u8>> = sqlx::query_scalar("select listed from agencies where address = ?")
+            .bind(address.to_string())
+            .fetch_optional(self.readers())
+            .await?;
+        codec::some_message(listed.as_deref())
+    }
+
+    /// Keeps how the gateway lists an agency.
+    pub async fn set_agency(&self, address: &AgencyAddress, listed: &Agency) -> Result<(), StoreError> {
+        let listed = Agency { keys: Vec::new(), ..listed.clone() };
+        if self.agency(address).await?.as_ref() == Some(&listed) {
+            return Ok(());
+        }
+        let mut tx = self.begin().await?;
+        sqlx::query("insert or replace into agencies (address, listed) values (?, ?)")
+            .bind(address.to_string())
+            .bind(listed.encode_to_vec())
+            .execute(&mut *tx)
+            .await?;
+        Ok(tx.commit().await?)
     }
 
     /// Keeps key records that were proven to follow those known, or to be the first.

@@ -43,6 +43,8 @@ pub struct Message {
     pub state: StateChange,
     /// A cancellation was sent and the recipient has not answered it yet.
     pub cancel_pending: bool,
+    /// Sent: the data categories that it holds.
+    pub categories: Vec<Category>,
     /// Of a referral, oldest first.
     pub history: Vec<StateEvent>,
 }
@@ -117,6 +119,7 @@ struct Row {
     policy_hash: Option<Vec<u8>>,
     refusal: Option<Vec<u8>>,
     change: Vec<u8>,
+    categories: Vec<u8>,
     cancel_pending: bool,
 }
 
@@ -271,6 +274,7 @@ impl Store {
             deliveries,
             state: codec::message(&row.change)?,
             cancel_pending: row.cancel_pending,
+            categories: codec::categories_of(&row.categories)?,
             history,
         })
     }
