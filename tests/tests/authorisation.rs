@@ -60,16 +60,17 @@ fn on_exchange(service: &str, method: &str) -> Option<BTreeMap<Caller, End>> {
             (Suspended, Refused(ErrorCode::Suspended)),
             (Gateway, Refused(ErrorCode::WrongName)),
         ],
-        // Whoever has a token may enrol, whatever else it shows.
+        // Whoever has a token may enrol, whatever else it shows; an empty request has none.
         ("liaison.exchange.v1.EnrolmentService", "Enroll") => {
-            [Anonymous, Enrolled, Invited, Suspended, Gateway].map(|caller| (caller, Admitted)).to_vec()
+            let no_token = Refused(ErrorCode::BadToken);
+            [Anonymous, Enrolled, Invited, Suspended, Gateway].map(|caller| (caller, no_token)).to_vec()
         }
         ("liaison.exchange.v1.EnrolmentService", "Renew") => vec![
             (Anonymous, Refused(ErrorCode::NoClientCertificate)),
             (Enrolled, Admitted),
             (Invited, Refused(ErrorCode::NotEnrolled)),
-            // It may come back, so its certificate is kept alive.
-            (Suspended, Admitted),
+            // Once resumed it renews with its expired certificate.
+            (Suspended, Refused(ErrorCode::Suspended)),
             (Gateway, Refused(ErrorCode::WrongName)),
         ],
         _ => return None,
@@ -294,19 +295,18 @@ async fn other_users_of_the_host_get_nothing() -> Result<()> {
     let realm = Realm::start(policies::OPEN, &[HOSPITAL]).await?;
     fs::set_permissions(realm.folder(), fs::Permissions::from_mode(0o755))?;
     let (gateway, agent) = (&realm.gateway.data, &realm.agent(HOSPITAL)?.data);
-    for secret in [
-        gateway.join("ca.key"),
-        gateway.join("gateway.key"),
-        gateway.join("signing.key"),
-        gateway.join("liaison.db"),
-        gateway.join("admin.sock"),
-        agent.join("agent.key"),
-        agent.join("agent.db"),
-        agent.join("api-token"),
-    ] {
-        let mode = fs::metadata(&secret).with_context(|| secret.display().to_string())?.permissions().mode();
-        assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", secret.display());
+    let mut secrets = 0;
+    for folder in [gateway.clone(), agent.clone(), agent.join("keys")] {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            let public =
+                path.extension().is_some_and(|kind| kind == "pem" || kind == "toml") || path.is_dir();
+            let mode = fs::metadata(&path)?.permissions().mode();
+            assert!(public || mode & 0o077 == 0, "{} has mode {mode:o}", path.display());
+            secrets += usize::from(!public);
+        }
     }
+    ensure!(secrets >= 8, "only {secrets} files were looked at");
     let socket = gateway.join("admin.sock");
     let connect = |program: &[&str]| -> Result<Option<i32>> {
         let (first, rest) = program.split_first().context("no program")?;

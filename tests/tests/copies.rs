@@ -51,9 +51,9 @@ async fn a_copy_tells_nothing_of_what_was_withheld() -> Result<()> {
     longer.sections.insert(Category::Health, Zeroizing::new(health.encode_to_vec()));
     let mut without = again(&plain, &hospital, &to);
     without.sections.remove(&Category::Health);
-    without.recipients.iter_mut().for_each(|recipient| drop(recipient.bases.remove(&Category::Health)));
+    without_basis(&mut without);
     let mut unbased = again(&plain, &hospital, &to);
-    unbased.recipients.iter_mut().for_each(|recipient| drop(recipient.bases.remove(&Category::Health)));
+    without_basis(&mut unbased);
     let mut facts = again(&plain, &hospital, &to);
     facts.facts = Some(Facts {
         purpose: Purpose::CriminalInvestigation.into(),
@@ -98,6 +98,13 @@ fn again(draft: &Draft, sender: &Insider, to: &ProvenKey) -> Draft {
     let mut other = sender.draft(to);
     (other.created, other.expires) = (draft.created, draft.expires);
     other
+}
+
+/// Takes away the basis on which anybody may have the health section.
+fn without_basis(draft: &mut Draft) {
+    for recipient in &mut draft.recipients {
+        recipient.bases.remove(&Category::Health);
+    }
 }
 
 /// An alert, made when `like` was made.
