@@ -30,8 +30,14 @@ pub const PAGE_DELIVERIES: u32 = 64;
 /// Bytes of deliveries read from a queue at once; a single delivery may exceed it.
 pub const PAGE_BYTES: u64 = 1 << 20;
 
-/// Connections, handshakes under way included.
-pub const CONNECTIONS: usize = 10_000;
+/// Handshakes under way.
+pub const HANDSHAKES: usize = 512;
+/// Connections of one agency.
+pub const AGENCY_CONNECTIONS: usize = 16;
+/// Connections of callers that are no agency, such as those that enrol.
+pub const STRANGERS: usize = 256;
+/// How long such a connection may last.
+pub const STRANGER_STAY: Duration = Duration::from_secs(60);
 /// Connections waiting for the server after their handshake.
 pub const CONNECTION_BACKLOG: usize = 64;
 /// How long sessions have to finish what is under way when the gateway stops.

@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 use liaison_proto::limits as shared;
@@ -33,7 +34,7 @@ use super::identity::Caller;
 use crate::{gateway::Gateway, limits};
 
 /// How long the listener rests after it failed to accept, so that it doesn't spin.
-const REST: std::time::Duration = std::time::Duration::from_millis(100);
+const REST: Duration = Duration::from_millis(100);
 
 /// Serves the exchange API until the gateway stops; sessions then have [`limits::DRAIN`] to finish.
 ///
@@ -71,9 +72,12 @@ async fn listen(
     listener: TcpListener,
     connections: mpsc::Sender<Result<Connection, io::Error>>,
 ) {
-    let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
+    let doors = Arc::new(Doors {
+        handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES)),
+        strangers: Arc::new(Semaphore::new(limits::STRANGERS)),
+    });
     // Full is full: a connection then waits in the kernel's backlog.
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+    while let Ok(handshake) = Arc::clone(&doors.handshakes).acquire_owned().await {
         let stream = tokio::select! {
             () = gateway.stop.cancelled() => return,
             accepted = listener.accept() => accepted,
@@ -81,11 +85,11 @@ async fn listen(
         match stream {
             Ok((stream, source)) => {
                 let (gateway, acceptor) = (Arc::clone(&gateway), Arc::clone(&acceptor));
-                let connections = connections.clone();
+                let (doors, connections) = (Arc::clone(&doors), connections.clone());
                 tokio::spawn(async move {
-                    if let Some(connection) =
-                        shake_hands(&gateway, &acceptor, stream, source.ip(), place).await
-                    {
+                    let connection = shake_hands(&gateway, &acceptor, &doors, stream, source.ip()).await;
+                    drop(handshake);
+                    if let Some(connection) = connection {
                         let _ = connections.send(Ok(connection)).await;
                     }
                 });
@@ -98,36 +102,59 @@ async fn listen(
     }
 }
 
+/// How many may be there at a time. Members have room of their own, so that strangers can't take it.
+struct Doors {
+    handshakes: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+}
+
 async fn shake_hands(
     gateway: &Gateway,
     acceptor: &Acceptor,
+    doors: &Doors,
     stream: TcpStream,
     source: IpAddr,
-    place: OwnedSemaphorePermit,
 ) -> Option<Connection> {
     if let Err(error) = tls::tune(&stream) {
         debug!(%error, "a connection went away before its handshake");
         return None;
     }
-    match acceptor.accept(stream).await {
-        Ok((stream, peer)) => {
-            counter!("liaison_gateway_handshakes_total", "outcome" => "ok").increment(1);
-            let cut = match &peer {
-                Peer::Known { id: SpiffeId::Agency(agency), .. } => gateway.sessions.connection(agency),
-                _ => CancellationToken::new(),
-            };
-            Some(Connection {
-                io: Cut::new(stream, &cut),
-                caller: Caller { peer: Arc::new(peer), source },
-                _place: place,
-            })
-        }
+    let outcome = |outcome| counter!("liaison_gateway_handshakes_total", "outcome" => outcome).increment(1);
+    let began = Instant::now();
+    let (stream, peer) = match acceptor.accept(stream).await {
+        Ok(accepted) => accepted,
         Err(error) => {
-            counter!("liaison_gateway_handshakes_total", "outcome" => "refused").increment(1);
+            outcome("refused");
             debug!(%error, "a TLS handshake failed");
-            None
+            return None;
         }
-    }
+    };
+    let place = match &peer {
+        Peer::Known { id: SpiffeId::Agency(agency), .. } => gateway.sessions.connection(agency, began),
+        _ => stranger(doors),
+    };
+    let Some((place, cut)) = place else {
+        outcome("turned_away");
+        warn!(
+            "a connection was turned away: its agency was cut off meanwhile, or there are enough of its kind"
+        );
+        return None;
+    };
+    outcome("ok");
+    let caller = Caller { peer: Arc::new(peer), source };
+    Some(Connection { io: Cut::new(stream, &cut), caller, _place: place })
+}
+
+/// A place for somebody who is no member yet: to enrol takes one call, not long.
+fn stranger(doors: &Doors) -> Option<(OwnedSemaphorePermit, CancellationToken)> {
+    let place = Arc::clone(&doors.strangers).try_acquire_owned().ok()?;
+    let cut = CancellationToken::new();
+    let end = cut.clone();
+    tokio::spawn(async move {
+        sleep(limits::STRANGER_STAY).await;
+        end.cancel();
+    });
+    Some((place, cut))
 }
 
 /// A connection with who is at its other end.

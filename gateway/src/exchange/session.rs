@@ -133,7 +133,7 @@ async fn open(
 /// The first frame: how many deliveries may be under way.
 async fn hello(incoming: &mut Streaming<SessionRequest>) -> Result<u32, Refusal> {
     let first = timeout(limits::HELLO, incoming.message()).await.map_err(|_| no_hello())?;
-    match first.map_err(unreadable)?.and_then(|request| request.frame) {
+    match read(first)?.and_then(|request| request.frame) {
         Some(Request::Hello(Hello { window, .. })) if (1..=SESSION_WINDOW).contains(&window) => Ok(window),
         Some(Request::Hello(_)) => Err(Refusal::new(
             ErrorCode::Malformed,
@@ -148,7 +148,7 @@ async fn hello(incoming: &mut Streaming<SessionRequest>) -> Result<u32, Refusal>
 async fn receive(session: &Arc<Session>, mut incoming: Streaming<SessionRequest>) -> Result<(), Refusal> {
     let mut assembly = Assembly::new(Arc::clone(&session.gateway.submissions));
     let window = Arc::new(Semaphore::new(SESSION_WINDOW as usize));
-    while let Some(request) = incoming.message().await.map_err(unreadable)? {
+    while let Some(request) = read(incoming.message().await)? {
         match request.frame {
             Some(Request::Submission(chunk)) => {
                 let number = chunk.submission;
@@ -315,16 +315,20 @@ fn bounded(refusal: Refusal) -> Refusal {
     Refusal::new(refusal.code(), cut(&refusal.message), cut(&refusal.action))
 }
 
-fn unreadable(status: Status) -> Refusal {
-    match status.code() {
-        Code::OutOfRange | Code::ResourceExhausted => {
-            Refusal::new(ErrorCode::TooLarge, "a frame is too large", "send chunks of 256 KiB at most")
+/// A frame from the agent; none where its connection ended, well or not.
+fn read(message: Result<Option<SessionRequest>, Status>) -> Result<Option<SessionRequest>, Refusal> {
+    match message {
+        Ok(request) => Ok(request),
+        // What the transport reports has a cause; what the decoder reports has none.
+        Err(status) if std::error::Error::source(&status).is_some() => Ok(None),
+        Err(status) if matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted) => {
+            Err(Refusal::new(ErrorCode::TooLarge, "a frame is too large", "send chunks of 256 KiB at most"))
         }
-        _ => Refusal::new(
+        Err(_) => Err(Refusal::new(
             ErrorCode::Malformed,
-            "the session broke off: its connection ended or a frame is not well-formed protobuf",
-            "connect again",
-        ),
+            "a frame is not well-formed protobuf",
+            "correct the agent's software",
+        )),
     }
 }
 

@@ -3,12 +3,15 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use liaison_trust::names::AgencyAddress;
 use metrics::gauge;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+
+use crate::limits;
 
 /// The live sessions and connections of a gateway.
 #[derive(Default)]
@@ -20,8 +23,17 @@ pub struct Sessions {
 struct Live {
     opened: u64,
     sessions: HashMap<AgencyAddress, Open>,
-    /// Cuts all connections of an agency. One for each agency that ever connected.
-    cuts: HashMap<AgencyAddress, CancellationToken>,
+    /// One for each agency that ever connected.
+    connections: HashMap<AgencyAddress, Connections>,
+}
+
+/// The connections of one agency.
+struct Connections {
+    /// Cuts all of them.
+    cut: CancellationToken,
+    /// When they were last cut.
+    cut_at: Option<Instant>,
+    places: Arc<Semaphore>,
 }
 
 struct Open {
@@ -49,12 +61,13 @@ impl Sessions {
         }
     }
 
-    /// Ends all connections of an agency at once. Nothing else is left to do for those that come later:
-    /// they meet the certificate revocation list and the directory.
+    /// Ends all connections of an agency at once, those whose handshake is under way included: they may
+    /// have met the certificate revocation list of before.
     pub fn cut(&self, agency: &AgencyAddress) {
-        if let Some(cut) = self.lock().cuts.remove(agency) {
-            cut.cancel();
-        }
+        let mut live = self.lock();
+        let connections = live.connections.entry(agency.clone()).or_default();
+        connections.cut_at = Some(Instant::now());
+        std::mem::take(&mut connections.cut).cancel();
     }
 
     /// Whether an agency has a session.
@@ -67,9 +80,20 @@ impl Sessions {
         self.lock().sessions.len()
     }
 
-    /// What cuts a new connection of an agency.
-    pub(super) fn connection(&self, agency: &AgencyAddress) -> CancellationToken {
-        self.lock().cuts.entry(agency.clone()).or_default().child_token()
+    /// A place for a connection of an agency whose handshake began at that moment, with what cuts it;
+    /// none if the agency was cut since, or has enough.
+    pub(super) fn connection(
+        &self,
+        agency: &AgencyAddress,
+        began: Instant,
+    ) -> Option<(OwnedSemaphorePermit, CancellationToken)> {
+        let mut live = self.lock();
+        let connections = live.connections.entry(agency.clone()).or_default();
+        if connections.cut_at.is_some_and(|cut_at| cut_at >= began) {
+            return None;
+        }
+        let place = Arc::clone(&connections.places).try_acquire_owned().ok()?;
+        Some((place, connections.cut.child_token()))
     }
 
     /// Gives a session its place, and takes it from an older one of the same agency.
@@ -98,6 +122,16 @@ impl Sessions {
     }
 }
 
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            cut: CancellationToken::new(),
+            cut_at: None,
+            places: Arc::new(Semaphore::new(limits::AGENCY_CONNECTIONS)),
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut live = self.sessions.lock();
@@ -105,5 +139,39 @@ impl Drop for Place {
             live.sessions.remove(&self.agency);
         }
         gauge!("liaison_gateway_sessions").set(live.sessions.len() as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_reaches_handshakes_under_way_and_no_later_ones() {
+        let sessions = Sessions::default();
+        let agency: AgencyAddress = "be/a".parse().unwrap();
+        let other: AgencyAddress = "be/b".parse().unwrap();
+        let began = Instant::now();
+        let (_place, live) = sessions.connection(&agency, began).unwrap();
+        let (_other_place, untouched) = sessions.connection(&other, began).unwrap();
+        sessions.cut(&agency);
+        assert!(live.is_cancelled());
+        assert!(!untouched.is_cancelled());
+        assert!(sessions.connection(&agency, began).is_none());
+        let later = Instant::now() + std::time::Duration::from_secs(1);
+        let (_place, later) = sessions.connection(&agency, later).unwrap();
+        assert!(!later.is_cancelled());
+    }
+
+    #[test]
+    fn an_agency_has_so_many_connections_and_no_more() {
+        let sessions = Sessions::default();
+        let agency: AgencyAddress = "be/a".parse().unwrap();
+        let now = Instant::now();
+        let mut places: Vec<_> =
+            (0..limits::AGENCY_CONNECTIONS).map(|_| sessions.connection(&agency, now).unwrap()).collect();
+        assert!(sessions.connection(&agency, now).is_none());
+        places.pop();
+        assert!(sessions.connection(&agency, now).is_some());
     }
 }

@@ -264,10 +264,15 @@ async fn commit(gateway: &Gateway, message: NewMessage) -> Result<SignedAcceptan
         )),
         Err(AcceptError::QueueFull(agency)) => {
             let wait = u32::try_from(limits::QUEUE_RETRY.as_millis()).unwrap_or(u32::MAX);
+            let action = if agency == sender {
+                "take what waits for this agency, then offer the message again"
+            } else {
+                "offer the message again later, or reach the agency another way"
+            };
             Err(Refusal::new(
                 ErrorCode::QueueFull,
                 format!("the queue of {agency} is full: it takes nothing at present"),
-                "offer the message again later, or reach the agency another way",
+                action,
             )
             .retry_after_ms(wait))
         }

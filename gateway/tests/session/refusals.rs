@@ -166,11 +166,11 @@ async fn a_recipient_that_is_the_sender_or_nobody_or_gone() {
     attack.refused(&envelope, ErrorCode::UnknownRecipient).await;
 
     let envelope = attack.shelter.seal(&attack.referral());
-    attack.world.gateway.set_state(&attack.police.address, AgencyState::Suspended);
+    attack.world.set_state(&attack.police, AgencyState::Suspended);
     attack.refused(&envelope, ErrorCode::Suspended).await;
-    attack.world.gateway.set_state(&attack.police.address, AgencyState::Revoked);
+    attack.world.set_state(&attack.police, AgencyState::Revoked);
     attack.refused(&envelope, ErrorCode::Revoked).await;
-    attack.world.gateway.set_state(&attack.police.address, AgencyState::Invited);
+    attack.world.set_state(&attack.police, AgencyState::Invited);
     attack.refused(&envelope, ErrorCode::NotEnrolled).await;
 }
 
@@ -339,7 +339,7 @@ async fn callers_without_the_right_certificate() {
     assert_eq!(refused(Some(gateway)).await, (Code::Unauthenticated, ErrorCode::WrongName));
     let stranger = world.identity(&"be/stranger".parse().unwrap());
     assert_eq!(refused(Some(stranger)).await, (Code::FailedPrecondition, ErrorCode::NotEnrolled));
-    world.gateway.set_state(&police.address, AgencyState::Suspended);
+    world.set_state(&police, AgencyState::Suspended);
     let suspended = world.identity(&police.address);
     assert_eq!(refused(Some(suspended)).await, (Code::PermissionDenied, ErrorCode::Suspended));
 }

@@ -72,7 +72,7 @@ async fn the_same_message_again_gets_the_same_answer() {
     // Even when the world would refuse it by now.
     world.load_policies(&[CLOSED]);
     assert_eq!(sender.submit(&envelope).await.unwrap(), first);
-    world.gateway.set_state(&police.address, AgencyState::Suspended);
+    world.set_state(&police, AgencyState::Suspended);
     assert_eq!(sender.submit(&envelope).await.unwrap(), first);
     assert_eq!(world.queued(&police).await, 1);
 }
@@ -212,7 +212,7 @@ async fn what_nobody_took_expires_and_a_revoked_recipient_returns_it() {
     assert_eq!(world.queued(&police).await, 0);
 
     sender.submit(&shelter.seal(&shelter.referral(&health, Basis::ConsentOfPerson))).await.unwrap();
-    world.gateway.set_state(&health.address, AgencyState::Revoked);
+    world.set_state(&health, AgencyState::Revoked);
     sweep::sweep(&world.gateway, OffsetDateTime::now_utc()).await.unwrap();
     let Some(Event::Undeliverable(reason)) = sender.notice(&world).await.event else { panic!("no notice") };
     assert_eq!(reason.code(), ErrorCode::Revoked);
@@ -360,7 +360,7 @@ async fn a_revoked_agency_is_cut_off() {
     let (world, [police, shelter, ..]) = World::start().await;
     let mut sender = world.session(&shelter).await;
     let mut link: Link = world.session(&police).await;
-    world.gateway.set_state(&police.address, AgencyState::Revoked);
+    world.set_state(&police, AgencyState::Revoked);
     world.gateway.sessions.cut(&police.address);
     assert!(link.frame().await.is_err());
     let refused = sender.submit(&shelter.seal(&shelter.referral(&police, Basis::ConsentOfPerson))).await;

@@ -171,6 +171,11 @@ impl World {
         statement::read(signed, &self.gateway.signing.public()).unwrap()
     }
 
+    /// Puts an agency into a state, as an administrator would.
+    pub(crate) fn set_state(&self, actor: &Actor, state: AgencyState) {
+        self.gateway.change(&actor.address, |agency| agency.state = state);
+    }
+
     /// Activates the starter policies with more beside them.
     pub(crate) fn load_policies(&self, more: &[(&str, &str)]) {
         self.gateway.policy.store(Arc::new(policies(more)));

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use liaison_proto::message::v1::SignedAcceptance;
 use liaison_trust::{digest::Digest, names::AgencyAddress};
 use prost::Message;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool, query_builder::Separated};
+use sqlx::{QueryBuilder, Row, SqliteConnection, SqlitePool};
 use tokio::sync::oneshot;
 use tracing::error;
 use uuid::Uuid;
@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{
     Loads,
     columns::{address, decode, digest, id, millis, number},
+    statements::{insert, list, runs},
     writer::Job,
 };
 use crate::store::{
@@ -389,42 +390,4 @@ async fn queued(
         }
     }
     Ok(queued)
-}
-
-/// Inserts rows with as few statements as their number allows.
-async fn insert<T>(
-    db: &mut SqliteConnection,
-    into: &'static str,
-    rows: &[T],
-    bind: impl Fn(&mut Separated<'_, Sqlite, &'static str>, &T),
-) -> Result<(), StoreError> {
-    for run in runs(rows) {
-        let mut insert = QueryBuilder::new(into);
-        insert.push_values(run, |mut row, item| bind(&mut row, item));
-        insert.build().execute(&mut *db).await?;
-    }
-    Ok(())
-}
-
-/// Ends `... IN (` with the values of these rows.
-fn list<'a, T, V>(query: &mut QueryBuilder<Sqlite>, rows: &'a [T], value: impl Fn(&'a T) -> V)
-where
-    V: for<'q> sqlx::Encode<'q, Sqlite> + sqlx::Type<Sqlite> + Send,
-{
-    let mut values = query.separated(", ");
-    for row in rows {
-        values.push_bind(value(row));
-    }
-    query.push(")");
-}
-
-/// Splits rows into runs of few different lengths: the statement for each length is prepared once and
-/// stays so, and stays within the engine's bound on parameters.
-fn runs<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
-    std::iter::from_fn(move || {
-        let length = [64, 16, 4, 1].into_iter().find(|length| *length <= rows.len())?;
-        let (run, rest) = rows.split_at(length);
-        rows = rest;
-        Some(run)
-    })
 }

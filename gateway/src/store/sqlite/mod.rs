@@ -8,6 +8,7 @@ mod inspect;
 mod keys;
 mod policies;
 mod queue;
+mod statements;
 mod sweep;
 mod writer;
 
