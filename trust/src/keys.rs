@@ -40,6 +40,32 @@ pub struct NotAKey(pub usize);
 #[error("this version knows the KEMs X-Wing and X25519")]
 pub struct UnknownKem;
 
+/// The y-coordinates of Curve25519's points of order 1, 2, 4 and 8, little-endian, in every encoding
+/// of 255 bits: 0, 1, the two of order 8, -1, and 0 and 1 plus the prime.
+const SMALL_ORDER: [[u8; 32]; 7] = [
+    [0; 32],
+    encoded(0x01, 0, 0),
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5,
+        0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+    ],
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a,
+        0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+    ],
+    encoded(0xec, 0xff, 0x7f),
+    encoded(0xed, 0xff, 0x7f),
+    encoded(0xee, 0xff, 0x7f),
+];
+
+const fn encoded(first: u8, between: u8, last: u8) -> [u8; 32] {
+    let mut bytes = [between; 32];
+    let [start, .., end] = &mut bytes;
+    *start = first;
+    *end = last;
+    bytes
+}
+
 impl SigningKey {
     /// A new key from the operating system's randomness.
     pub fn generate() -> Self {
@@ -84,9 +110,20 @@ impl VerifyingKey {
     /// # Errors
     /// [`BadSignature`] in every other case.
     pub fn verify(&self, label: &str, bytes: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
+        if self.is_of_small_order() {
+            return Err(BadSignature);
+        }
         UnparsedPublicKey::new(&ED25519, &self.0)
             .verify(&labelled(label, bytes), signature)
             .map_err(|_| BadSignature)
+    }
+
+    /// Whether one signature fits many messages under this key, so that it proves nothing: whoever
+    /// publishes such a key could deny all that it signs. aws-lc, as RFC 8032, lets it pass.
+    fn is_of_small_order(&self) -> bool {
+        let Self([start @ .., last]) = *self;
+        // The sign of x is no part of y.
+        SMALL_ORDER.iter().any(|[low @ .., high]| start == *low && last & 0x7f == *high)
     }
 }
 
@@ -175,6 +212,22 @@ mod tests {
         assert_eq!(key.public().verify("a/v1b", b"ytes", &signature), Err(BadSignature));
         assert_eq!(SigningKey::generate().public().verify("a/v1", b"bytes", &signature), Err(BadSignature));
         assert_eq!(key.public().verify("a/v1", b"bytes", &signature[..63]), Err(BadSignature));
+    }
+
+    /// Under the neutral point one signature fits every message: R the same point, S zero.
+    #[test]
+    fn a_key_of_small_order_verifies_nothing() {
+        for sign in [0, 0x80] {
+            for mut point in SMALL_ORDER {
+                point[31] |= sign;
+                let key = VerifyingKey(point);
+                let fitting = (0..64_u8).filter(|message| {
+                    let signature = [SMALL_ORDER[1], [0; 32]].concat();
+                    key.verify("a/v1", &[*message], &signature).is_ok()
+                });
+                assert_eq!(fitting.count(), 0, "{key:?}");
+            }
+        }
     }
 
     #[test]
