@@ -73,7 +73,6 @@ async fn build() -> Result<()> {
     let mut build = tokio::process::Command::new(cargo);
     build.current_dir(root).args([
         "build",
-        "--quiet",
         "--package",
         "liaison-gateway",
         "--package",
