@@ -14,8 +14,8 @@ use liaison_proto::{
     limits,
     message::v1::{
         Audience, Envelope, Facts, HealthHazard, Manifest, Refusal, StateChange,
-        alert_kind::Code as AlertKind, error_code::Code as ErrorCode, kem::Code as Kem, kind::Code as Kind,
-        purpose::Code as Purpose, referral_state::Code as State,
+        alert_kind::Code as AlertKind, error_code::Code as ErrorCode, hazard_type, kem::Code as Kem,
+        kind::Code as Kind, purpose::Code as Purpose, referral_state::Code as State,
     },
     times,
 };
@@ -383,7 +383,8 @@ async fn what_a_caseworker_system_gets_wrong() -> Result<()> {
     let audience = Audience { agencies: vec![SHELTER.to_owned()], ..Audience::default() };
     let mut wrong = message::pattern_alert(audience);
     if let Some(content) = &mut wrong.content {
-        content.health_hazard = Some(HealthHazard::default());
+        let r#type = hazard_type::Code::InfectiousDisease.into();
+        content.health_hazard = Some(HealthHazard { r#type, ..HealthHazard::default() });
     }
     let wrong = call::case(hospital)?.send_alert(wrong).await;
     assert_eq!(call::refused(wrong), Some(ErrorCode::Malformed), "a pattern of exploitation holds no health");
