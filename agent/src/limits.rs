@@ -20,6 +20,9 @@ pub const DELIVERY_WINDOW: u32 = 64;
 pub const DELIVERIES_BYTES: usize = 64 << 20;
 /// Drafts looked at in one turn of the outbox.
 pub const OUTBOX_TURN: u32 = 64;
+/// One answer of the gateway, bytes: an audience of [`liaison_proto::limits::RECIPIENTS`] with their keys, or
+/// the decisions for it, category by category.
+pub const ANSWER_BYTES: usize = 32 << 20;
 /// Connections that read the database at the same time.
 pub const READERS: u32 = 4;
 

@@ -1,9 +1,6 @@
 //! The connection to the gateway: made, kept, made again; and the calls that go over it.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use liaison_proto::{
@@ -181,7 +178,8 @@ pub async fn keep(agent: &Agent, stop: &CancellationToken) {
                 tracing::info!("the gateway asked to connect again");
                 link.ended(None);
                 failures = 0;
-                Duration::ZERO
+                // Not all agents at the same moment.
+                backoff::after(failures)
             }
             Err(error) => {
                 failures = if lasted { 0 } else { failures + 1 };
@@ -323,7 +321,7 @@ async fn renew(link: &Link, channel: Channel, expired: bool) -> Result<(), LinkE
 
 fn exchange(channel: Channel) -> ExchangeServiceClient<Channel> {
     ExchangeServiceClient::new(channel)
-        .max_decoding_message_size(GRPC_MESSAGE_BYTES)
+        .max_decoding_message_size(limits::ANSWER_BYTES)
         .max_encoding_message_size(GRPC_MESSAGE_BYTES)
 }
 

@@ -11,12 +11,12 @@ use futures_util::{Stream, StreamExt as _, stream};
 use liaison_proto::{
     exchange::v1::{
         Accepted, Ack, Delivery, DeliveryChunk, Hello, Nack, Refused, SessionRequest, SessionResponse,
-        SubmissionChunk, exchange_service_client::ExchangeServiceClient, session_request,
+        SubmissionChunk, Welcome, exchange_service_client::ExchangeServiceClient, session_request,
         session_response::Frame,
     },
-    limits::{CHUNK_BYTES, REQUEST, SESSION_WINDOW},
+    limits::{CHUNK_BYTES, CLOCK_AHEAD, REQUEST, SESSION_WINDOW},
     message::v1::Refusal,
-    strict,
+    strict, times,
 };
 use liaison_trust::digest::Digest;
 use time::OffsetDateTime;
@@ -54,6 +54,11 @@ pub enum SessionError {
     NoWelcome,
     #[error("the gateway broke the session's protocol: {0}; tell its administrator")]
     Protocol(&'static str),
+    /// Nothing is judged by a wrong clock: genuine messages would be taken for expired ones.
+    #[error(
+        "this machine's clock is {seconds} s {direction} the gateway's; set it (and tell the gateway's administrator if it is right)"
+    )]
+    Clock { seconds: u64, direction: &'static str },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -103,6 +108,7 @@ pub(crate) async fn run(
     let Some(SessionResponse { frame: Some(Frame::Welcome(welcome)) }) = first else {
         return Err(SessionError::Protocol("its first frame is no welcome"));
     };
+    same_clock(&welcome, OffsetDateTime::now_utc())?;
     tracing::info!(window = welcome.window, "session begun");
     agent.link.connected();
 
@@ -126,7 +132,7 @@ pub(crate) async fn run(
 /// What is under way when the agent stops has this long to be answered.
 const STOPPING: Duration = Duration::from_secs(3);
 /// How often drafts that were postponed are looked for.
-const OUTBOX_TURN: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Session<'_> {
     /// Reads frames until the session ends.
@@ -166,7 +172,7 @@ impl Session<'_> {
             }
             tokio::select! {
                 () = self.agent.store.outbox_changed() => {}
-                () = tokio::time::sleep(OUTBOX_TURN) => {}
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
         }
     }
@@ -321,6 +327,20 @@ fn outgoing(
     .boxed()
 }
 
+fn same_clock(welcome: &Welcome, now: OffsetDateTime) -> Result<(), SessionError> {
+    let gateway = welcome
+        .now
+        .as_ref()
+        .and_then(times::from_wire)
+        .ok_or(SessionError::Protocol("its welcome does not tell the time"))?;
+    let ahead = now - gateway;
+    if ahead.unsigned_abs() <= CLOCK_AHEAD {
+        return Ok(());
+    }
+    let direction = if ahead.is_positive() { "ahead of" } else { "behind" };
+    Err(SessionError::Clock { seconds: ahead.unsigned_abs().as_secs(), direction })
+}
+
 fn frame(frame: session_request::Frame) -> SessionRequest {
     SessionRequest { frame: Some(frame) }
 }
@@ -346,6 +366,18 @@ mod tests {
         assert_eq!(parts.add(chunk(a, b"e", true)).unwrap().unwrap().1, b"one");
         assert_eq!(parts.add(chunk(b, b"o", true)).unwrap().unwrap().1, b"two");
         assert_eq!(parts.bytes, 0);
+    }
+
+    #[test]
+    fn a_clock_that_is_far_off_ends_the_session() {
+        let now = OffsetDateTime::now_utc();
+        let welcome = |now| Welcome { now: Some(times::to_wire(now)), ..Welcome::default() };
+        assert!(same_clock(&welcome(now + CLOCK_AHEAD), now).is_ok());
+        let behind = same_clock(&welcome(now + time::Duration::HOUR), now).unwrap_err();
+        assert!(behind.to_string().contains("3600 s behind the gateway's"), "{behind}");
+        let ahead = same_clock(&welcome(now - time::Duration::HOUR), now).unwrap_err();
+        assert!(ahead.to_string().contains("3600 s ahead of the gateway's"), "{ahead}");
+        assert!(same_clock(&Welcome::default(), now).is_err());
     }
 
     #[test]
