@@ -10,7 +10,7 @@ use liaison_trust::{
     tls::{DomainTrust, Identity, SetupError},
 };
 use rustls::pki_types::CertificateDer;
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -24,6 +24,8 @@ pub struct Credentials {
     pub trust: DomainTrust,
     /// The key with which the gateway signs.
     pub gateway: VerifyingKey,
+    /// Since when this agent has the certificate, as far as it knows: authorities date certificates back.
+    pub since: OffsetDateTime,
     pub not_before: OffsetDateTime,
     pub not_after: OffsetDateTime,
 }
@@ -59,6 +61,7 @@ impl Credentials {
         Ok(Self {
             trust: DomainTrust { domain: config.agency.domain().clone(), roots, crls: Vec::new() },
             gateway,
+            since: certificate.not_before,
             not_before: certificate.not_before,
             not_after: certificate.not_after,
             identity,
@@ -78,13 +81,8 @@ impl Credentials {
 
     /// When to renew: at two thirds of the certificate's life, less a random part of a twelfth.
     pub fn renew_at(&self) -> OffsetDateTime {
-        let life = self.not_after - self.not_before;
-        self.not_before + life * (2.0 / 3.0) - life * (1.0 / 12.0) * rand::random_range(0.0..1.0)
-    }
-
-    /// How long until then.
-    pub fn renew_in(&self, now: OffsetDateTime) -> std::time::Duration {
-        (self.renew_at() - now).max(Duration::ZERO).unsigned_abs()
+        let life = self.not_after - self.since;
+        self.since + life * (2.0 / 3.0) - life * (1.0 / 12.0) * rand::random_range(0.0..1.0)
     }
 }
 

@@ -270,7 +270,9 @@ async fn renew_in_time(link: &Link, channel: Channel) -> std::convert::Infallibl
         match renew(link, channel.clone(), false).await {
             Ok(()) => {
                 failures = 0;
-                at = link.0.credentials.load().renew_at();
+                // Whatever the gateway issued, not again at once.
+                let soonest = OffsetDateTime::now_utc() + limits::BACKOFF_LEAST;
+                at = link.0.credentials.load().renew_at().max(soonest);
             }
             Err(error) => {
                 failures += 1;
@@ -312,7 +314,7 @@ async fn renew(link: &Link, channel: Channel, expired: bool) -> Result<(), LinkE
     let Inner { folder, config, .. } = &*link.0;
     let key = credentials.identity.key();
     store_issued(folder, config, key, &renewed.certificates, renewed.bundle.as_ref())?;
-    let credentials = Credentials::load(folder, config)?;
+    let credentials = Credentials { since: OffsetDateTime::now_utc(), ..Credentials::load(folder, config)? };
     link.0.dialer.connector.replace(credentials.trust.clone(), Some(credentials.identity.clone()))?;
     tracing::info!(expires = %credentials.not_after, "certificate renewed");
     link.0.credentials.store(Arc::new(credentials));
