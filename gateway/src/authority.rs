@@ -2,7 +2,10 @@
 //! before it ends, and the revocation list that every handshake is checked against.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -35,6 +38,8 @@ pub struct Authority {
     /// How long every certificate is valid.
     life: Duration,
     own: RwLock<OwnCertificate>,
+    /// Whether the acceptor doesn't know yet what it should.
+    stale: AtomicBool,
     /// Held while the acceptor's view is replaced, so that an older list never follows a newer one.
     revoked: Mutex<RevokedFile>,
 }
@@ -96,7 +101,15 @@ impl Authority {
         let own = OwnCertificate::issue(&ca, &names, life, now)?;
         let list = revocation_list(&ca, store, now).await?;
         let acceptor = Arc::new(Acceptor::new(own.identity.clone(), trust(&ca, list))?);
-        Ok(Self { ca, acceptor, names, life, own: RwLock::new(own), revoked: Mutex::new(file) })
+        Ok(Self {
+            ca,
+            acceptor,
+            names,
+            life,
+            own: RwLock::new(own),
+            stale: AtomicBool::new(false),
+            revoked: Mutex::new(file),
+        })
     }
 
     /// What accepts the domain's TLS connections.
@@ -185,27 +198,33 @@ impl Authority {
     /// be checked against it.
     ///
     /// # Errors
-    /// The database or the CA failed; the former list stays until it ends.
+    /// The database or the CA failed; the former list stays, and [`Self::is_stale`] says so.
     pub async fn publish(&self, store: &Store, now: OffsetDateTime) -> Result<(), AuthorityError> {
+        self.stale.store(true, Ordering::Release);
         let _one_at_a_time = self.revoked.lock().await;
         let list = revocation_list(&self.ca, store, now).await?;
         let identity = self.own.read().unwrap_or_else(PoisonError::into_inner).identity.clone();
         self.acceptor.replace(identity, trust(&self.ca, list))?;
+        self.stale.store(false, Ordering::Release);
         Ok(())
     }
 
-    /// Renews the gateway's own certificate if that is due; true if it was. [`Self::publish`] puts it
-    /// to use.
+    /// Whether [`Self::publish`] is due: the last time it failed, or there is a new certificate to use.
+    pub fn is_stale(&self) -> bool {
+        self.stale.load(Ordering::Acquire)
+    }
+
+    /// Renews the gateway's own certificate if that is due. [`Self::publish`] puts it to use.
     ///
     /// # Errors
     /// The CA failed.
-    pub fn renew_own(&self, now: OffsetDateTime) -> Result<bool, AuthorityError> {
-        let due = now >= self.own.read().unwrap_or_else(PoisonError::into_inner).renew;
-        if due {
+    pub fn renew_own(&self, now: OffsetDateTime) -> Result<(), AuthorityError> {
+        if now >= self.own.read().unwrap_or_else(PoisonError::into_inner).renew {
             let new = OwnCertificate::issue(&self.ca, &self.names, self.life, now)?;
             *self.own.write().unwrap_or_else(PoisonError::into_inner) = new;
+            self.stale.store(true, Ordering::Release);
         }
-        Ok(due)
+        Ok(())
     }
 
     /// How often [`Self::renew_own`] is to be called: several times before a renewal is late.

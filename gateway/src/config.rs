@@ -2,13 +2,14 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
     path::Path,
 };
 
 use liaison_trust::names::Domain;
 use serde::{Deserialize, Serialize};
 
-use crate::limits;
+use crate::{limits, store::QueueBound};
 
 /// The settings of one gateway. A key that is not listed here is an error, so that a misspelt one
 /// can't be passed over.
@@ -36,17 +37,43 @@ pub struct Config {
 pub struct Limits {
     /// How long the certificates of agencies and of the gateway itself are valid, seconds.
     pub certificate_seconds: u32,
+    /// How many deliveries may wait for one agency.
+    pub queue_deliveries: u64,
+    /// How many bytes may wait for one agency.
+    pub queue_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { certificate_seconds: limits::CERTIFICATE_SECONDS }
+        Self {
+            certificate_seconds: limits::CERTIFICATE_SECONDS,
+            queue_deliveries: limits::QUEUE_DELIVERIES,
+            queue_bytes: limits::QUEUE_BYTES,
+        }
     }
 }
 
 impl Limits {
     fn are_default(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// The bound of every agency's queue.
+    pub fn queue(&self) -> QueueBound {
+        QueueBound { deliveries: self.queue_deliveries, bytes: self.queue_bytes }
+    }
+
+    /// Each limit by its name, with its value and the least and the most that it may be.
+    fn ranges(&self) -> [(&'static str, u64, RangeInclusive<u64>); 3] {
+        [
+            (
+                "certificate_seconds",
+                self.certificate_seconds.into(),
+                limits::CERTIFICATE_SECONDS_MIN.into()..=limits::CERTIFICATE_SECONDS_MAX.into(),
+            ),
+            ("queue_deliveries", self.queue_deliveries, 1..=limits::QUEUE_DELIVERIES_MAX),
+            ("queue_bytes", self.queue_bytes, 1..=limits::QUEUE_BYTES_MAX),
+        ]
     }
 }
 
@@ -64,10 +91,8 @@ pub enum ConfigError {
     Unreadable { path: String, source: std::io::Error },
     #[error("{path}, line {line}: {fault}; correct that line")]
     Wrong { path: String, line: usize, fault: String },
-    #[error(
-        "{path}: limits.certificate_seconds is {seconds}, outside {min} to {max}; put a value between them"
-    )]
-    CertificateSeconds { path: String, seconds: u32, min: u32, max: u32 },
+    #[error("{path}: limits.{name} is {value}, outside {min} to {max}; put a value between them")]
+    OutOfRange { path: String, name: &'static str, value: u64, min: u64, max: u64 },
     #[error(
         "{path}: exchange listens on {exchange}, which is no address that agents can connect to; \
          add the gateway's host name to `names`"
@@ -99,10 +124,11 @@ impl Config {
                 return Err(ConfigError::Wrong { path, line, fault: error.message().to_owned() });
             }
         };
-        let seconds = config.limits.certificate_seconds;
-        let (min, max) = (limits::CERTIFICATE_SECONDS_MIN, limits::CERTIFICATE_SECONDS_MAX);
-        if !(min..=max).contains(&seconds) {
-            return Err(ConfigError::CertificateSeconds { path, seconds, min, max });
+        for (name, value, range) in config.limits.ranges() {
+            if !range.contains(&value) {
+                let (min, max) = range.into_inner();
+                return Err(ConfigError::OutOfRange { path, name, value, min, max });
+            }
         }
         if config.names.is_empty() && config.exchange.ip().is_unspecified() {
             return Err(ConfigError::Nameless { path, exchange: config.exchange });
@@ -221,11 +247,14 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_refused() {
-        let seconds = format!("{GOOD}[limits]\ncertificate_seconds = 0\n");
-        assert!(matches!(
-            Config::parse("gateway.toml", &seconds),
-            Err(ConfigError::CertificateSeconds { seconds: 0, .. })
-        ));
+        for limit in ["certificate_seconds", "queue_deliveries", "queue_bytes"] {
+            let zero = format!("{GOOD}[limits]\n{limit} = 0\n");
+            let refused = Config::parse("gateway.toml", &zero);
+            assert!(
+                matches!(&refused, Err(ConfigError::OutOfRange { name, value: 0, .. }) if *name == limit),
+                "{refused:?}"
+            );
+        }
         let anywhere = GOOD.replace("127.0.0.1:7400", "0.0.0.0:7400");
         assert!(matches!(Config::parse("gateway.toml", &anywhere), Err(ConfigError::Nameless { .. })));
     }

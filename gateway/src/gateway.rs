@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use liaison_proto::admin::v1::agency_state::Code as AgencyState;
+use liaison_proto::{admin::v1::agency_state::Code as AgencyState, message::v1::Refusal};
 use liaison_trust::{
     keys::SigningKey,
     names::{AgencyAddress, Domain},
 };
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
 use crate::{
     directory::{Agency, Directory},
@@ -84,4 +85,18 @@ impl Gateway {
             }
         });
     }
+}
+
+/// Does something to its end, even if whoever asked for it goes away meanwhile: a server drops what it
+/// does for a caller that hangs up, and a change must not stop between the database and what runs.
+///
+/// # Errors
+/// What the work refused; `internal` if it panicked.
+pub async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::spawn(work).await.unwrap_or_else(|panic| {
+        error!(%panic, "a change ended by itself");
+        Err(Refusal::internal())
+    })
 }

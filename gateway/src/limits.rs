@@ -7,6 +7,10 @@ use std::time::Duration;
 pub const QUEUE_DELIVERIES: u64 = 10_000;
 /// Bytes that wait for one agency.
 pub const QUEUE_BYTES: u64 = 1 << 30;
+/// The most deliveries that may be configured to wait for one agency.
+pub const QUEUE_DELIVERIES_MAX: u64 = 1_000_000;
+/// The most bytes that may be configured to wait for one agency.
+pub const QUEUE_BYTES_MAX: u64 = 1 << 40;
 /// How long a sender waits before it offers a message to a full queue again.
 pub const QUEUE_RETRY: Duration = Duration::from_secs(30);
 /// Quarantined copies kept as evidence for one agency; past it, the oldest goes.
@@ -70,6 +74,8 @@ pub const CERTIFICATE_SECONDS_MIN: u32 = 2;
 pub const CERTIFICATE_SECONDS_MAX: u32 = 7 * 24 * 3600;
 /// How long after its end a certificate still lets its own key renew it.
 pub const RENEWAL_GRACE: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Valid certificates of one agency.
+pub const CERTIFICATES_PER_AGENCY: u32 = 100;
 /// A certificate request, bytes.
 pub const CERTIFICATE_REQUEST_BYTES: usize = 16 << 10;
 /// How often the gateway's own certificate and the revocation list are looked at.

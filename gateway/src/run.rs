@@ -43,7 +43,7 @@ use crate::{
     health, limits,
     policy::{PolicyError, PolicyFile, PolicySet},
     revoked::RevokedFile,
-    store::{QueueBound, Store, StoreError},
+    store::{Store, StoreError},
 };
 
 /// Why a gateway did not start, or did not go on.
@@ -77,8 +77,6 @@ pub enum RunError {
     Reflection(#[from] tonic_reflection::server::Error),
     #[error("the exchange failed ({0})")]
     Exchange(#[from] tonic::transport::Error),
-    #[error("the metrics listener failed ({0})")]
-    Watched(io::Error),
     #[error("a part of the gateway ended by itself; its log says why")]
     Ended,
 }
@@ -156,7 +154,7 @@ async fn load(folder: &DataFolder, config: &Config) -> Result<(Arc<Gateway>, Arc
     if !folder.database().exists() {
         return Err(RunError::NoDatabase(folder.database()));
     }
-    let store = Store::open(&folder.database(), QueueBound::default()).await?;
+    let store = Store::open(&folder.database(), config.limits.queue()).await?;
     let (file, revocations) = RevokedFile::open(&folder.revoked())?;
     let now = OffsetDateTime::now_utc();
     let authority = Authority::start(ca, config, file, &revocations, &store, now).await?;
@@ -219,21 +217,19 @@ fn routes(
 async fn maintain(gateway: Arc<Gateway>, authority: Arc<Authority>) -> Result<(), RunError> {
     // By the clock on the wall: a machine that slept is to notice.
     let mut published = OffsetDateTime::now_utc();
-    let mut due = false;
     loop {
         tokio::select! {
             () = gateway.stop.cancelled() => return Ok(()),
             () = sleep(authority.renewal_check()) => {}
         }
         let now = OffsetDateTime::now_utc();
-        due |= (now - published).unsigned_abs() >= limits::REVOCATION_LIST_AGE;
-        due |= authority.renew_own(now).unwrap_or_else(|error| {
+        if let Err(error) = authority.renew_own(now) {
             error!(%error, "the gateway's certificate was not renewed");
-            false
-        });
-        if due {
+        }
+        let is_old = (now - published).unsigned_abs() >= limits::REVOCATION_LIST_AGE;
+        if is_old || authority.is_stale() {
             match refresh(&gateway, &authority, now).await {
-                Ok(()) => (published, due) = (now, false),
+                Ok(()) => published = now,
                 Err(error) => error!(%error, "the revocation list was not renewed"),
             }
         }

@@ -20,7 +20,7 @@ use crate::{
     config::{Config, HostName, Limits},
     data::{DataFolder, PRIVATE_FOLDER, make_private_folder, write_private},
     policy::{self, PolicyFile, PolicySet},
-    store::{Act, QueueBound, Store},
+    store::{Act, Store},
 };
 
 /// A new domain.
@@ -124,7 +124,7 @@ async fn make(
     }
     // SQLite gives the files beside the database the mode of the database.
     write_private(&folder.database(), &[])?;
-    let store = Store::open(&folder.database(), QueueBound::default()).await?;
+    let store = Store::open(&folder.database(), config.limits.queue()).await?;
     let hash = set.hash();
     let subject = hash.to_string();
     let act = Act { at: OffsetDateTime::now_utc(), actor: "init", act: "load_policy", subject: &subject };

@@ -2,187 +2,46 @@
 //! the next.
 
 mod attempts;
+mod registrar;
 #[cfg(test)]
 mod tests;
 mod token;
 
 use std::{sync::Arc, time::Instant};
 
-use bytes::Bytes;
 use liaison_proto::{
-    admin::v1::agency_state::Code as AgencyState,
     exchange::v1::{
-        DomainBundle, EnrollRequest, EnrollResponse, RenewRequest, RenewResponse,
+        EnrollRequest, EnrollResponse, RenewRequest, RenewResponse,
         enrolment_service_server::EnrolmentService,
     },
-    message::v1::{Refusal, error_code::Code as ErrorCode},
+    message::v1::Refusal,
 };
-use liaison_trust::{
-    ca::CaError,
-    digest::{Digest, sha256},
-    names::{AgencyAddress, SpiffeId},
-    tls::Peer,
-};
+use liaison_trust::tls::Peer;
 use metrics::counter;
 use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
-use tracing::{error, info, warn};
+use tracing::warn;
 
 pub use attempts::Attempts;
 pub use token::{NotAToken, Token};
 
 use crate::{
-    authority::{Authority, AuthorityError, Issued},
+    authority::Authority,
     exchange::identity::Caller,
-    gateway::Gateway,
-    limits,
-    store::TokenUse,
+    gateway::{Gateway, to_the_end},
 };
+use registrar::Registrar;
 
 /// Answers agents that enrol or renew.
 pub struct Enrolment {
-    gateway: Arc<Gateway>,
-    authority: Arc<Authority>,
+    registrar: Arc<Registrar>,
     attempts: Attempts,
 }
 
 impl Enrolment {
     /// The service of a gateway.
     pub fn new(gateway: Arc<Gateway>, authority: Arc<Authority>) -> Self {
-        Self { gateway, authority, attempts: Attempts::default() }
-    }
-
-    async fn enroll(&self, request: EnrollRequest, now: OffsetDateTime) -> Result<EnrollResponse, Refusal> {
-        let csr = certificate_request(&request.certificate_request)?;
-        let token: Token = request.token.parse().map_err(|_| {
-            Refusal::new(
-                ErrorCode::BadToken,
-                "the token is not one of this version: it is cut short or mistyped",
-                "copy the whole token, from `liaison1.` to its end",
-            )
-        })?;
-        let digest = token.digest();
-        let known = self.gateway.store.token(&digest).await.map_err(internal)?;
-        // A token whose readable part was changed is as unknown as one that was never made.
-        let known = known.filter(|known| known.agency == token.agency).ok_or_else(unknown_token)?;
-        self.may_enrol(&known.agency)?;
-
-        let request_digest = sha256(csr);
-        let leaf = match known.used {
-            Some(used) => again(used, &request_digest)?,
-            None if known.expires <= now => {
-                return Err(Refusal::new(
-                    ErrorCode::BadToken,
-                    "the token has expired",
-                    "ask the domain's administrator for a new one",
-                ));
-            }
-            None => self.first(&known.agency, &digest, request_digest, csr, now).await?,
-        };
-        Ok(EnrollResponse {
-            agency: known.agency.to_string(),
-            certificates: self.authority.chain(leaf),
-            bundle: Some(self.bundle()),
-        })
-    }
-
-    /// Uses a token for the first time.
-    async fn first(
-        &self,
-        agency: &AgencyAddress,
-        token: &Digest,
-        request: Digest,
-        csr: &[u8],
-        now: OffsetDateTime,
-    ) -> Result<Vec<u8>, Refusal> {
-        let gateway = &self.gateway;
-        let Issued { leaf, record } = self.authority.issue(csr, agency, now).map_err(not_issued)?;
-        let used = TokenUse { request, certificate: leaf.clone() };
-        let used = gateway.store.use_token(token, &used, &record, now).await.map_err(internal)?;
-        let Some(replaced) = used else {
-            // Somebody was faster with it; if it was the same request, with the same answer.
-            self.may_enrol(agency)?;
-            let known = gateway.store.token(token).await.map_err(internal)?;
-            return again(known.and_then(|known| known.used).ok_or_else(unknown_token)?, &request);
-        };
-        gateway.set_state(agency, &[AgencyState::Invited], AgencyState::Active);
-        if !replaced.is_empty() {
-            // Whoever enrols replaces the agency's former agent: a stolen machine must not renew for ever.
-            self.authority.publish(&gateway.store, now).await.map_err(internal)?;
-            gateway.sessions.cut(agency);
-            self.authority.remember(None, replaced, now).await.map_err(internal)?;
-        }
-        info!(%agency, "agency enrolled");
-        Ok(leaf)
-    }
-
-    async fn renew(
-        &self,
-        peer: &Peer,
-        request: RenewRequest,
-        now: OffsetDateTime,
-    ) -> Result<RenewResponse, Refusal> {
-        let gateway = &self.gateway;
-        let csr = certificate_request(&request.certificate_request)?;
-        let (agency, serial) = match peer {
-            Peer::Known { id: SpiffeId::Agency(agency), serial, .. } => (agency.clone(), serial.clone()),
-            Peer::Known { .. } | Peer::Misnamed => {
-                return Err(Refusal::new(
-                    ErrorCode::WrongName,
-                    "the client certificate names no agency",
-                    "connect with the agency's own certificate",
-                ));
-            }
-            Peer::Anonymous => self.expired(csr, &request.expired_certificate, now)?,
-        };
-        self.may_renew(&agency)?;
-        if gateway.store.is_revoked(&serial).await.map_err(internal)? {
-            return Err(revoked_certificate());
-        }
-        let Issued { leaf, record } = self.authority.issue(csr, &agency, now).map_err(not_issued)?;
-        if !gateway.store.add_certificate(&record, &serial).await.map_err(internal)? {
-            self.may_renew(&agency)?;
-            return Err(revoked_certificate());
-        }
-        info!(%agency, "certificate renewed");
-        Ok(RenewResponse { certificates: self.authority.chain(leaf), bundle: Some(self.bundle()) })
-    }
-
-    /// Who comes back with an expired certificate: its owner, if the request is for the same key.
-    fn expired(
-        &self,
-        csr: &[u8],
-        certificate: &[u8],
-        now: OffsetDateTime,
-    ) -> Result<(AgencyAddress, Vec<u8>), Refusal> {
-        if certificate.is_empty() {
-            return Err(Refusal::new(
-                ErrorCode::NoClientCertificate,
-                "a renewal needs the agency's certificate: neither the connection nor the request has one",
-                "connect with the certificate, or present it in the request if it has expired",
-            ));
-        }
-        let wrong = |message| {
-            let action = "present the agency's last certificate with a request for its own key, or enrol with a new token";
-            Refusal::new(ErrorCode::WrongName, message, action)
-        };
-        let read = self.authority.recognise(certificate);
-        let read = read.map_err(|_| wrong("the certificate presented is not one that this domain issued"))?;
-        let Some(SpiffeId::Agency(agency)) = read.id() else {
-            return Err(wrong("the certificate presented names no agency"));
-        };
-        let same = liaison_trust::ca::same_key(&csr.into(), &certificate.into()).unwrap_or(false);
-        if !same {
-            return Err(wrong("the certificate request is for another key than the certificate presented"));
-        }
-        if read.not_after + limits::RENEWAL_GRACE < now {
-            return Err(Refusal::new(
-                ErrorCode::Expired,
-                "the certificate presented expired more than 90 days ago",
-                "ask the domain's administrator for a token and enrol again",
-            ));
-        }
-        Ok((agency, read.serial))
+        Self { registrar: Arc::new(Registrar { gateway, authority }), attempts: Attempts::default() }
     }
 
     /// Counts an attempt of somebody who has yet to say who they are.
@@ -190,43 +49,18 @@ impl Enrolment {
         let source = request.extensions().get::<Caller>().map(|caller| caller.source);
         self.attempts.admit(source, Instant::now())
     }
-
-    fn may_enrol(&self, agency: &AgencyAddress) -> Result<(), Refusal> {
-        match self.gateway.directory.load().get(agency).map(|agency| agency.state) {
-            Some(AgencyState::Active | AgencyState::Invited) => Ok(()),
-            Some(AgencyState::Suspended) => Err(suspended(agency)),
-            Some(AgencyState::Revoked) => Err(revoked(agency)),
-            Some(AgencyState::Unspecified) | None => Err(unknown_token()),
-        }
-    }
-
-    fn may_renew(&self, agency: &AgencyAddress) -> Result<(), Refusal> {
-        match self.gateway.directory.load().get(agency).map(|agency| agency.state) {
-            Some(AgencyState::Active) => Ok(()),
-            Some(AgencyState::Suspended) => Err(suspended(agency)),
-            Some(AgencyState::Revoked) => Err(revoked(agency)),
-            Some(AgencyState::Invited | AgencyState::Unspecified) | None => Err(Refusal::new(
-                ErrorCode::NotEnrolled,
-                format!("no agent of {agency} is enrolled"),
-                "ask the domain's administrator for a token and enrol",
-            )),
-        }
-    }
-
-    fn bundle(&self) -> DomainBundle {
-        DomainBundle {
-            domain: self.gateway.domain.to_string(),
-            roots: vec![Bytes::copy_from_slice(self.authority.root())],
-            gateway_signing_key: Bytes::copy_from_slice(self.gateway.signing.public().as_bytes()),
-        }
-    }
 }
 
 #[tonic::async_trait]
 impl EnrolmentService for Enrolment {
     async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
         self.admit(&request).inspect_err(counted("enroll"))?;
-        let answer = self.enroll(request.into_inner(), OffsetDateTime::now_utc()).await;
+        let registrar = Arc::clone(&self.registrar);
+        let answer =
+            to_the_end(
+                async move { registrar.enroll(request.into_inner(), OffsetDateTime::now_utc()).await },
+            );
+        let answer = answer.await;
         Ok(Response::new(answer.inspect_err(counted("enroll"))?))
     }
 
@@ -236,7 +70,11 @@ impl EnrolmentService for Enrolment {
         if *peer == Peer::Anonymous {
             self.admit(&request).inspect_err(counted("renew"))?;
         }
-        let answer = self.renew(&peer, request.into_inner(), OffsetDateTime::now_utc()).await;
+        let registrar = Arc::clone(&self.registrar);
+        let answer = to_the_end(async move {
+            registrar.renew(&peer, request.into_inner(), OffsetDateTime::now_utc()).await
+        });
+        let answer = answer.await;
         Ok(Response::new(answer.inspect_err(counted("renew"))?))
     }
 }
@@ -248,76 +86,4 @@ fn counted(call: &'static str) -> impl Fn(&Refusal) {
         counter!("liaison_gateway_enrolment_refused", "call" => call, "code" => code).increment(1);
         warn!(call, code, "enrolment refused: {}", refusal.message);
     }
-}
-
-fn certificate_request(der: &[u8]) -> Result<&[u8], Refusal> {
-    if der.len() > limits::CERTIFICATE_REQUEST_BYTES {
-        let message =
-            format!("the certificate request is longer than {} bytes", limits::CERTIFICATE_REQUEST_BYTES);
-        return Err(Refusal::new(ErrorCode::TooLarge, message, "send a request without attributes"));
-    }
-    Ok(der)
-}
-
-/// The answer to a used token: the certificate again for the same request, else nothing.
-fn again(used: TokenUse, request: &Digest) -> Result<Vec<u8>, Refusal> {
-    if used.request == *request {
-        return Ok(used.certificate);
-    }
-    Err(Refusal::new(
-        ErrorCode::BadToken,
-        "the token was used already, for another key",
-        "if that was not your agency, tell the domain's administrator at once; ask for a new token",
-    ))
-}
-
-fn not_issued(error: AuthorityError) -> Refusal {
-    match error {
-        AuthorityError::Ca(fault @ (CaError::Possession | CaError::KeyKind | CaError::Read(_))) => {
-            Refusal::new(
-                ErrorCode::Malformed,
-                fault.to_string(),
-                "send a PKCS #10 request in DER for an ECDSA key on P-256 or P-384, signed with that key",
-            )
-        }
-        other => internal(other),
-    }
-}
-
-fn unknown_token() -> Refusal {
-    Refusal::new(
-        ErrorCode::BadToken,
-        "this gateway does not know the token",
-        "check that it is whole and for this gateway, or ask the domain's administrator for a new one",
-    )
-}
-
-fn suspended(agency: &AgencyAddress) -> Refusal {
-    Refusal::new(
-        ErrorCode::Suspended,
-        format!("{agency} is suspended"),
-        "ask the domain's administrator; nothing that waits for the agency is lost",
-    )
-}
-
-fn revoked(agency: &AgencyAddress) -> Refusal {
-    Refusal::new(
-        ErrorCode::Revoked,
-        format!("the membership of {agency} was ended"),
-        "ask the domain's administrator; a new membership takes a new address",
-    )
-}
-
-fn revoked_certificate() -> Refusal {
-    Refusal::new(
-        ErrorCode::Revoked,
-        "the certificate was revoked: another agent enrolled for the agency since",
-        "use that agent, or ask the domain's administrator for a token and enrol again",
-    )
-}
-
-fn internal(fault: impl std::error::Error + 'static) -> Refusal {
-    let fault: &(dyn std::error::Error + 'static) = &fault;
-    error!(fault, "enrolment failed");
-    Refusal::internal()
 }

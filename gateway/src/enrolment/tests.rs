@@ -1,10 +1,15 @@
 use std::{sync::Arc, time::Duration};
 
-use liaison_proto::message::v1::sector::Code as Sector;
+use bytes::Bytes;
+use liaison_proto::{
+    admin::v1::agency_state::Code as AgencyState,
+    message::v1::{error_code::Code as ErrorCode, sector::Code as Sector},
+};
 use liaison_trust::{
     ca::{Authority as Ca, TlsKey, certificate_request},
     certificate::Certificate,
     keys::SigningKey,
+    names::{AgencyAddress, SpiffeId},
 };
 use tempfile::TempDir;
 
@@ -12,6 +17,7 @@ use super::*;
 use crate::{
     config::Config,
     directory::{Agency, Directory},
+    limits,
     policy::{PolicySet, starter},
     revoked::{Revocations, RevokedFile},
     store::{Act, QueueBound, Store},
@@ -19,7 +25,7 @@ use crate::{
 
 /// A domain with the agency be/shelter, and no network.
 struct Domain {
-    enrolment: Enrolment,
+    registrar: Registrar,
     now: OffsetDateTime,
     folder: TempDir,
 }
@@ -39,14 +45,18 @@ impl Domain {
         let directory = Directory::from_iter([shelter]);
         let policies = PolicySet::load(&starter()).unwrap();
         let gateway = Gateway::new(config.domain, SigningKey::generate(), store, directory, policies);
-        Self { enrolment: Enrolment::new(Arc::new(gateway), Arc::new(authority)), now, folder }
+        Self {
+            registrar: Registrar { gateway: Arc::new(gateway), authority: Arc::new(authority) },
+            now,
+            folder,
+        }
     }
 
     async fn token(&self) -> String {
-        let ca = self.enrolment.authority.fingerprint();
+        let ca = self.registrar.authority.fingerprint();
         let token = Token::generate("be/shelter".parse().unwrap(), "127.0.0.1:1".to_owned(), ca).unwrap();
         let expires = self.now + Duration::from_secs(3600);
-        let gateway = &self.enrolment.gateway;
+        let gateway = &self.registrar.gateway;
         assert!(
             gateway.store.add_token(&token.digest(), &token.agency, expires, act(self.now)).await.unwrap()
         );
@@ -64,7 +74,7 @@ impl Domain {
         now: OffsetDateTime,
     ) -> Result<EnrollResponse, Refusal> {
         let csr = Bytes::copy_from_slice(csr);
-        self.enrolment.enroll(EnrollRequest { token: token.to_owned(), certificate_request: csr }, now).await
+        self.registrar.enroll(EnrollRequest { token: token.to_owned(), certificate_request: csr }, now).await
     }
 
     /// Enrols with a new key.
@@ -82,7 +92,7 @@ impl Domain {
     ) -> Result<RenewResponse, Refusal> {
         let request =
             RenewRequest { certificate_request: csr.into(), expired_certificate: certificate.clone() };
-        self.enrolment.renew(&Peer::Anonymous, request, now).await
+        self.registrar.renew(&Peer::Anonymous, request, now).await
     }
 
     async fn renew_as(&self, certificate: &Bytes, csr: Vec<u8>) -> Result<RenewResponse, Refusal> {
@@ -94,7 +104,7 @@ impl Domain {
             certificate: certificate.to_vec().into(),
         };
         let request = RenewRequest { certificate_request: csr.into(), expired_certificate: Bytes::new() };
-        self.enrolment.renew(&peer, request, self.now).await
+        self.registrar.renew(&peer, request, self.now).await
     }
 
     /// What the file of revocations holds.
@@ -105,7 +115,7 @@ impl Domain {
 
     async fn set_state(&self, state: AgencyState) {
         let address = "be/shelter".parse().unwrap();
-        let gateway = &self.enrolment.gateway;
+        let gateway = &self.registrar.gateway;
         match state {
             AgencyState::Revoked => gateway.store.revoke_agency(&address, act(self.now)).await.unwrap(),
             _ => gateway.store.set_agency_state(&address, state, act(self.now)).await.unwrap(),
@@ -157,7 +167,7 @@ async fn a_token_enrols_one_key_of_its_agency_and_answers_that_key_again() {
     assert_eq!(leaf.not_after - domain.now.truncate_to_second(), Duration::from_secs(24 * 3600));
     let bundle = first.bundle.clone().unwrap();
     assert_eq!(bundle.roots, [first.certificates[1].clone()]);
-    let agency = domain.enrolment.gateway.directory.load().get(&"be/shelter".parse().unwrap()).cloned();
+    let agency = domain.registrar.gateway.directory.load().get(&"be/shelter".parse().unwrap()).cloned();
     assert_eq!(agency.unwrap().state, AgencyState::Active);
 
     // The answer was lost: the same request gets the same certificate, even after the token's end.
@@ -192,7 +202,7 @@ async fn a_token_that_is_not_right_enrols_nobody() {
     assert_eq!(code(domain.enrol("", &csr).await), ErrorCode::BadToken);
     assert_eq!(code(domain.enrol(&token[..token.len() - 4], &csr).await), ErrorCode::BadToken);
     // Well formed and never made.
-    let ca = domain.enrolment.authority.fingerprint();
+    let ca = domain.registrar.authority.fingerprint();
     let foreign = Token::generate("be/shelter".parse().unwrap(), "127.0.0.1:1".to_owned(), ca).unwrap();
     assert_eq!(code(domain.enrol(&foreign.to_text(), &csr).await), ErrorCode::BadToken);
     // Ours, with another agency written into it.
@@ -251,6 +261,19 @@ async fn a_valid_certificate_renews_for_any_key() {
 }
 
 #[tokio::test]
+async fn renewals_are_bounded() {
+    let domain = Domain::new().await;
+    let (key, certificate) = domain.enrolled().await;
+    for _ in 1..limits::CERTIFICATES_PER_AGENCY {
+        domain.renew_as(&certificate, request(&key)).await.unwrap();
+    }
+    assert_eq!(code(domain.renew_as(&certificate, request(&key)).await), ErrorCode::RateLimited);
+    // They end, and then there is room again.
+    let end = Certificate::read(&certificate).unwrap().not_after;
+    domain.renew_expired(request(&key), &certificate, end + Duration::from_secs(1)).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_expired_certificate_renews_for_its_own_key_and_90_days() {
     let domain = Domain::new().await;
     let (key, certificate) = domain.enrolled().await;
@@ -277,7 +300,7 @@ async fn an_expired_certificate_renews_for_its_own_key_and_90_days() {
     let forged = Bytes::copy_from_slice(&forged);
     assert_eq!(code(domain.renew_expired(csr, &forged, end).await), ErrorCode::WrongName);
     // The gateway's own certificates name no agency.
-    let root = Bytes::copy_from_slice(domain.enrolment.authority.root());
+    let root = Bytes::copy_from_slice(domain.registrar.authority.root());
     assert_eq!(code(domain.renew_expired(request(&key), &root, end).await), ErrorCode::WrongName);
 }
 
@@ -295,6 +318,34 @@ async fn enrolling_anew_ends_the_former_agent() {
 }
 
 #[tokio::test]
+async fn the_gateway_renews_its_own_certificate_long_before_it_is_not_ready() {
+    let domain = Domain::new().await;
+    let (authority, store) = (&domain.registrar.authority, &domain.registrar.gateway.store);
+    let (life, end) = (Duration::from_secs(24 * 3600), authority.own_not_after());
+    authority.renew_own(domain.now + life / 2 - Duration::from_secs(1)).unwrap();
+    assert!(authority.own_not_after() == end && !authority.is_stale());
+
+    assert!(authority.is_ready(domain.now + life / 2));
+    assert!(!authority.is_ready(end - life / 8), "readiness fails before the certificate does");
+    let later = domain.now + life / 2;
+    authority.renew_own(later).unwrap();
+    assert_eq!(authority.own_not_after(), later + life);
+    assert!(authority.is_stale(), "the acceptor does not have it yet");
+    authority.publish(store, later).await.unwrap();
+    assert!(!authority.is_stale());
+    assert!(authority.is_ready(end));
+}
+
+#[tokio::test]
+async fn a_list_that_could_not_be_published_stays_due() {
+    let domain = Domain::new().await;
+    let (authority, store) = (&domain.registrar.authority, &domain.registrar.gateway.store);
+    store.close().await;
+    authority.publish(store, domain.now).await.unwrap_err();
+    assert!(authority.is_stale());
+}
+
+#[tokio::test]
 async fn a_gateway_gets_no_agency_certificate() {
     let domain = Domain::new().await;
     let (_, csr) = key_and_request();
@@ -306,7 +357,7 @@ async fn a_gateway_gets_no_agency_certificate() {
     };
     for peer in [gateway, Peer::Misnamed] {
         let request = RenewRequest { certificate_request: csr.clone().into(), ..RenewRequest::default() };
-        assert_eq!(code(domain.enrolment.renew(&peer, request, domain.now).await), ErrorCode::WrongName);
+        assert_eq!(code(domain.registrar.renew(&peer, request, domain.now).await), ErrorCode::WrongName);
     }
 }
 
@@ -316,8 +367,8 @@ async fn what_the_file_says_is_revoked_stays_so_in_an_older_database() {
     let (_, certificate) = domain.enrolled().await;
     let serial = Certificate::read(&certificate).unwrap().serial;
     let shelter: AgencyAddress = "be/shelter".parse().unwrap();
-    let certificates = domain.enrolment.gateway.store.certificates(&shelter, domain.now).await.unwrap();
-    domain.enrolment.authority.remember(Some(&shelter), certificates, domain.now).await.unwrap();
+    let certificates = domain.registrar.gateway.store.certificates(&shelter, domain.now).await.unwrap();
+    domain.registrar.authority.remember(Some(&shelter), certificates, domain.now).await.unwrap();
 
     // A database of before: it knows the agency, and neither its certificate nor its end.
     let older = Store::open(&domain.folder.path().join("older.db"), QueueBound::default()).await.unwrap();

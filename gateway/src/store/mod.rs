@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::limits;
 
 pub use sqlite::{
-    Act, Addition, DatabaseVersion, Inspection, IssuedCertificate, RevokedCertificate, Store, Token,
+    Act, Addition, DatabaseVersion, Inspection, IssuedCertificate, Renewal, RevokedCertificate, Store, Token,
     TokenUse, probe,
 };
 

@@ -1,8 +1,14 @@
 //! Starting, stopping and starting again.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    time::{Duration, Instant},
+};
 
-use crate::gateway::Gateway;
+use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
+
+use crate::gateway::{Gateway, PATIENCE};
 
 #[tokio::test]
 async fn a_restart_keeps_everything() {
@@ -58,4 +64,40 @@ async fn a_gateway_does_not_start_without_its_database_or_with_exposed_keys() {
     let done = gateway.cli(&["run"]);
     assert!(done.status == 1 && done.stderr.contains("restore it from a backup"), "{done:?}");
     assert!(!gateway.data().join("liaison.db").exists());
+}
+
+#[tokio::test]
+async fn a_database_that_takes_no_writes_ends_readiness() {
+    let gateway = Gateway::init();
+    let _running = gateway.run().await;
+    let file = SqliteConnectOptions::new().filename(gateway.data().join("liaison.db"));
+    let mut other = file.connect().await.unwrap();
+    let held = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = gateway.http("/readyz").await;
+        if answer.starts_with("HTTP/1.1 503") {
+            assert!(answer.ends_with("the database takes no writes\n"), "{answer}");
+            break;
+        }
+        assert!(Instant::now() < deadline, "still ready: {answer}");
+    }
+    assert!(gateway.http("/livez").await.starts_with("HTTP/1.1 200"));
+    held.rollback().await.unwrap();
+    while !gateway.http("/readyz").await.starts_with("HTTP/1.1 200") {
+        assert!(Instant::now() < deadline, "not ready again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn metrics_hold_counts_alone() {
+    let gateway = Gateway::init();
+    let _running = gateway.run().await;
+    gateway.add_shelter();
+    let metrics = gateway.http("/metrics").await;
+    assert!(metrics.contains("\nliaison_gateway_agencies 1\n"), "{metrics}");
+    assert!(metrics.contains("\nliaison_gateway_queued 0\n"));
+    assert!(metrics.contains("\nliaison_gateway_certificate_seconds_left "));
+    assert!(!metrics.contains("shelter"), "no agency is named");
 }

@@ -45,6 +45,16 @@ pub struct RevokedCertificate {
     pub at: OffsetDateTime,
 }
 
+/// What became of a renewed certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    Kept,
+    /// The agency is not active any more, or the certificate that it was renewed from is revoked.
+    NotAllowed,
+    /// The agency has as many valid certificates as it may.
+    TooMany,
+}
+
 impl Store {
     /// Keeps a new token by its digest; false if the agency has as many unused ones as it may.
     ///
@@ -149,8 +159,7 @@ impl Store {
         issued_to(&issued.agency, replaced).map(Some)
     }
 
-    /// Keeps a renewed certificate; false, and nothing changed, if the agency is not active any more
-    /// or the certificate that it was renewed from is revoked.
+    /// Keeps a renewed certificate, if that is allowed at the moment it is kept.
     ///
     /// # Errors
     /// The database failed.
@@ -158,22 +167,29 @@ impl Store {
         &self,
         issued: &IssuedCertificate,
         renewed_from: &[u8],
-    ) -> Result<bool, StoreError> {
+        now: OffsetDateTime,
+    ) -> Result<Renewal, StoreError> {
         let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let allowed: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM agency WHERE address = ? AND state = ?) \
-             AND NOT EXISTS (SELECT 1 FROM revocation WHERE serial = ?)",
+        let (allowed, valid): (bool, u32) = sqlx::query_as(
+            "SELECT EXISTS (SELECT 1 FROM agency WHERE address = ?1 AND state = ?2) \
+             AND NOT EXISTS (SELECT 1 FROM revocation WHERE serial = ?3), \
+             (SELECT count(*) FROM certificate WHERE agency = ?1 AND not_after > ?4)",
         )
         .bind(issued.agency.to_string())
         .bind(i32::from(AgencyState::Active))
         .bind(renewed_from)
+        .bind(millis(now))
         .fetch_one(&mut *change)
         .await?;
-        if allowed {
-            insert_certificate(&mut change, issued).await?;
-            change.commit().await?;
+        if !allowed {
+            return Ok(Renewal::NotAllowed);
         }
-        Ok(allowed)
+        if valid >= limits::CERTIFICATES_PER_AGENCY {
+            return Ok(Renewal::TooMany);
+        }
+        insert_certificate(&mut change, issued).await?;
+        change.commit().await?;
+        Ok(Renewal::Kept)
     }
 
     /// Whether a certificate is revoked.

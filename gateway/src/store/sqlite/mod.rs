@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 
 pub use self::{
     agencies::{Act, Addition},
-    enrolment::{IssuedCertificate, RevokedCertificate, Token, TokenUse},
+    enrolment::{IssuedCertificate, Renewal, RevokedCertificate, Token, TokenUse},
     inspect::{DatabaseVersion, Inspection, probe},
 };
 use super::{Load, QueueBound, StoreError};
