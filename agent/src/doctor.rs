@@ -61,3 +61,6 @@ fn warn(check: &'static str, found: impl ToString, action: &str) -> Finding {
 fn fail(check: &'static str, found: impl ToString, action: &str) -> Finding {
     Finding { check, level: Level::Fail, found: found.to_string(), action: Some(action.to_owned()) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -238,3 +238,6 @@ fn is_plain(name: &str) -> bool {
 fn at(path: &Path) -> impl FnOnce(io::Error) -> BackupError {
     move |source| BackupError::File { path: path.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests;

@@ -98,9 +98,9 @@ pub(super) fn keys(folder: &Folder, config: &Config, findings: &mut Vec<Finding>
                 ok(
                     "keys",
                     format!(
-                        "{} records, the newest until {}",
+                        "record number {}, good until {}",
                         current.sequence + 1,
-                        current.not_after.date()
+                        moment(current.not_after)
                     ),
                 )
             } else {
