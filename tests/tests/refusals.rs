@@ -37,6 +37,7 @@ use prost::Message;
 use rcgen::ExtendedKeyUsagePurpose;
 use serde_json::json;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -295,6 +296,51 @@ async fn a_replay_has_one_effect_and_an_id_is_used_once() -> Result<()> {
     let metrics = http::request(realm.gateway.metrics(), "GET", "/metrics", &[], &[]).await?.text();
     assert!(metrics.contains("id_reused"), "an id that was used again is not counted:\n{metrics}");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_and_loses_nothing() -> Result<()> {
+    const ROOM: usize = 3;
+    let mut realm = Realm::prepare(policies::OPEN).await?;
+    realm.gateway.configure(&format!("[limits]\nqueue_deliveries = {ROOM}"))?;
+    realm.gateway.start().await?;
+    realm.join(&[HOSPITAL]).await?;
+    let police = Insider::enrol(&realm.gateway, POLICE).await?;
+    let shelter = Insider::enrol(&realm.gateway, SHELTER).await?;
+    let shelter_key = police.key_of(SHELTER).await?;
+    let mut session = police.session().await?;
+    let mut sent = Vec::new();
+    for _ in 0..ROOM {
+        let envelope = police.seal(&police.draft(&shelter_key))?;
+        accepted(&mut session, &envelope).await?;
+        sent.push(envelope.manifest);
+    }
+    let late = police.seal(&police.draft(&shelter_key))?;
+    refused(&mut session, &realm, &late, ErrorCode::QueueFull).await?;
+    let Answer::Refused(refusal) = session.submit(&late).await? else { bail!("accepted") };
+    assert!(refusal.retry_after_ms > 0, "it says when to try again: {refusal:?}");
+    // An honest agent keeps what is refused for this, and offers it again.
+    let request = message::small_referral(SHELTER);
+    let kept = call::case(realm.agent(HOSPITAL)?)?.send_referral(request).await?.into_inner().referrals;
+    let kept = kept.first().context("no referral was made")?.id.clone();
+
+    let mut inbox = shelter.session().await?;
+    let mut arrived = Vec::new();
+    for _ in 0..ROOM {
+        let (attempt, delivery) = inbox.delivery().await?;
+        let copy = copy_of(delivery)?;
+        let id = Manifest::decode(copy.manifest.clone())?.message_id;
+        inbox.ack(attempt, Some(shelter.acknowledge(&copy.manifest, &id)?)).await?;
+        arrived.push(copy.manifest);
+    }
+    assert_eq!(arrived, sent, "in the order of their acceptance");
+    // There is room again.
+    let (attempt, delivery) = inbox.delivery().await?;
+    let copy = copy_of(delivery)?;
+    let id = Manifest::decode(copy.manifest.clone())?.message_id;
+    assert_eq!(Uuid::from_slice(&id)?.to_string(), kept);
+    inbox.ack(attempt, Some(shelter.acknowledge(&copy.manifest, &id)?)).await?;
+    accepted(&mut session, &late).await
 }
 
 #[tokio::test]
