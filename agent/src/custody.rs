@@ -121,13 +121,39 @@ impl Custody {
         self.ring.load_full()
     }
 
-    /// Makes the next key record when the current one is old enough, and destroys private keys that
-    /// nothing can be sealed to any more. True if there is a new record.
+    /// Takes over the records of this agency that the gateway lists and that are not here: those that
+    /// this agent's own signing key made after the backup that it was restored from. Their private keys
+    /// are lost, so that the next [`Self::rotate`] replaces them. False if the records are not its own.
+    pub fn adopt(&self, listed: &[SignedKeyRecord]) -> Result<bool, CustodyError> {
+        let ring = self.ring();
+        if !ring.chain.iter().zip(listed).all(|(own, listed)| own.signed.record == listed.record) {
+            return Ok(false);
+        }
+        let mut last = ring.current.clone();
+        let mut lost = Vec::new();
+        for listed in listed.iter().skip(ring.chain.len()) {
+            match key_record::follows(&last, listed) {
+                Ok(key) if key.signing == self.signing.public() => last = key.clone(),
+                _ => return Ok(false),
+            }
+            lost.push(last.clone());
+        }
+        for key in &lost {
+            folder::write_private(&record_path(&self.folder, key.sequence), &key.signed.encode_to_vec())?;
+        }
+        if !lost.is_empty() {
+            self.ring.store(Arc::new(Ring::open(&self.folder)?));
+        }
+        Ok(true)
+    }
+
+    /// Makes the next key record when the current one is old enough or its private key is lost, and
+    /// destroys private keys that nothing can be sealed to any more. True if there is a new record.
     pub fn rotate(&self, now: OffsetDateTime) -> Result<bool, CustodyError> {
         let ring = self.ring();
         let current = &ring.current;
         let made = current.not_after - limits::KEY_VALIDITY;
-        let due = now - made >= limits::KEY_ROTATION;
+        let due = now - made >= limits::KEY_ROTATION || !ring.kem.contains_key(&current.id);
         if due {
             let kem = KemKey::generate(Kem::XWing)?;
             let record = key_record::next(
@@ -259,6 +285,44 @@ mod tests {
         assert!(!folder.keys().join("0000.kem").exists());
         let reopened = Custody::open(&folder, &agency()).unwrap();
         assert_eq!(reopened.ring().current().id, custody.ring().current().id);
+    }
+
+    #[test]
+    fn an_agent_of_an_old_backup_takes_over_its_own_later_records_and_no_others() {
+        let (dir, backup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (folder, old) = (Folder::new(dir.path()), Folder::new(backup.path()));
+        let now = OffsetDateTime::now_utc();
+        let custody = Custody::create(&folder, &agency(), now).unwrap();
+        folder::create_private_dir(&old.keys()).unwrap();
+        for entry in std::fs::read_dir(folder.keys()).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), old.keys().join(entry.file_name())).unwrap();
+        }
+        custody.rotate(now + time::Duration::days(30)).unwrap();
+        let listed: Vec<_> = custody.ring().chain().iter().map(|key| key.signed.clone()).collect();
+
+        let restored = Custody::open(&old, &agency()).unwrap();
+        assert!(restored.adopt(&listed).unwrap());
+        assert!(restored.rotate(now).unwrap(), "nobody can open what is sealed to a lost key");
+        let chain = restored.ring().chain().to_vec();
+        assert_eq!(chain.len(), 3);
+        assert_eq!(chain[1].signed, listed[1]);
+        assert!(restored.ring().kem(&restored.ring().current().id).is_some());
+
+        let stranger = tempfile::tempdir().unwrap();
+        let stranger = Custody::create(&Folder::new(stranger.path()), &agency(), now).unwrap();
+        assert!(!stranger.adopt(&listed).unwrap());
+        let mut forged = listed.clone();
+        forged[1] = key_record::next(
+            &listed[0],
+            custody.signing(),
+            &SigningKey::generate(),
+            &KemKey::generate(Kem::XWing).unwrap(),
+            now,
+            now + time::Duration::DAY,
+        )
+        .unwrap();
+        assert!(!Custody::open(&folder, &agency()).unwrap().adopt(&forged).unwrap());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use liaison_proto::{
 };
 use liaison_trust::{
     keys::VerifyingKey,
+    names::AgencyAddress,
     tls::{Connector, Fault, SetupError, TlsError},
 };
 use time::OffsetDateTime;
@@ -50,8 +51,6 @@ struct Inner {
 struct Standing {
     connected: bool,
     problem: Option<String>,
-    /// What the gateway lists of this agency's keys that this agent did not make.
-    alarm: Option<String>,
 }
 
 /// Whether the gateway can be reached.
@@ -76,6 +75,11 @@ pub enum LinkError {
     Setup(#[from] SetupError),
     #[error("this agency's keys could not be published: {0}")]
     Publish(Refusal),
+    /// Nothing goes on like this: others would seal to keys that somebody else has.
+    #[error(
+        "the gateway lists keys of {0} that this agent did not make; restore this agent from its backup, and if it has none or never had other keys, tell the gateway's administrator at once: somebody may receive in this agency's name"
+    )]
+    ForeignKeys(AgencyAddress),
     #[error(transparent)]
     Custody(#[from] CustodyError),
     #[error(transparent)]
@@ -100,7 +104,7 @@ impl Link {
         let standing = self.standing();
         LinkStatus {
             connected: standing.connected,
-            problem: standing.problem.clone().or_else(|| standing.alarm.clone()),
+            problem: standing.problem.clone(),
             certificate_expires: Some(self.0.credentials.load().not_after),
         }
     }
@@ -206,7 +210,6 @@ async fn connect_once(agent: &Agent, stop: &CancellationToken, expired: bool) ->
     let connect = async {
         let channel = link.0.dialer.dial().await?;
         link.0.channel.store(Some(Arc::new(channel.clone())));
-        agent.custody.rotate(OffsetDateTime::now_utc())?;
         publish_keys(agent).await?;
         Ok::<_, LinkError>(channel)
     };
@@ -220,38 +223,22 @@ async fn connect_once(agent: &Agent, stop: &CancellationToken, expired: bool) ->
     }
 }
 
-/// Publishes this agency's key records as far as the gateway does not have them, and watches for such
-/// as this agent did not make.
+/// Publishes this agency's key records as far as the gateway does not have them. Watches for such as
+/// this agent did not make.
 async fn publish_keys(agent: &Agent) -> Result<(), LinkError> {
     let own = agent.address.to_string();
     let request = ListAgenciesRequest { addresses: vec![own.clone()], after: String::new() };
     let listed = agent.link.list_agencies(request).await.map_err(LinkError::Publish)?;
-    let listed = listed
-        .agencies
-        .into_iter()
-        .find(|agency| agency.address == own)
-        .map(|agency| agency.keys)
-        .unwrap_or_default();
-    let ring = agent.custody.ring();
-    let foreign = listed.len() > ring.chain().len()
-        || listed.iter().zip(ring.chain()).any(|(listed, own)| listed.record != own.signed.record);
-    let alarm = foreign.then(|| {
-        format!(
-            "the gateway lists keys of {own} that this agent did not make; if this agent was not restored from \
-             an old backup, tell the gateway's administrator at once: somebody may receive in this agency's name"
-        )
-    });
-    if let Some(alarm) = &alarm {
-        tracing::error!("{alarm}");
+    let listed = listed.agencies.into_iter().find(|agency| agency.address == own);
+    let listed = listed.map(|agency| agency.keys).unwrap_or_default();
+    if !agent.custody.adopt(&listed)? {
+        return Err(LinkError::ForeignKeys(agent.address.clone()));
     }
-    agent.link.standing().alarm = alarm;
-    if foreign {
-        return Ok(());
-    }
-    for key in ring.chain().iter().skip(listed.len()) {
+    agent.custody.rotate(OffsetDateTime::now_utc())?;
+    for key in agent.custody.ring().chain().iter().skip(listed.len()) {
         let request = PublishKeyRequest { key: Some(key.signed.clone()) };
-        let client = agent.link.client().map_err(LinkError::Publish)?;
-        answer({ client }.publish_key(timed(request)).await).map_err(LinkError::Publish)?;
+        let mut client = agent.link.client().map_err(LinkError::Publish)?;
+        answer(client.publish_key(timed(request)).await).map_err(LinkError::Publish)?;
         tracing::info!(key = %key.id, sequence = key.sequence, "key record published");
     }
     Ok(())
