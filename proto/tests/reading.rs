@@ -221,7 +221,8 @@ fn json_shows_no_category_that_is_absent() {
     let referral = Referral { sections: [("health".to_owned(), section)].into(), ..Referral::default() };
     let value = json::to_value(&SendReferralResponse { referrals: vec![referral] }).unwrap();
     let content = value["referrals"][0]["sections"]["health"]["content"].as_object().unwrap();
-    assert_eq!(content.keys().collect::<Vec<_>>(), ["health", "identity"]);
+    assert_eq!(content.len(), 2);
+    assert!(content.contains_key("identity"));
     assert_eq!(content["health"]["mental"], "", "inside a category every field is shown");
 }
 

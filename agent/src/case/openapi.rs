@@ -1,26 +1,26 @@
 //! The OpenAPI 3.1 document of the REST API, made from the contracts: what a `.proto` file says of a
 //! message, of a field or of an enumeration value is what the document says.
 
+mod errors;
 mod schema;
 
 use std::{collections::BTreeSet, sync::LazyLock};
 
-use liaison_proto::{
-    POOL,
-    case::v1::case_service_server::SERVICE_NAME,
-    message::v1::{Refusal, Rule, error_code::Code as ErrorCode},
-};
+use errors::{error_name, error_response, error_schema};
+use liaison_proto::{POOL, case::v1::case_service_server::SERVICE_NAME};
 use prost_reflect::{FieldDescriptor, MessageDescriptor, MethodDescriptor};
 use serde_json::{Map, Value, json};
 
-use super::{
-    caller::{ACTOR, IDEMPOTENCY_KEY},
-    rest,
-};
+use super::caller::{ACTOR, IDEMPOTENCY_KEY};
 use crate::limits;
 
-/// The document as it is served and committed as `openapi.json`.
-pub static DOCUMENT: LazyLock<String> = LazyLock::new(|| format!("{:#}\n", document()));
+/// The document as it is served and committed as `openapi.json`, in one order whatever the order that
+/// serde_json was built to keep.
+pub static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
+    let mut document = document();
+    document.sort_all_objects();
+    format!("{document:#}\n")
+});
 
 /// One endpoint: a method of the service at a path.
 struct Endpoint {
@@ -190,265 +190,10 @@ fn described(message: &MessageDescriptor) -> String {
     if comment.is_empty() { format!("{}.", message.name()) } else { comment }
 }
 
-fn error_schema(rule: &Value) -> Value {
-    let codes: Vec<&str> = (0..=i32::from(u8::MAX))
-        .filter_map(|number| ErrorCode::try_from(number).ok())
-        .filter(|code| *code != ErrorCode::Unspecified)
-        .map(|code| code.as_str_name())
-        .collect();
-    json!({
-        "type": "object",
-        "description": "A clear no. It never holds a word of content.",
-        "required": ["error"],
-        "properties": {
-            "error": {
-                "type": "object",
-                "required": ["code", "message", "action"],
-                "properties": {
-                    "code": {"type": "string", "enum": codes},
-                    "message": {"type": "string", "description": "What was wrong, and whose fault it is."},
-                    "action": {"type": "string", "description": "What to do about it."},
-                    "rule": rule,
-                },
-            },
-        },
-    })
-}
-
-fn error_response(status: u16) -> Value {
-    let (description, examples) = errors_of(status);
-    let examples: Map<String, Value> = examples
-        .into_iter()
-        .map(|refusal| (refusal.code().as_str_name().to_owned(), json!({"value": rest::error(&refusal)})))
-        .collect();
-    let mut response = json!({
-        "description": description,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}, "examples": examples}},
-    });
-    if let (429 | 503, Value::Object(response)) = (status, &mut response) {
-        let wait =
-            json!({"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}});
-        response.insert("headers".into(), wait);
-    }
-    response
-}
-
-/// What a status says, and examples of it.
-fn errors_of(status: u16) -> (&'static str, Vec<Refusal>) {
-    let no = Refusal::new;
-    match status {
-        400 => (
-            "The request is not what it must be; it names the field.",
-            vec![
-                no(
-                    ErrorCode::MissingField,
-                    "the request has no purpose",
-                    "say what the recipient is to use the message for",
-                ),
-                no(
-                    ErrorCode::Malformed,
-                    "to[0] is not an agency's address",
-                    "write <domain>/<name>, such as be/shelter-antwerp",
-                ),
-                no(
-                    ErrorCode::EmptyAudience,
-                    "the alert's audience names nobody",
-                    "name sectors, countries, groups or agencies",
-                ),
-            ],
-        ),
-        401 => (
-            "The caller is not known.",
-            vec![no(
-                ErrorCode::BadToken,
-                "the bearer token is not this agent's",
-                "send the content of the file api-token in the agent's data folder",
-            )],
-        ),
-        403 => (
-            "A policy forbids it, or the agency is no party to it.",
-            vec![
-                no(
-                    ErrorCode::ForbiddenByPolicy,
-                    "no agency of the audience may receive this alert",
-                    "choose another audience, or ask the rule's owner",
-                )
-                .by_rule(Rule {
-                    layer: "scheme".into(),
-                    rule: "none:scheme".into(),
-                    explain: "no policy of the layer permits it".into(),
-                    ..Rule::default()
-                }),
-            ],
-        ),
-        404 => (
-            "There is no such thing.",
-            vec![
-                no(
-                    ErrorCode::UnknownRecipient,
-                    "no agency be/nobody is known",
-                    "choose one of the agencies that can be addressed; they are listed at /v1/agencies",
-                ),
-                no(
-                    ErrorCode::UnknownMessage,
-                    "this agent has no referral of this id",
-                    "give the id that the agent answered with, or list what there is",
-                ),
-            ],
-        ),
-        408 => (
-            "The request took too long.",
-            vec![no(ErrorCode::Malformed, "the request did not end in time", "send it again")],
-        ),
-        409 => (
-            "It contradicts what is there.",
-            vec![
-                no(
-                    ErrorCode::IdempotencyConflict,
-                    "this idempotency key was used for another request",
-                    "use a new key for a new request",
-                ),
-                no(
-                    ErrorCode::TransitionNotAllowed,
-                    "a referral that is completed can't be cancelled",
-                    "nothing can follow",
-                ),
-            ],
-        ),
-        413 => ("The request is too large.", vec![super::grpc::too_large()]),
-        415 => (
-            "The request is not JSON.",
-            vec![no(
-                ErrorCode::Unsupported,
-                "the request's content-type is not application/json",
-                "send JSON, and say so",
-            )],
-        ),
-        421 => (
-            "The request was meant for another host.",
-            vec![no(
-                ErrorCode::WrongName,
-                "the request names another host than this machine",
-                "call the API as localhost or by its loopback address",
-            )],
-        ),
-        429 => (
-            "A bound is reached.",
-            vec![no(
-                ErrorCode::QueueFull,
-                "the outbox is full",
-                "wait until the gateway can be reached again",
-            )],
-        ),
-        503 => (
-            "The gateway is needed for this, and it can't be reached.",
-            vec![no(ErrorCode::GatewayUnreachable, "the gateway can't be reached", "wait until it is back")],
-        ),
-        _ => ("The agent failed.", vec![Refusal::internal()]),
-    }
-}
-
-fn error_name(status: u16) -> String {
-    format!("Error{status}")
-}
-
 fn lower_first(name: &str) -> String {
     let mut chars = name.chars();
     chars.next().map(|first| first.to_ascii_lowercase()).into_iter().chain(chars).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use liaison_proto::refusal;
-
-    use super::*;
-
-    #[test]
-    fn the_committed_document_is_this_version_s() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
-        if std::env::var_os("LIAISON_WRITE_OPENAPI").is_some() {
-            std::fs::write(path, &*DOCUMENT).unwrap();
-        }
-        let committed = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(
-            committed == *DOCUMENT,
-            "agent/openapi.json is not what the contracts say; write it anew with \
-             `LIAISON_WRITE_OPENAPI=1 cargo test -p liaison-agent openapi`"
-        );
-    }
-
-    #[test]
-    fn every_method_of_the_service_has_its_endpoint() {
-        let service = POOL.get_service_by_name(SERVICE_NAME).unwrap();
-        let methods: BTreeSet<String> = service.methods().map(|method| method.name().to_owned()).collect();
-        let endpoints: BTreeSet<String> = ENDPOINTS.iter().map(|e| e.method.to_owned()).collect();
-        assert_eq!(methods, endpoints);
-    }
-
-    #[test]
-    fn every_reference_leads_somewhere_and_every_component_is_used() {
-        let document = document();
-        let mut references = BTreeSet::new();
-        collect_references(&document, &mut references);
-        for reference in &references {
-            let pointer = reference.strip_prefix('#').unwrap();
-            assert!(document.pointer(pointer).is_some(), "{reference}");
-        }
-        for kind in ["schemas", "responses", "parameters"] {
-            for name in document["components"][kind].as_object().unwrap().keys() {
-                assert!(
-                    references.contains(&format!("#/components/{kind}/{name}")),
-                    "{kind}/{name} is not used"
-                );
-            }
-        }
-    }
-
-    fn collect_references(value: &Value, found: &mut BTreeSet<String>) {
-        match value {
-            Value::Object(map) => {
-                for (key, value) in map {
-                    if let ("$ref", Value::String(reference)) = (key.as_str(), value) {
-                        found.insert(reference.clone());
-                    }
-                    collect_references(value, found);
-                }
-            }
-            Value::Array(items) => items.iter().for_each(|item| collect_references(item, found)),
-            _ => {}
-        }
-    }
-
-    #[test]
-    fn operations_are_named_once_and_told_whole() {
-        let document = document();
-        let mut ids = BTreeSet::new();
-        for (path, verbs) in document["paths"].as_object().unwrap() {
-            for (verb, operation) in verbs.as_object().unwrap() {
-                assert!(ids.insert(operation["operationId"].as_str().unwrap().to_owned()), "{verb} {path}");
-                assert!(!operation["summary"].as_str().unwrap().is_empty(), "{verb} {path}");
-                let responses = operation["responses"].as_object().unwrap();
-                assert!(responses.contains_key("200"), "{verb} {path}");
-                if path.starts_with("/v1/") {
-                    assert!(responses.contains_key("401") && responses.contains_key("400"), "{verb} {path}");
-                    let actor = json!({"$ref": "#/components/parameters/actor"});
-                    assert!(operation["parameters"].as_array().unwrap().contains(&actor), "{verb} {path}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn an_example_has_the_status_under_which_it_stands() {
-        for (name, response) in document()["components"]["responses"].as_object().unwrap() {
-            let status: u16 = name.trim_start_matches("Error").parse().unwrap();
-            for code in response["content"]["application/json"]["examples"].as_object().unwrap().keys() {
-                let code = ErrorCode::from_str_name(code).unwrap();
-                // 408, 415 and 421 are HTTP's own and have no code of their own.
-                assert!(matches!(status, 408 | 415 | 421) || refusal::http(code) == status, "{name}");
-            }
-        }
-    }
-}
+mod tests;
