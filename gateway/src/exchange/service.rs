@@ -18,7 +18,7 @@ use liaison_proto::{
     strict, times,
 };
 use liaison_trust::{
-    key_record::{self, ProvenKey},
+    key_record::{self, KeyRecordError, ProvenKey},
     names::AgencyAddress,
 };
 use prost::{Message, Name};
@@ -221,7 +221,8 @@ async fn publish(gateway: &Gateway, agency: &Agency, record: &SignedKeyRecord) -
     }
     let proven = match agency.current() {
         Some(current) => key_record::follows(current, record),
-        None => key_record::prove_chain(std::slice::from_ref(record)).map(|mut chain| chain.remove(0)),
+        None => key_record::prove_chain(std::slice::from_ref(record))
+            .and_then(|mut chain| chain.pop().ok_or(KeyRecordError::NoFirst)),
     };
     let key = proven.map_err(|fault| {
         Refusal::new(
