@@ -71,13 +71,7 @@ async fn build() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = tokio::process::Command::new(cargo);
-    build.current_dir(root).args([
-        "build",
-        "--package",
-        "liaison-gateway",
-        "--package",
-        "liaison-agent",
-    ]);
+    build.current_dir(root).args(["build", "--package", "liaison-gateway", "--package", "liaison-agent"]);
     if !cfg!(debug_assertions) {
         build.arg("--release");
     }
