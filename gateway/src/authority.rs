@@ -200,13 +200,20 @@ impl Authority {
     /// # Errors
     /// The database or the CA failed; the former list stays, and [`Self::is_stale`] says so.
     pub async fn publish(&self, store: &Store, now: OffsetDateTime) -> Result<(), AuthorityError> {
-        self.stale.store(true, Ordering::Release);
         let _one_at_a_time = self.revoked.lock().await;
+        // Before anything is read, so that a certificate renewed meanwhile is noticed.
+        self.stale.store(false, Ordering::Release);
+        let published = self.replace(store, now).await;
+        if published.is_err() {
+            self.stale.store(true, Ordering::Release);
+        }
+        published
+    }
+
+    async fn replace(&self, store: &Store, now: OffsetDateTime) -> Result<(), AuthorityError> {
         let list = revocation_list(&self.ca, store, now).await?;
         let identity = self.own.read().unwrap_or_else(PoisonError::into_inner).identity.clone();
-        self.acceptor.replace(identity, trust(&self.ca, list))?;
-        self.stale.store(false, Ordering::Release);
-        Ok(())
+        Ok(self.acceptor.replace(identity, trust(&self.ca, list))?)
     }
 
     /// Whether [`Self::publish`] is due: the last time it failed, or there is a new certificate to use.

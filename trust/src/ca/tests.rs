@@ -199,3 +199,23 @@ fn keys_stay_out_of_debug_output() {
         Err(SetupError::KeyMismatch)
     ));
 }
+
+#[test]
+fn recognises_what_it_issued_and_nothing_else() {
+    let ours = authority("be");
+    let request = certificate_request(&TlsKey::generate().unwrap()).unwrap();
+    let certificate = sign(&ours, &request, &agency("be/shelter")).unwrap();
+    assert_eq!(ours.recognise(&certificate).unwrap(), Certificate::read(&certificate).unwrap());
+
+    let foreign = sign(&authority("be"), &request, &agency("be/shelter")).unwrap();
+    assert!(matches!(ours.recognise(&foreign), Err(CaError::Foreign)));
+    let mut changed = certificate.to_vec();
+    let name = changed.windows(7).position(|bytes| bytes == b"shelter").unwrap();
+    changed[name] = b'S';
+    assert!(matches!(ours.recognise(&changed), Err(CaError::Foreign)));
+    let mut longer = certificate.to_vec();
+    longer.push(0);
+    for garbage in [&[][..], b"garbage", &longer] {
+        assert!(matches!(ours.recognise(garbage), Err(CaError::Read(_))));
+    }
+}
