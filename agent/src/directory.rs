@@ -32,7 +32,7 @@ struct Inner {
 }
 
 /// An agency as it was found; none where the gateway lists no such agency.
-type Found = Result<Option<Agency>, Refusal>;
+pub(crate) type Found = Result<Option<Agency>, Refusal>;
 
 /// An agency.
 #[derive(Debug, Clone)]
@@ -85,10 +85,10 @@ impl Directory {
     }
 
     /// Several agencies, as [`Self::agency`] finds each.
-    pub async fn agencies(
+    pub(crate) async fn agencies(
         &self,
         addresses: &[AgencyAddress],
-    ) -> Result<BTreeMap<AgencyAddress, Result<Option<Agency>, Refusal>>, Refusal> {
+    ) -> Result<BTreeMap<AgencyAddress, Found>, Refusal> {
         let mut found = BTreeMap::new();
         let mut missing = Vec::new();
         for address in addresses {

@@ -349,3 +349,44 @@ async fn notices_are_believed_by_their_signatures() {
     let unknown = Notice { message_id: Uuid::now_v7().as_bytes().to_vec().into(), ..genuine };
     assert!(matches!(tell(&pair.police, statement::sign(&unknown, gateway)).await, Answer::Held(None)));
 }
+
+#[tokio::test]
+async fn a_sender_s_next_key_is_believed_and_one_that_skips_waits_for_the_directory() {
+    let pair = Pair::new().await;
+    let rotate = |days| {
+        let at = OffsetDateTime::now_utc() + Duration::days(days);
+        assert!(pair.police.custody.rotate(at).unwrap());
+    };
+    rotate(30);
+    let next = pair.sent(referral(&pair.shelter.address)).await;
+    assert!(matches!(deliver(&pair.shelter, next).await, Answer::Held(Some(_))));
+    assert_eq!(pair.shelter.store.keys(&pair.police.address).await.unwrap().len(), 2, "pinned");
+
+    // Two records later; the one between has never been seen here, and nobody can be asked.
+    let mut skipped = pair.police.custody.ring().current().clone();
+    let signing = pair.police.custody.signing();
+    let now = OffsetDateTime::now_utc();
+    for _ in 0..2 {
+        let kem = liaison_trust::keys::KemKey::generate(skipped.kem).unwrap();
+        let until = now + Duration::days(90);
+        let record = liaison_trust::key_record::next(
+            &skipped.signed,
+            signing,
+            signing,
+            &kem,
+            now - Duration::DAY,
+            until,
+        );
+        skipped = liaison_trust::key_record::prove(&record.unwrap()).unwrap();
+    }
+    assert!(matches!(pair.shelter.directory.believe(&skipped.signed).await, Belief::Unknown(_)));
+}
+
+#[tokio::test]
+async fn a_key_record_whose_signature_is_wrong_breaks_the_chain() {
+    let pair = Pair::new().await;
+    let mut copy = pair.sent(referral(&pair.shelter.address)).await;
+    let record = copy.sender_key.as_mut().unwrap();
+    record.signature = Bytes::from(vec![0; 64]);
+    assert_eq!(refused(deliver(&pair.shelter, copy).await), ErrorCode::KeyChainBroken);
+}
