@@ -1,6 +1,14 @@
 //! What the program makes, presented to a gateway: every good certificate is known, every bad kind is
 //! refused with an error of its own.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,

@@ -1,5 +1,13 @@
 //! The store: what it accepts, what it refuses, what it forgets, and that a restart changes nothing.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 use std::path::Path;
 
 use bytes::Bytes;

@@ -1,5 +1,13 @@
 //! The road through a gateway, over mTLS on the loopback.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod refusals;
 mod road;
 mod support;
