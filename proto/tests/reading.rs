@@ -1,5 +1,7 @@
 //! Strict reading, JSON, the split by category, and refusals over gRPC.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use liaison_proto::{
     POOL,
     case::v1::{Referral, ReferralSection, SendReferralRequest, SendReferralResponse, UpdateReferralRequest},

@@ -28,7 +28,7 @@ impl Tree {
             level.extend(missing.into_iter().map(|index| (index, empty(seed, height, index))));
             let above = level
                 .iter()
-                .filter(|(index, _)| **index % 2 == 0)
+                .filter(|(index, _)| index.is_multiple_of(2))
                 .filter_map(|(index, left)| Some((index / 2, node(left, level.get(&(index + 1))?))))
                 .collect();
             levels.push(std::mem::replace(&mut level, above));
@@ -58,7 +58,7 @@ pub(super) fn root_of(leaf: Digest, index: u32, path: &Path) -> Option<Digest> {
         return None;
     }
     Some(path.iter().enumerate().fold(leaf, |below, (height, sibling)| {
-        if (index >> height) % 2 == 0 { node(&below, sibling) } else { node(sibling, &below) }
+        if (index >> height).is_multiple_of(2) { node(&below, sibling) } else { node(sibling, &below) }
     }))
 }
 

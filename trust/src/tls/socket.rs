@@ -63,7 +63,7 @@ pub async fn connect(address: &str) -> io::Result<TcpStream> {
 /// (HTTP CONNECT, RFC 9110, 9.3.6).
 pub async fn connect_through_proxy(proxy: &str, target: &str) -> Result<TcpStream, ProxyError> {
     let is_plain = target.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte));
-    if !is_plain || !target.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+    if !is_plain || target.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
         return Err(ProxyError::Target(target.to_owned()));
     }
     timeout(CONNECT, tunnel(proxy, target)).await.map_err(|_| ProxyError::NoAnswer)?
