@@ -111,7 +111,7 @@ async fn make(
     let authority = Authority::create(&config.domain)?;
     write_private(&folder.ca_certificate(), authority.certificate_pem().as_bytes())?;
     write_private(&folder.ca_key(), authority.key_pem().as_bytes())?;
-    let seed = Zeroizing::new(hex::encode(&*SigningKey::generate().seed()) + "\n");
+    let seed = Zeroizing::new(hex::encode(*SigningKey::generate().seed()) + "\n");
     write_private(&folder.signing_key(), seed.as_bytes())?;
 
     make_private_folder(&folder.policies())?;

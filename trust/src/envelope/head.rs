@@ -51,7 +51,7 @@ impl Head {
         if manifest.leaves.len() > LEAVES {
             return Err(EnvelopeError::TooLarge { what: "the list of leaves", limit: LEAVES });
         }
-        if manifest.leaves.is_empty() || manifest.leaves.len() % LEAVES_MULTIPLE != 0 {
+        if manifest.leaves.is_empty() || !manifest.leaves.len().is_multiple_of(LEAVES_MULTIPLE) {
             return Err(malformed("number of leaves"));
         }
         if manifest.leaves.iter().any(|leaf| leaf.len() != 32) {
