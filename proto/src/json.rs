@@ -1,7 +1,13 @@
 //! The protobuf JSON mapping of every message, by its schema.
 
+use std::{collections::HashSet, fmt};
+
 use prost::{Message, Name};
 use prost_reflect::{DeserializeOptions, DynamicMessage, ReflectMessage, SerializeOptions, Value as Part};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, SeqAccess, Visitor},
+};
 use serde_json::Value;
 
 use crate::{POOL, category, strict};
@@ -16,6 +22,8 @@ pub enum JsonError {
         "not a {message}: a field, a type or an enumeration value at line {line}, column {column} is not in its schema"
     )]
     Schema { message: String, line: usize, column: usize },
+    #[error("not a {message}: a field is given a second time at line {line}, column {column}")]
+    Twice { message: String, line: usize, column: usize },
     #[error(transparent)]
     Strict(#[from] strict::StrictError),
 }
@@ -25,6 +33,12 @@ pub fn from_slice<M: Message + Name + Default>(json: &[u8]) -> Result<M, JsonErr
     let message = M::full_name();
     let unknown = || strict::StrictError::Malformed { message: M::full_name() };
     let descriptor = POOL.get_message_by_name(&message).ok_or_else(unknown)?;
+    // The mapping itself takes the last of several values and drops the others in silence.
+    if let Err(error) = serde_json::from_slice::<EachOnce>(json)
+        && error.is_data()
+    {
+        return Err(JsonError::Twice { message, line: error.line(), column: error.column() });
+    }
     let mut reader = serde_json::Deserializer::from_slice(json);
     let dynamic =
         DynamicMessage::deserialize_with_options(descriptor, &mut reader, &DeserializeOptions::new())
@@ -38,6 +52,63 @@ pub fn from_slice<M: Message + Name + Default>(json: &[u8]) -> Result<M, JsonErr
                 }
             })?;
     Ok(strict::decode(&dynamic.encode_to_vec())?)
+}
+
+/// Any JSON in which no object names a field twice, be it in both of its spellings.
+struct EachOnce;
+
+impl<'de> Deserialize<'de> for EachOnce {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for EachOnce {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self, A::Error> {
+        let mut names = HashSet::new();
+        while let Some(name) = object.next_key::<String>()? {
+            if !names.insert(name.replace('_', "").to_ascii_lowercase()) {
+                return Err(de::Error::custom("a field is given a second time"));
+            }
+            object.next_value::<Self>()?;
+        }
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self, A::Error> {
+        while array.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
 }
 
 /// Writes a message as JSON: lowerCamelCase names, and every field without presence even when it has

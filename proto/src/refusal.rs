@@ -163,6 +163,9 @@ impl From<crate::json::JsonError> for Refusal {
             crate::json::JsonError::Syntax { .. } => {
                 Refusal::new(ErrorCode::Malformed, error.to_string(), "send well-formed JSON")
             }
+            crate::json::JsonError::Twice { .. } => {
+                Refusal::new(ErrorCode::Malformed, error.to_string(), "give each field once")
+            }
             crate::json::JsonError::Schema { .. } => Refusal::new(
                 ErrorCode::UnknownValue,
                 error.to_string(),

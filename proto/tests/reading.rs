@@ -211,6 +211,21 @@ fn json_is_strict_and_its_errors_quote_nothing() {
 }
 
 #[test]
+fn a_json_field_is_given_once_in_whichever_spelling() {
+    for twice in [
+        &br#"{"id":"a","id":"b"}"#[..],
+        br#"{"to":["be/a"],"to":["be/b"]}"#,
+        br#"{"content":{"consent":{"forDisclosure":true,"for_disclosure":false}}}"#,
+        br#"{"claimedBases":[{"officer":"x","officer":"y"}]}"#,
+    ] {
+        let error = json::from_slice::<SendReferralRequest>(twice).unwrap_err();
+        assert!(matches!(error, JsonError::Twice { line: 1, .. }), "{error}");
+    }
+    let apart = br#"{"claimedBases":[{"officer":"x"},{"officer":"y"}]}"#;
+    assert_eq!(json::from_slice::<SendReferralRequest>(apart).unwrap().claimed_bases.len(), 2);
+}
+
+#[test]
 fn json_shows_every_scalar_field() {
     let value = json::to_value(&UpdateReferralRequest::default()).unwrap();
     assert_eq!(value["state"], "unspecified");
