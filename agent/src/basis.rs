@@ -130,6 +130,24 @@ impl Grounds {
             .collect()
     }
 
+    /// Until when a message on these bases may be delivered at most: what waits for its recipient is not
+    /// handed over on a consent that has run out meanwhile.
+    pub fn until<'a>(
+        &self,
+        most: OffsetDateTime,
+        bases: impl IntoIterator<Item = &'a Basis>,
+    ) -> OffsetDateTime {
+        let on_consent =
+            bases.into_iter().any(|basis| matches!(basis, Basis::ConsentOfPerson | Basis::ConsentOfGuardian));
+        let consent_ends = self.consent.as_ref().filter(|_| on_consent).and_then(|consent| consent.expires);
+        consent_ends.map_or(most, |ends| ends.min(most))
+    }
+
+    /// Who answers for the vital interests that are claimed.
+    pub fn officers(&self) -> Vec<&str> {
+        self.claims.iter().filter_map(|claim| claim.basis.officer()).collect()
+    }
+
     /// Consent goes before claims. What the person excluded stays excluded unless a life depends on it.
     fn basis(&self, to: &Recipient, category: Category, now: OffsetDateTime) -> Option<Basis> {
         let mut claims =

@@ -279,3 +279,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_message_does_not_outlive_the_consent_it_stands_on() {
+    let week = NOW + 7 * DAY;
+    let of_person = grounds(Some(consent()));
+    assert_eq!(of_person.until(week, [&Basis::ConsentOfPerson]), NOW + DAY);
+    assert_eq!(of_person.until(NOW, [&Basis::ConsentOfGuardian]), NOW, "it may end sooner");
+    assert_eq!(of_person.until(week, [&Basis::VitalInterest]), week);
+    let open_ended = grounds(Some(Consent { expires: None, ..consent() }));
+    assert_eq!(open_ended.until(week, [&Basis::ConsentOfPerson]), week);
+}

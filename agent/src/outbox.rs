@@ -77,10 +77,17 @@ pub(crate) enum Offer {
 
 /// Makes a message ready to be offered: seals it, once, and stores the envelope before anybody sees it.
 pub(crate) async fn prepare(agent: &Agent, id: Uuid) -> Result<Offer, StoreError> {
-    let message = match agent.store.waiting(id).await? {
-        Some(Waiting::Sealed { envelope, digest }) => return Ok(Offer::Ready { envelope, digest }),
-        Some(Waiting::Draft(message)) => message,
-        None => return Ok(Offer::NotNow),
+    let message = match agent.store.waiting(id).await {
+        Ok(Some(Waiting::Sealed { envelope, digest })) => return Ok(Offer::Ready { envelope, digest }),
+        Ok(Some(Waiting::Draft(message))) => message,
+        Ok(None) => return Ok(Offer::NotNow),
+        // One that can't be read holds up no other. It is kept: with the right keys it may be read again.
+        Err(error @ (StoreError::Damaged(_) | StoreError::Sealed(_))) => {
+            tracing::error!(message = %id, %error, "the message can't be read, and waits");
+            postpone(agent, id, 0).await?;
+            return Ok(Offer::NotNow);
+        }
+        Err(error) => return Err(error),
     };
     let now = OffsetDateTime::now_utc();
     if message.expires <= now {
@@ -353,6 +360,23 @@ mod tests {
         assert_eq!(due(now + time::Duration::HOUR).await, [id]);
         refused(&police, id, &Refusal::new(ErrorCode::ForbiddenByPolicy, "", "")).await.unwrap();
         assert!(due(now + time::Duration::HOUR).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_draft_that_can_t_be_read_holds_up_no_other_and_is_kept() {
+        let domain = Domain::new();
+        let (_dir, police) = domain.agent("police").await;
+        let (_other_dir, other) = domain.agent("other").await;
+        let id = add(&police.store, referral(&"be/shelter".parse().unwrap())).await;
+        // As if agent.db were that of a backup with another vault key.
+        other.store.close().await;
+        police.store.close().await;
+        std::fs::copy(police.folder.database(), other.folder.database()).unwrap();
+        let mixed = Agent::open(other.folder).await.unwrap();
+        assert!(mixed.store.waiting(id).await.is_err());
+        assert!(matches!(prepare(&mixed, id).await.unwrap(), Offer::NotNow));
+        assert_eq!(mixed.store.attempts(id).await.unwrap(), 1);
+        assert_eq!(mixed.store.counts().await.unwrap().outbox, 1);
     }
 
     #[test]

@@ -195,6 +195,6 @@ pub(crate) async fn reopened(agent: Agent) -> Agent {
 
 /// Adds one message on behalf of nobody in particular.
 pub(crate) async fn add(store: &Store, message: NewMessage) -> Uuid {
-    let (_, ids) = store.add(vec![message], None, "tester", Vec::new()).await.unwrap();
+    let (_, ids) = store.add(vec![message], None, "tester", &[], Vec::new()).await.unwrap();
     ids[0]
 }

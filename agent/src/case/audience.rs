@@ -1,17 +1,19 @@
 //! To whom a message goes, and what the gateway would decide: asked before anything is sealed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use liaison_proto::{
     case::v1::{
         PreviewRequest, PreviewResponse, SendAlertRequest, SendReferralRequest, preview_request::Message,
     },
-    exchange::v1::{self as exchange, MessageHead, PreviewRecipient, ResolveAudienceRequest},
+    exchange::v1::{
+        self as exchange, MessageHead, PreviewRecipient, ResolveAudienceRequest, ResolveAudienceResponse,
+    },
     limits as wire,
     message::v1::{
-        CategoryBasis, RecipientDecision, Refusal, Rule, alert_kind::Code as AlertKind, basis::Code as Basis,
-        data_category::Code as Category, error_code::Code as ErrorCode, kind::Code as Kind,
-        sector::Code as Sector, verdict::Code as Verdict,
+        Audience as Meant, CategoryBasis, RecipientDecision, Refusal, Rule, alert_kind::Code as AlertKind,
+        basis::Code as Basis, data_category::Code as Category, error_code::Code as ErrorCode,
+        kind::Code as Kind, sector::Code as Sector, verdict::Code as Verdict,
     },
     times,
 };
@@ -79,17 +81,31 @@ pub(super) async fn recipient(agent: &Agent, address: &AgencyAddress) -> Result<
     Ok(Recipient { address: agency.address, country: agency.country, sectors: agency.sectors })
 }
 
-/// Resolves an alert's audience at the gateway. An agency that has no keys yet would hold the alert up
-/// for all others, and is told as not reached instead.
+/// Resolves an alert's audience at the gateway.
 pub(super) async fn resolve(agent: &Agent, kind: AlertKind, body: &Body) -> Result<Audience, Refusal> {
     let request = ResolveAudienceRequest { head: Some(head(Kind::Alert, kind, body)) };
     let resolved = agent.link.resolve_audience(request).await?;
+    checked(resolved, body.facts.audience.as_ref().unwrap_or(&Meant::default()), &agent.address)
+}
+
+/// The audience as the gateway resolved it, if it added nobody. An agency that has no keys yet would hold
+/// the alert up for all others, and is told as not reached instead.
+fn checked(
+    resolved: ResolveAudienceResponse,
+    meant: &Meant,
+    me: &AgencyAddress,
+) -> Result<Audience, Refusal> {
     let mut audience = Audience {
         recipients: Vec::with_capacity(resolved.agencies.len()),
         refused: resolved.refused,
         policy_hash: resolved.policy_hash.into(),
     };
+    let mut seen = BTreeSet::new();
     for agency in &resolved.agencies {
+        let known = agency.address != me.to_string() && is_meant(agency, meant);
+        if !known || !seen.insert(agency.address.as_str()) {
+            return Err(wrongly_resolved());
+        }
         if agency.keys.is_empty() {
             audience.refused.push(without_keys(&agency.address));
         } else {
@@ -154,6 +170,28 @@ async fn decide(
     })
 }
 
+/// Whether an audience means this agency, by what the gateway says of it.
+fn is_meant(agency: &exchange::Agency, meant: &Meant) -> bool {
+    let Meant { sectors, countries, groups, agencies } = meant;
+    let restricts = !(sectors.is_empty() && countries.is_empty() && groups.is_empty());
+    agencies.contains(&agency.address)
+        || restricts
+            && (sectors.is_empty() || agency.sectors.iter().any(|sector| sectors.contains(sector)))
+            && (countries.is_empty() || countries.contains(&agency.country))
+            && (groups.is_empty() || agency.groups.iter().any(|group| groups.contains(group)))
+}
+
+fn wrongly_resolved() -> Refusal {
+    tracing::error!(
+        "the gateway resolved an audience into agencies that it does not mean, or twice into one"
+    );
+    Refusal::new(
+        ErrorCode::Internal,
+        "the gateway resolved the audience into agencies that it does not mean; nothing was sent",
+        "tell the gateway's administrator",
+    )
+}
+
 fn without_keys(address: &str) -> RecipientDecision {
     RecipientDecision {
         recipient: address.to_owned(),
@@ -192,4 +230,71 @@ fn head(kind: Kind, alert_kind: AlertKind, body: &Body) -> MessageHead {
 
 fn category_basis((category, basis): (&Category, &Basis)) -> CategoryBasis {
     CategoryBasis { category: (*category).into(), basis: (*basis).into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use liaison_proto::message::v1::SignedKeyRecord;
+
+    use super::*;
+
+    fn agency(address: &str) -> exchange::Agency {
+        exchange::Agency {
+            address: address.into(),
+            country: "be".into(),
+            sectors: vec![Sector::Ngo.into()],
+            groups: vec!["network".into()],
+            keys: vec![SignedKeyRecord::default()],
+            ..exchange::Agency::default()
+        }
+    }
+
+    fn resolved(agencies: &[exchange::Agency], meant: &Meant) -> Result<usize, ErrorCode> {
+        let response =
+            ResolveAudienceResponse { agencies: agencies.to_vec(), ..ResolveAudienceResponse::default() };
+        checked(response, meant, &"be/police".parse().unwrap())
+            .map(|audience| audience.recipients.len())
+            .map_err(|refusal| refusal.code())
+    }
+
+    #[test]
+    fn a_gateway_adds_nobody_to_an_audience() {
+        let shelter = [agency("be/shelter")];
+        let named = Meant { agencies: vec!["be/shelter".into()], ..Meant::default() };
+        assert_eq!(resolved(&shelter, &named), Ok(1));
+        assert_eq!(resolved(&[agency("be/shelter"), agency("be/clinic")], &named), Err(ErrorCode::Internal));
+        assert_eq!(resolved(&[agency("be/shelter"), agency("be/shelter")], &named), Err(ErrorCode::Internal));
+
+        let described = |sector: Sector, country: &str, group: &str| Meant {
+            sectors: vec![sector.into()],
+            countries: vec![country.into()],
+            groups: vec![group.into()],
+            agencies: Vec::new(),
+        };
+        assert_eq!(resolved(&shelter, &described(Sector::Ngo, "be", "network")), Ok(1));
+        for other in [
+            described(Sector::LawEnforcement, "be", "network"),
+            described(Sector::Ngo, "hu", "network"),
+            described(Sector::Ngo, "be", "courts"),
+            Meant::default(),
+        ] {
+            assert_eq!(resolved(&shelter, &other), Err(ErrorCode::Internal), "{other:?}");
+        }
+        let belgium = Meant { countries: vec!["be".into()], ..Meant::default() };
+        assert_eq!(resolved(&shelter, &belgium), Ok(1));
+        assert_eq!(resolved(&[agency("be/police")], &belgium), Err(ErrorCode::Internal), "the sender itself");
+    }
+
+    #[test]
+    fn who_has_no_keys_is_told_and_does_not_hold_up_the_rest() {
+        let asleep = exchange::Agency { keys: Vec::new(), ..agency("be/asleep") };
+        let meant = Meant { countries: vec!["be".into()], ..Meant::default() };
+        let response = ResolveAudienceResponse {
+            agencies: vec![agency("be/shelter"), asleep],
+            ..ResolveAudienceResponse::default()
+        };
+        let audience = checked(response, &meant, &"be/police".parse().unwrap()).unwrap();
+        assert_eq!(audience.recipients.len(), 1);
+        assert_eq!(audience.refused[0].recipient, "be/asleep");
+    }
 }

@@ -73,7 +73,7 @@ fn one_line(headers: &HeaderMap, name: &str, most: usize) -> Result<Option<Strin
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().map_err(|_| malformed())?;
-    if values.next().is_some() || text.trim().is_empty() || text.len() > most {
+    if values.next().is_some() || text.trim().is_empty() || text.len() > most || text.contains('\t') {
         return Err(malformed());
     }
     Ok(Some(text.to_owned()))

@@ -8,7 +8,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use liaison_proto::{
     DESCRIPTORS, POOL,
     case::v1::{
@@ -33,7 +32,7 @@ use tonic::{
 use tower::Service;
 
 use super::{
-    ServeError, audience,
+    ServeError, audience, body,
     caller::{ApiToken, Caller},
     operations,
 };
@@ -109,20 +108,15 @@ impl Service<http::Request<Body>> for Guarded {
 async fn admit(token: &ApiToken, request: http::Request<Body>) -> Result<http::Request<Body>, Refusal> {
     let (mut head, body) = request.into_parts();
     let caller = token.admit(&head.headers)?;
-    // The 5 bytes are those of gRPC's framing.
-    let body = Limited::new(body, wire::CASE_REQUEST_BYTES + 5).collect().await.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            too_large()
-        } else {
-            Refusal::new(ErrorCode::Malformed, "the request ended too early", "send it again")
-        }
-    })?;
-    let body = body.to_bytes();
+    let body = body::whole(body, FRAMING_BYTES).await?;
     let method = head.uri.path().rsplit('/').next().unwrap_or_default();
     check(method, &body)?;
     head.extensions.insert(caller);
     Ok(http::Request::from_parts(head, Body::new(http_body_util::Full::new(body))))
 }
+
+/// What gRPC puts before a message: whether it is compressed, and its length.
+const FRAMING_BYTES: usize = 5;
 
 /// Checks the one message that a request to `method` holds. What is no method of the service is left
 /// to tonic to answer.
@@ -131,7 +125,7 @@ fn check(method: &str, body: &[u8]) -> Result<(), Refusal> {
     let Some(method) = service.methods().find(|known| known.name() == method) else { return Ok(()) };
     let input = method.input();
     let malformed = || StrictError::Malformed { message: input.full_name().to_owned() };
-    let (head, message) = body.split_first_chunk::<5>().ok_or_else(malformed)?;
+    let (head, message) = body.split_first_chunk::<FRAMING_BYTES>().ok_or_else(malformed)?;
     let [compressed, length @ ..] = *head;
     if compressed != 0 {
         return Err(Refusal::new(
@@ -144,15 +138,6 @@ fn check(method: &str, body: &[u8]) -> Result<(), Refusal> {
         return Err(malformed().into());
     }
     Ok(strict::check(&input, message)?)
-}
-
-/// A request over the limit, in either API.
-pub(super) fn too_large() -> Refusal {
-    Refusal::new(
-        ErrorCode::TooLarge,
-        format!("the request is larger than {} bytes", wire::CASE_REQUEST_BYTES),
-        "send less; a photo may have 256 KiB",
-    )
 }
 
 struct Handler {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use tokio::net::TcpListener;
 
 mod audience;
+mod body;
 pub mod caller;
 pub mod grpc;
 pub mod openapi;

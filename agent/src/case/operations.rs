@@ -47,8 +47,8 @@ pub(super) async fn send_referral(
         let recipient = audience::recipient(agent, &address).await?;
         messages.push(message(Kind::Referral, AlertKind::Unspecified, &body, &[recipient], now));
     }
-    note_officers(agent, &body, &messages).await?;
-    let (_, ids) = agent.store.add(messages, idempotency, &caller.actor, Vec::new()).await?;
+    let officers = body.grounds.officers();
+    let (_, ids) = agent.store.add(messages, idempotency, &caller.actor, &officers, Vec::new()).await?;
     sent_referrals(agent, ids).await
 }
 
@@ -69,8 +69,8 @@ pub(super) async fn send_alert(
         return Err(audience::reaches_nobody(refused));
     }
     let messages = vec![message(Kind::Alert, kind, &body, &recipients, now)];
-    note_officers(agent, &body, &messages).await?;
-    let (_, ids) = agent.store.add(messages, idempotency, &caller.actor, refused).await?;
+    let officers = body.grounds.officers();
+    let (_, ids) = agent.store.add(messages, idempotency, &caller.actor, &officers, refused).await?;
     sent_alert(agent, &ids).await
 }
 
@@ -167,6 +167,7 @@ fn message(
         let bases = body.grounds.bases(recipient, body.sections.keys().copied(), now);
         (recipient.address.clone(), bases)
     };
+    let recipients: Vec<_> = recipients.iter().map(bases).collect();
     // Without a context: the shared one counts, and would show which ids were made together.
     let unrelated = || Uuid::new_v7(Timestamp::now(NoContext));
     NewMessage {
@@ -175,14 +176,14 @@ fn message(
         kind,
         alert_kind,
         created: now,
-        expires: body.expires,
+        expires: body.grounds.until(body.expires, recipients.iter().flat_map(|(_, bases)| bases.values())),
         urgency: body.urgency,
         handling: body.handling,
         status: body.status,
         state_change: None,
         facts: Some(body.facts.clone()),
         sections: body.sections.clone(),
-        recipients: recipients.iter().map(bases).collect(),
+        recipients,
     }
 }
 
@@ -199,16 +200,6 @@ async fn repeated(agent: &Agent, idempotency: Option<&Idempotency>) -> Result<Op
         Some(idempotency) => agent.store.repeated(idempotency).await,
         None => Ok(None),
     }
-}
-
-/// Notes who answers for a vital interest, before anything is sent on it.
-async fn note_officers(agent: &Agent, body: &Body, messages: &[NewMessage]) -> Result<(), Refusal> {
-    for officer in body.grounds.claims.iter().filter_map(|claim| claim.basis.officer()) {
-        for message in messages {
-            agent.store.audit(officer, "vital_interest", message.id).await?;
-        }
-    }
-    Ok(())
 }
 
 /// Notes who read what was received.

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Router,
-    body::{self, Body},
+    body::Body,
     extract::{FromRequest, FromRequestParts, Path, Query, Request, State},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -31,9 +31,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ServeError, audience,
+    ServeError, audience, body,
     caller::{ApiToken, Caller},
-    grpc::too_large,
     openapi, operations,
 };
 use crate::agent::Agent;
@@ -236,9 +235,7 @@ impl<M: Message + Name + Default> FromRequest<Api> for Json<M> {
             );
             return Err(refused_with(StatusCode::UNSUPPORTED_MEDIA_TYPE, &refusal));
         }
-        let body = body::to_bytes(request.into_body(), wire::CASE_REQUEST_BYTES)
-            .await
-            .map_err(|_| refused(&too_large()))?;
+        let body = body::whole(request.into_body(), 0).await.map_err(|refusal| refused(&refusal))?;
         json::from_slice(&body).map(Self).map_err(|error| refused(&error.into()))
     }
 }

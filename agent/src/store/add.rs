@@ -17,7 +17,8 @@ use crate::{
 
 impl Store {
     /// Commits messages to the outbox, all or none. Answers with their ids once that is durable. `actor`
-    /// is who asked; `refused` are recipients of the first message that it is not even sealed to.
+    /// is who asked, `officers` answer for vital interests; `refused` are recipients of the first message
+    /// that it is not even sealed to.
     ///
     /// Refused as `idempotency_conflict` where the key was used for another request, and as `queue_full`.
     pub async fn add(
@@ -25,6 +26,7 @@ impl Store {
         messages: Vec<NewMessage>,
         idempotency: Option<Idempotency>,
         actor: &str,
+        officers: &[&str],
         refused: Vec<RecipientDecision>,
     ) -> Result<(Stored, Vec<Uuid>), Refusal> {
         // Sealed before the one writer is taken.
@@ -53,6 +55,9 @@ impl Store {
         for (message, sealed) in &drafts {
             insert(&mut tx, self.address().to_string(), message, sealed).await?;
             audit(&mut tx, now, actor, "send", message.id).await?;
+            for officer in officers {
+                audit(&mut tx, now, officer, "vital_interest", message.id).await?;
+            }
         }
         if let Some(first) = ids.first() {
             for decision in refused {

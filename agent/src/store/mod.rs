@@ -18,10 +18,10 @@ mod tests;
 
 use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration};
 
-use liaison_proto::message::v1::Refusal;
+use liaison_proto::message::v1::{Refusal, error_code::Code as ErrorCode};
 use liaison_trust::{names::AgencyAddress, vault::Vault};
 use sqlx::{
-    Sqlite, SqlitePool, Transaction,
+    Connection, Sqlite, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::sync::Notify;
@@ -65,10 +65,34 @@ pub enum StoreError {
     Sealed(&'static str),
 }
 
+/// SQLite's primary result codes, see <https://sqlite.org/rescode.html>.
+const SQLITE_BUSY: i32 = 5;
+const SQLITE_IOERR: i32 = 10;
+const SQLITE_FULL: i32 = 13;
+
+impl StoreError {
+    /// SQLite's primary result code, where SQLite failed.
+    fn result_code(&self) -> Option<i32> {
+        let Self::Database(sqlx::Error::Database(error)) = self else { return None };
+        Some(error.code()?.parse::<i32>().ok()? & 0xff)
+    }
+}
+
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "the database failed");
-        Refusal::internal()
+        let failed = |message, action| Refusal::new(ErrorCode::Internal, message, action);
+        match error.result_code() {
+            Some(SQLITE_FULL | SQLITE_IOERR) => failed(
+                "the agent's database can't be written: its disk is full or failing; nothing was changed",
+                "make room on the disk of the agent's data folder, then send the request again",
+            ),
+            Some(SQLITE_BUSY) => failed(
+                "another program holds the agent's database; nothing was changed",
+                "end what else reads agent.db, then send the request again",
+            ),
+            _ => Refusal::internal(),
+        }
     }
 }
 
@@ -88,6 +112,9 @@ impl Store {
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .test_before_acquire(false)
+            // Where the disk is full SQLite rolls back by itself, and the rollback that sqlx sends then fails:
+            // such a connection counts as inside a transaction for ever, and begins no other.
+            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
             .connect_with(options.clone())
             .await?;
         MIGRATIONS.run(&writer).await?;

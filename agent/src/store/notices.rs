@@ -17,7 +17,7 @@ use super::{
     Direction, Store, StoreError,
     add::forbidden,
     codec,
-    outbox::{decide, fail_at},
+    outbox::{fail_at, set_decision},
     states,
 };
 use crate::thread;
@@ -76,9 +76,8 @@ impl Store {
                 fail_at(&mut tx, id, &to, State::Expired, &refusal, at, &domain).await?;
             }
             Event::Narrowed(decision) => {
-                let withheld = decision.verdict() != Verdict::Released;
-                decide(&mut tx, id, &decision).await?;
-                if withheld {
+                set_decision(&mut tx, id, &decision).await?;
+                if decision.verdict() != Verdict::Released {
                     let refusal = forbidden(&decision);
                     fail_at(&mut tx, id, &to, State::Refused, &refusal, at, &domain).await?;
                 }

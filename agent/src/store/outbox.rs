@@ -275,7 +275,19 @@ async fn sent(tx: &mut Transaction<'_, Sqlite>, id: Uuid) -> Result<Option<Sent>
 }
 
 /// What was decided for one recipient.
-pub(super) async fn decide(
+async fn decide(
+    tx: &mut Transaction<'_, Sqlite>,
+    id: Uuid,
+    decision: &RecipientDecision,
+) -> Result<(), StoreError> {
+    set_decision(tx, id, decision).await?;
+    if decision.verdict() != Verdict::Released {
+        end_delivery(tx, id, Some(&decision.recipient), State::Refused, &forbidden(decision)).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn set_decision(
     tx: &mut Transaction<'_, Sqlite>,
     id: Uuid,
     decision: &RecipientDecision,
@@ -286,21 +298,19 @@ pub(super) async fn decide(
         .bind(decision.encode_to_vec())
         .execute(&mut **tx)
         .await?;
-    if decision.verdict() != Verdict::Released {
-        end_delivery(tx, id, Some(&decision.recipient), State::Refused, &forbidden(decision)).await?;
-    }
     Ok(())
 }
 
-/// Ends the deliveries of a message, or that to one agency, which have not ended yet.
-pub(super) async fn end_delivery(
+/// Ends the deliveries of a message, or that to one agency, which have not ended yet. Tells whether there
+/// were any.
+async fn end_delivery(
     tx: &mut Transaction<'_, Sqlite>,
     id: Uuid,
     agency: Option<&str>,
     state: State,
     refusal: &Refusal,
-) -> Result<(), StoreError> {
-    sqlx::query(
+) -> Result<bool, StoreError> {
+    let ended = sqlx::query(
         "update deliveries set state = ?3, refusal = ?4 where message = ?1 and (?2 is null or agency = ?2) \
          and state in (?5, ?6)",
     )
@@ -312,7 +322,7 @@ pub(super) async fn end_delivery(
     .bind(i32::from(State::Requested))
     .execute(&mut **tx)
     .await?;
-    Ok(())
+    Ok(ended.rows_affected() > 0)
 }
 
 /// What the failure of a whole message does beside its deliveries. Of a state message, the referral
@@ -350,7 +360,8 @@ async fn fail(
     Ok(())
 }
 
-/// The failure of a message at one recipient, as the gateway tells it.
+/// The failure of a message at one recipient, as the gateway tells it. What the recipient has signed for
+/// did not fail, whatever the gateway tells later.
 pub(super) async fn fail_at(
     tx: &mut Transaction<'_, Sqlite>,
     id: Uuid,
@@ -360,7 +371,9 @@ pub(super) async fn fail_at(
     at: OffsetDateTime,
     by: &str,
 ) -> Result<(), StoreError> {
-    end_delivery(tx, id, Some(recipient), state, refusal).await?;
+    if !end_delivery(tx, id, Some(recipient), state, refusal).await? {
+        return Ok(());
+    }
     match sent(tx, id).await? {
         // An alert fails at one recipient alone.
         Some(sent) if sent.kind != Kind::Alert => fail(tx, &sent, state, refusal, at, by).await,

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use liaison_proto::{
     message::v1::{
         Acceptance, RecipientDecision, Refusal, Rule, SignedAcceptance, SignedAcknowledgement, StateChange,
-        error_code::Code as ErrorCode, kind::Code as Kind, outcome::Code as Outcome,
-        referral_state::Code as State, rejection_reason::Code as Reason, status::Code as Status,
-        verdict::Code as Verdict,
+        data_category::Code as Category, error_code::Code as ErrorCode, kind::Code as Kind,
+        outcome::Code as Outcome, referral_state::Code as State, rejection_reason::Code as Reason,
+        status::Code as Status, verdict::Code as Verdict,
     },
     times,
 };
@@ -18,6 +18,7 @@ use liaison_trust::{
 };
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::*;
 use crate::{
@@ -148,7 +149,7 @@ async fn a_key_repeats_a_request_and_refuses_another() {
     let domain = Domain::new();
     let (_dir, police) = domain.agent("police").await;
     let key = |what: &str| Some(Idempotency { key: "k".into(), digest: hash("request", &[what.as_bytes()]) });
-    let send = |what| police.store.add(vec![referral(&shelter())], key(what), "ann", Vec::new());
+    let send = |what| police.store.add(vec![referral(&shelter())], key(what), "ann", &[], Vec::new());
 
     let (first, ids) = send("a").await.unwrap();
     assert_eq!(first, Stored::New);
@@ -170,10 +171,31 @@ async fn a_full_outbox_refuses_and_keeps_nothing() {
     let mut tx = police.store.begin().await.unwrap();
     sqlx::query("update outbox set bytes = ?").bind(limits::OUTBOX_BYTES).execute(&mut *tx).await.unwrap();
     tx.commit().await.unwrap();
-    let refusal = police.store.add(vec![referral(&shelter())], None, "ann", Vec::new()).await.unwrap_err();
+    let refusal =
+        police.store.add(vec![referral(&shelter())], None, "ann", &[], Vec::new()).await.unwrap_err();
     assert_eq!(refusal.code(), ErrorCode::QueueFull);
     assert!(refusal.retry_after_ms > 0);
     assert_eq!(due(&police.store).await, [id]);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_nothing_is_lost_or_stuck_once_there_is_room() {
+    let domain = Domain::new();
+    let (_dir, police) = domain.agent("police").await;
+    let first = add(&police.store, referral(&shelter())).await;
+    // SQLite's own bound fails as a full disk does.
+    let pages: i64 = sqlx::query_scalar("pragma page_count").fetch_one(&police.store.0.writer).await.unwrap();
+    let bound = sqlx::AssertSqlSafe(format!("pragma max_page_count = {pages}"));
+    sqlx::query(bound).execute(&police.store.0.writer).await.unwrap();
+    let mut large = referral(&shelter());
+    large.sections = BTreeMap::from([(Category::Narrative, Zeroizing::new(vec![1; 1 << 20]))]);
+    let refusal = police.store.add(vec![large], None, "ann", &[], Vec::new()).await.unwrap_err();
+    assert!(refusal.message.contains("disk is full"), "{refusal}");
+    assert_eq!(due(&police.store).await, [first]);
+
+    sqlx::query("pragma max_page_count = 1000000").execute(&police.store.0.writer).await.unwrap();
+    let second = add(&police.store, referral(&shelter())).await;
+    assert_eq!(due(&police.store).await, [first, second]);
 }
 
 #[tokio::test]
@@ -305,6 +327,43 @@ async fn notices_end_what_they_are_about() {
 }
 
 #[tokio::test]
+async fn what_the_recipient_signed_for_has_not_failed_whatever_the_gateway_tells_later() {
+    let domain = Domain::new();
+    let (_dir, police) = domain.agent("police").await;
+    let (_shelter_dir, other) = domain.agent("shelter").await;
+    let id = add(&police.store, referral(&shelter())).await;
+    seal(&police, &other, id).await;
+    accept(&domain, &police.store, id, &[("be/shelter", Verdict::Released)]).await;
+    police.store.notice(id, &shelter(), now(), acknowledged(State::Received)).await.unwrap();
+    for event in [Event::Expired, Event::Failed(Refusal::new(ErrorCode::BadSignature, "bad", "look"))] {
+        police.store.notice(id, &shelter(), now(), event).await.unwrap();
+        let message = police.store.message(id).await.unwrap().unwrap();
+        assert_eq!((message.state.state(), message.refusal), (State::Received, None));
+    }
+}
+
+#[tokio::test]
+async fn who_asked_and_who_answers_is_noted_with_the_message_or_not_at_all() {
+    let domain = Domain::new();
+    let (_dir, police) = domain.agent("police").await;
+    let key = || Some(Idempotency { key: "k".into(), digest: hash("test", &[b"one"]) });
+    for expected in [Stored::New, Stored::Again] {
+        let sent = police.store.add(vec![referral(&shelter())], key(), "ann", &["Officer 12"], Vec::new());
+        assert_eq!(sent.await.unwrap().0, expected);
+    }
+    let noted: Vec<(String, String)> = sqlx::query_as(
+        "select actor, action from audit where message in (select id from messages) order by seq",
+    )
+    .fetch_all(police.store.readers())
+    .await
+    .unwrap();
+    assert_eq!(noted, [("ann".into(), "send".into()), ("Officer 12".into(), "vital_interest".into())]);
+    let all: i64 =
+        sqlx::query_scalar("select count(*) from audit").fetch_one(police.store.readers()).await.unwrap();
+    assert_eq!(all, 2, "nothing of the repetition");
+}
+
+#[tokio::test]
 async fn an_alert_tells_of_each_recipient() {
     let domain = Domain::new();
     let (_dir, police) = domain.agent("police").await;
@@ -321,7 +380,7 @@ async fn an_alert_tells_of_each_recipient() {
         categories: Vec::new(),
     };
     let id = alert.id;
-    police.store.add(vec![alert], None, "ann", vec![refused]).await.unwrap();
+    police.store.add(vec![alert], None, "ann", &[], vec![refused]).await.unwrap();
     let digest = Digest([5; 32]);
     police.store.sealed(id, b"envelope", digest, &[]).await.unwrap();
     let verdicts = [("be/shelter", Verdict::Released), ("be/ministry", Verdict::Withheld)];

@@ -3,7 +3,7 @@
 use liaison_proto::message::v1::{Refusal, Rule, error_code::Code as ErrorCode};
 use serde_json::{Map, Value, json};
 
-use crate::case::{grpc::too_large, rest};
+use crate::case::{body::too_large, rest};
 
 pub(super) fn error_schema(rule: &Value) -> Value {
     let codes: Vec<&str> = (0..=i32::from(u8::MAX))

@@ -135,7 +135,10 @@ impl Served {
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
+        if !headers.iter().any(|(name, _)| *name == "transfer-encoding") {
+            head.push_str(&format!("content-length: {}\r\n", body.len()));
+        }
+        head.push_str("\r\n");
         let mut stream = TcpStream::connect(self.rest).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
         // A server that refuses by the head alone may be gone before the end of the body.

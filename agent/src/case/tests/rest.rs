@@ -78,6 +78,12 @@ async fn what_is_not_served_is_refused_as_json() {
     let (status, _, body) = served.raw("POST", "/v1/referrals", &json, &large).await;
     assert_eq!(status, 413, "{body}");
     assert!(body.contains("too_large"), "{body}");
+
+    let chunked =
+        [headers[0], headers[1], ("content-type", "application/json"), ("transfer-encoding", "chunked")];
+    let (status, _, body) = served.raw("POST", "/v1/referrals", &chunked, b"no length of a chunk\r\n").await;
+    assert_eq!(status, 400, "{body}");
+    assert!(body.contains("malformed"), "{body}");
 }
 
 #[tokio::test]
