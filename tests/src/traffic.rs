@@ -24,6 +24,9 @@ use crate::{
 /// Both ends reconnect with a growing pause, so draining after many crashes takes its time.
 const DRAIN: Duration = Duration::from_secs(240);
 
+/// As many referrals are sent at the least, however slow the machine.
+const TRAFFIC: usize = 20;
+
 /// Runs `disturb` while referrals go from the hospital to the shelter, one after the other, each asked
 /// for until it is answered; the ids of all that were.
 pub async fn under_traffic(
@@ -44,7 +47,7 @@ pub async fn under_traffic(
 async fn send_while(on: &AtomicBool, mut case: Case) -> Result<BTreeSet<String>> {
     let mut sent = BTreeSet::new();
     for number in 0_u32.. {
-        if !on.load(Ordering::Relaxed) {
+        if !on.load(Ordering::Relaxed) && sent.len() >= TRAFFIC {
             break;
         }
         let request = message::small_referral(SHELTER);
@@ -83,7 +86,7 @@ async fn send_once(case: &mut Case, content: &SendReferralRequest, key: &str) ->
 /// Waits until everything sent is at the shelter, and checks that it is there once, that the hospital
 /// knows it, and that nothing else is there.
 pub async fn every_one_arrived_once(realm: &Realm, sent: &BTreeSet<String>) -> Result<()> {
-    ensure!(sent.len() >= 20, "only {} referrals were sent: no traffic to disturb", sent.len());
+    ensure!(sent.len() >= TRAFFIC, "only {} referrals were sent: no traffic to disturb", sent.len());
     println!("{} referrals were sent", sent.len());
     let shelter = realm.agent(SHELTER)?;
     let drained = wait::within(DRAIN, "every referral arrived", async || {
