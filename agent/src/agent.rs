@@ -1,6 +1,6 @@
 //! What the parts of a running agent share, and what keeps going while it runs.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use liaison_trust::{names::AgencyAddress, tls::SetupError};
 use time::OffsetDateTime;
@@ -38,6 +38,9 @@ pub enum OpenError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     File(#[from] FolderError),
+    /// Whoever showed nothing would be let in.
+    #[error("{} is empty; restore the folder from its backup, or write 64 random hexadecimal digits into it", .0.display())]
+    NoToken(PathBuf),
     #[error(transparent)]
     Custody(#[from] CustodyError),
     #[error("this agent's certificate is unusable: {0}; enrol again with a new token")]
@@ -55,6 +58,9 @@ impl Agent {
         let address = config.agency.clone();
         let custody = Arc::new(Custody::open(&folder, &address)?);
         let api_token = Zeroizing::new(folder::read_text(&folder.api_token())?.trim().to_owned());
+        if api_token.is_empty() {
+            return Err(OpenError::NoToken(folder.api_token()));
+        }
         let store = Store::open(&folder.database(), custody.vault(), address.clone()).await?;
         let credentials = Credentials::load(&folder, &config)?;
         let link = Link::new(folder.clone(), config.clone(), credentials)?;
@@ -82,5 +88,19 @@ impl Agent {
             }
             let _ = stop.run_until_cancelled(tokio::time::sleep(limits::SWEEP)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Domain;
+
+    #[tokio::test]
+    async fn an_empty_api_token_lets_nobody_in() {
+        let (_dir, agent) = Domain::new().agent("shelter").await;
+        std::fs::write(agent.folder.api_token(), "\n").unwrap();
+        let opened = Agent::open(agent.folder.clone()).await;
+        assert!(matches!(opened.err(), Some(OpenError::NoToken(_))));
     }
 }
