@@ -1,8 +1,7 @@
 //! Free ports on the loopback interface, for programs whose addresses stand in a file before they start.
 
 use std::{
-    fs::{self, File},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     ops::Range,
 };
 
@@ -19,7 +18,9 @@ const ATTEMPTS: usize = 1_000;
 pub struct Port {
     /// The loopback address with the port.
     pub address: SocketAddr,
-    _claim: File,
+    /// The port of the same number in UDP, which nothing here uses: one process at a time can have
+    /// it, and it is free again when that process ends, however it ends.
+    _claim: UdpSocket,
 }
 
 impl Port {
@@ -32,11 +33,33 @@ impl Port {
     }
 
     fn claim(number: u16) -> Option<Self> {
-        let path = std::env::temp_dir().join(format!("liaison-port-{number}.lock"));
-        let claim = fs::OpenOptions::new().create(true).append(true).open(path).ok()?;
-        claim.try_lock().ok()?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, number));
+        let claim = UdpSocket::bind(address).ok()?;
         TcpListener::bind(address).ok()?;
         Some(Self { address, _claim: claim })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_claimed_once_at_a_time() {
+        let port = Port::free().unwrap();
+        let number = port.address.port();
+        assert!(Port::claim(number).is_none(), "two have one port");
+        drop(port);
+        assert!(Port::claim(number).is_some(), "the claim outlives its holder");
+    }
+
+    #[test]
+    fn a_port_that_somebody_listens_on_is_not_free() {
+        let port = Port::free().unwrap();
+        let number = port.address.port();
+        let listener = TcpListener::bind(port.address).unwrap();
+        drop(port);
+        assert!(Port::claim(number).is_none());
+        drop(listener);
     }
 }
