@@ -3,15 +3,16 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use liaison_agent::cli::Cli;
+use liaison_agent::cli::{self, Cli};
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
+    let json = cli.json;
     match cli.run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("liaison-agent: {error:#}");
+            cli::report(&error, json);
             ExitCode::FAILURE
         }
     }

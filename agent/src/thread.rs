@@ -99,15 +99,15 @@ fn known<T: TryFrom<i32>>(value: i32, field: &str) -> Result<T, Refusal> {
 fn missing(state: State, field: &str) -> Refusal {
     Refusal::new(
         ErrorCode::MissingField,
-        format!("{} goes with a {field}, and there is none", state.as_str_name()),
-        format!("say the {field}"),
+        format!("{} needs the field {field}, and there is none", state.as_str_name()),
+        format!("give the {field}"),
     )
 }
 
 fn surplus(state: State, field: &str) -> Refusal {
     Refusal::new(
         ErrorCode::Malformed,
-        format!("{} goes without a {field}", state.as_str_name()),
+        format!("{} takes no field {field}", state.as_str_name()),
         format!("leave the {field} out"),
     )
 }

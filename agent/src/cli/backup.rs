@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::Args;
 use zeroize::Zeroizing;
 
-use super::Context;
+use super::{Context, say};
 use crate::backup::{self, PASSPHRASE_CHARS};
 
 /// Write keys, inbox and outbox into one encrypted file. The agent may run meanwhile.
@@ -38,7 +38,7 @@ pub(super) struct Restore {
 struct Passphrase {
     /// A file whose first line is the passphrase. Without it the environment variable
     /// LIAISON_BACKUP_PASSPHRASE is read; without that it is asked for.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
 }
 
@@ -53,8 +53,7 @@ impl Backup {
             &self.file,
             "backed up",
             "keep it and the passphrase apart; without the passphrase it does not open",
-        );
-        Ok(())
+        )
     }
 }
 
@@ -62,17 +61,18 @@ impl Restore {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let passphrase = self.passphrase.read(false)?;
         backup::restore(&context.folder, &self.file, &passphrase).await?;
-        done(context, &self.file, "restored", "start it with `liaison-agent run`");
-        Ok(())
+        let next = format!("start it: liaison-agent --data {} run", context.folder.path().display());
+        done(context, &self.file, "restored", &next)
     }
 }
 
-fn done(context: &Context, file: &std::path::Path, what: &str, next: &str) {
+fn done(context: &Context, file: &std::path::Path, what: &str, next: &str) -> anyhow::Result<()> {
     if context.json {
-        println!("{}", serde_json::json!({ "file": file.display().to_string() }));
+        say(serde_json::json!({ "file": file.display().to_string() }))?;
     } else {
-        println!("{what}: {}; {next}", file.display());
+        say(format_args!("{what}: {}; {next}", file.display()))?;
     }
+    Ok(())
 }
 
 impl Passphrase {

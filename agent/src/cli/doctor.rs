@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Context, table};
+use super::{Context, say, table};
 use crate::doctor::{self, Finding, Level};
 
 /// Find out what is wrong and what to do, whether the agent runs or not.
@@ -14,9 +14,9 @@ impl Doctor {
         let findings = doctor::examine(&context.folder).await;
         let worst = findings.iter().map(|finding| finding.level).max();
         if context.json {
-            println!("{}", serde_json::json!({ "findings": findings }));
+            say(serde_json::json!({ "findings": findings }))?;
         } else {
-            table::print(["", "CHECK", "FOUND"], &findings.iter().flat_map(rows).collect::<Vec<_>>());
+            table::print(["", "CHECK", "FOUND"], &findings.iter().flat_map(rows).collect::<Vec<_>>())?;
         }
         anyhow::ensure!(worst != Some(Level::Fail), "something does not work; see above what to do");
         Ok(())

@@ -7,7 +7,7 @@ use clap::Args;
 use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
-use super::Context;
+use super::{Context, say};
 use crate::{
     config::{HostPort, Proxy},
     enrol::{Token, Wishes, enrol},
@@ -20,19 +20,19 @@ pub(super) struct Enroll {
     #[arg(required_unless_present = "token_file", conflicts_with = "token_file")]
     token: Option<String>,
     /// A file that holds the token, so that it is not seen in the list of processes
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Where the case API listens for gRPC [default: 127.0.0.1:7410]
-    #[arg(long)]
+    #[arg(long, value_name = "ADDRESS")]
     grpc: Option<SocketAddr>,
     /// Where the case API listens for REST [default: 127.0.0.1:7411]
-    #[arg(long)]
+    #[arg(long, value_name = "ADDRESS")]
     rest: Option<SocketAddr>,
     /// The HTTP proxy on the way to the gateway, http://host:port
-    #[arg(long)]
+    #[arg(long, value_name = "URL")]
     proxy: Option<Proxy>,
     /// Where the gateway is, host:port, if not where the token says
-    #[arg(long)]
+    #[arg(long, value_name = "HOST:PORT")]
     gateway: Option<HostPort>,
 }
 
@@ -40,9 +40,9 @@ impl Enroll {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let text = match (self.token, self.token_file) {
             (Some(token), _) => Zeroizing::new(token),
-            (None, Some(file)) => Zeroizing::new(
-                std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?,
-            ),
+            (None, Some(file)) => Zeroizing::new(std::fs::read_to_string(&file).with_context(|| {
+                format!("can't read the token file {}; give the right one", file.display())
+            })?),
             (None, None) => anyhow::bail!("give a token or --token-file"),
         };
         let token: Token = text.parse()?;
@@ -55,12 +55,12 @@ impl Enroll {
                 "certificateExpires": expires,
                 "fingerprint": enrolled.fingerprint.to_string(),
             });
-            println!("{answer}");
+            say(answer)?;
         } else {
-            println!("This is now the agent of {}.", enrolled.agency);
-            println!("Its certificate expires {expires} and renews itself while the agent runs.");
-            println!("Fingerprint of its keys: {}", enrolled.fingerprint);
-            println!("Start it: liaison-agent --data {} run", context.folder.path().display());
+            say(format_args!("This is now the agent of {}.", enrolled.agency))?;
+            say(format_args!("Its certificate expires {expires} and renews itself while the agent runs."))?;
+            say(format_args!("Fingerprint of its keys: {}", enrolled.fingerprint))?;
+            say(format_args!("Start it: liaison-agent --data {} run", context.folder.path().display()))?;
         }
         Ok(())
     }

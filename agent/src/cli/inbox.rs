@@ -14,7 +14,7 @@ use prost_types::Timestamp;
 use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
 
-use super::{Context, client, table};
+use super::{Context, client, say, table};
 
 /// List what was received, newest first, or show one message with its sections.
 #[derive(Args)]
@@ -58,11 +58,11 @@ impl Inbox {
         if context.json {
             let referrals = referrals.iter().map(json::to_value).collect::<Result<Vec<_>, _>>()?;
             let alerts = alerts.iter().map(json::to_value).collect::<Result<Vec<_>, _>>()?;
-            println!("{}", serde_json::json!({ "referrals": referrals, "alerts": alerts }));
+            say(serde_json::json!({ "referrals": referrals, "alerts": alerts }))?;
             return Ok(());
         }
         let rows: Vec<_> = referrals.iter().map(referral_row).chain(alerts.iter().map(alert_row)).collect();
-        table::print(["RECEIVED", "KIND", "FROM", "STATE", "URGENCY", "ID"], &rows);
+        table::print(["RECEIVED", "KIND", "FROM", "STATE", "URGENCY", "ID"], &rows)?;
         Ok(())
     }
 }
@@ -77,7 +77,7 @@ async fn show(client: &mut client::Client, id: &str) -> anyhow::Result<()> {
         }
         Err(status) => return Err(client::refused(&status)),
     };
-    println!("{shown:#}");
+    say(format_args!("{shown:#}"))?;
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use liaison_proto::{
 };
 use tonic::Request;
 
-use super::{Context, client, table};
+use super::{Context, client, say, table};
 use crate::case::caller::IDEMPOTENCY_KEY;
 
 /// Send a referral or an alert that stands in a JSON file.
@@ -21,7 +21,7 @@ pub(super) struct Send {
     /// standard input.
     file: PathBuf,
     /// Lets the command be repeated: the same key with the same file sends once.
-    #[arg(long)]
+    #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
 }
 
@@ -51,7 +51,10 @@ impl Send {
         let source: Box<dyn Read> = if self.file.as_os_str() == "-" {
             Box::new(std::io::stdin())
         } else {
-            Box::new(std::fs::File::open(&self.file).with_context(name)?)
+            Box::new(
+                std::fs::File::open(&self.file)
+                    .with_context(|| format!("can't read {}; give the right file", name()))?,
+            )
         };
         let most = wire::CASE_REQUEST_BYTES;
         let mut text = Vec::new();
@@ -72,23 +75,23 @@ impl Send {
 
 fn show_referrals(context: &Context, answer: &SendReferralResponse) -> anyhow::Result<()> {
     if context.json {
-        println!("{}", json::to_value(answer)?);
+        say(json::to_value(answer)?)?;
         return Ok(());
     }
     let row = |referral: &Referral| {
         [referral.id.clone(), referral.to.clone(), referral.state().as_str_name().to_owned()]
     };
-    table::print(["ID", "TO", "STATE"], &answer.referrals.iter().map(row).collect::<Vec<_>>());
+    table::print(["ID", "TO", "STATE"], &answer.referrals.iter().map(row).collect::<Vec<_>>())?;
     Ok(())
 }
 
 fn show_alert(context: &Context, answer: &SendAlertResponse) -> anyhow::Result<()> {
     if context.json {
-        println!("{}", json::to_value(answer)?);
+        say(json::to_value(answer)?)?;
         return Ok(());
     }
     let alert = answer.alert.clone().unwrap_or_default();
-    println!("{}", alert.id);
+    say(alert.id)?;
     let rows: Vec<_> = alert
         .deliveries
         .iter()
@@ -99,6 +102,6 @@ fn show_alert(context: &Context, answer: &SendAlertResponse) -> anyhow::Result<(
             [delivery.agency.clone(), delivery.state().as_str_name().to_owned(), why]
         })
         .collect();
-    table::print(["TO", "STATE", "WHY"], &rows);
+    table::print(["TO", "STATE", "WHY"], &rows)?;
     Ok(())
 }

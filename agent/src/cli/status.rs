@@ -3,7 +3,7 @@
 use clap::Args;
 use liaison_proto::{case::v1::GetStatusRequest, json};
 
-use super::{Context, client, inbox::moment};
+use super::{Context, client, inbox::moment, say};
 
 /// Say how the running agent stands; fails while it is not connected to its gateway.
 #[derive(Args)]
@@ -15,15 +15,16 @@ impl Status {
         let status = client.get_status(GetStatusRequest {}).await;
         let status = status.map_err(|status| client::refused(&status))?.into_inner();
         if context.json {
-            println!("{}", json::to_value(&status)?);
+            say(json::to_value(&status)?)?;
         } else {
-            println!("agency               {}", status.agency);
-            println!("version              {}", status.version);
-            println!("connected            {}", if status.connected { "yes" } else { "no" });
-            println!("certificate expires  {}", moment(status.certificate_expires.as_ref()));
-            println!("outbox               {}", status.outbox);
-            println!("received referrals   {}", status.received_referrals);
-            println!("received alerts      {}", status.received_alerts);
+            let connected = if status.connected { "yes" } else { "no" };
+            say(format_args!("agency               {}", status.agency))?;
+            say(format_args!("version              {}", status.version))?;
+            say(format_args!("connected            {connected}"))?;
+            say(format_args!("certificate expires  {}", moment(status.certificate_expires.as_ref())))?;
+            say(format_args!("outbox               {}", status.outbox))?;
+            say(format_args!("received referrals   {}", status.received_referrals))?;
+            say(format_args!("received alerts      {}", status.received_alerts))?;
         }
         anyhow::ensure!(status.connected, "{}", status.problem);
         Ok(())

@@ -1,8 +1,10 @@
 //! Tables for people.
 
+use std::io::{self, Write};
+
 /// Prints rows under their titles, each column as wide as its widest cell.
-pub(super) fn print<const N: usize>(titles: [&str; N], rows: &[[String; N]]) {
-    print!("{}", lay_out(titles, rows));
+pub(super) fn print<const N: usize>(titles: [&str; N], rows: &[[String; N]]) -> io::Result<()> {
+    write!(io::stdout(), "{}", lay_out(titles, rows))
 }
 
 fn lay_out<const N: usize>(titles: [&str; N], rows: &[[String; N]]) -> String {

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use liaison_proto::case::v1::GetStatusRequest;
+use liaison_proto::case::v1::{GetStatusRequest, StatusResponse};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::process::Command;
 
@@ -67,6 +67,7 @@ pub(super) async fn api(folder: &Folder, config: &Config, findings: &mut Vec<Fin
     match status {
         Ok(status) if status.get_ref().agency == config.agency.to_string() => {
             findings.push(ok(CHECK, format!("the agent runs and answers at {at}")));
+            findings.push(session(status.get_ref()));
             return true;
         }
         Ok(status) => findings.push(fail(
@@ -86,6 +87,18 @@ pub(super) async fn api(folder: &Folder, config: &Config, findings: &mut Vec<Fin
         },
     }
     false
+}
+
+/// How the running agent stands with the gateway.
+fn session(status: &StatusResponse) -> Finding {
+    const CHECK: &str = "session";
+    if status.connected {
+        ok(CHECK, "the agent is connected to the gateway")
+    } else if status.problem.is_empty() {
+        warn(CHECK, "the agent is not connected yet", "ask again in a moment")
+    } else {
+        fail(CHECK, status.problem.clone(), "the agent tries again by itself; do what stands above")
+    }
 }
 
 /// The agency's keys and its certificate.
@@ -224,6 +237,22 @@ async fn space(path: &Path) -> Finding {
 mod tests {
     use super::*;
     use crate::doctor::Level;
+
+    #[test]
+    fn a_running_agent_that_is_not_let_in_is_a_fault() {
+        let status = |connected, problem: &str| StatusResponse {
+            connected,
+            problem: problem.to_owned(),
+            ..StatusResponse::default()
+        };
+        let suspended = session(&status(false, "suspended: be/x is suspended"));
+        assert_eq!(
+            (suspended.level, suspended.found.as_str()),
+            (Level::Fail, "suspended: be/x is suspended")
+        );
+        assert_eq!(session(&status(false, "")).level, Level::Warn);
+        assert_eq!(session(&status(true, "")).level, Level::Ok);
+    }
 
     #[test]
     fn a_certificate_is_judged_by_its_time() {
