@@ -7,7 +7,7 @@ use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 
 use liaison_trust::{ca::Authority as Ca, certificate::Certificate};
 use rustix::fs::statvfs;
-use time::{Duration, OffsetDateTime};
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     config::Config,
@@ -61,7 +61,7 @@ pub async fn examine(folder: &DataFolder) -> Vec<Finding> {
     let config = Config::load(&folder.config());
     findings.push(match &config {
         Ok(config) => ok("configuration", format!("domain {}", config.domain)),
-        Err(error) => fail("configuration", error.to_string(), "see the line above"),
+        Err(error) => fail("configuration", error.to_string(), "then run this again"),
     });
     findings.push(secrets(folder));
     findings.extend(authority(folder, config.as_ref().ok(), now));
@@ -154,11 +154,11 @@ fn authority(folder: &DataFolder, config: Option<&Config>, now: OffsetDateTime) 
     let clock = if now < certificate.not_before {
         fail(
             "clock",
-            format!("it is {now} here, before the CA was made"),
+            format!("it is {} here, before the CA was made", moment(now)),
             "set the machine's clock and keep it synchronised (NTP)",
         )
     } else {
-        ok("clock", format!("{now}"))
+        ok("clock", moment(now))
     };
     let life = if left <= Duration::ZERO {
         fail(CHECK, format!("ended {ends}"), "make a new domain and enrol its agencies again")
@@ -234,7 +234,7 @@ async fn database(folder: &DataFolder, now: OffsetDateTime) -> Vec<Finding> {
     {
         findings.push(fail(
             "clock",
-            format!("it is {now} here, but the database was changed at {last}"),
+            format!("it is {} here, but the database was changed at {}", moment(now), moment(last)),
             "set the machine's clock and keep it synchronised (NTP)",
         ));
     }
@@ -265,12 +265,20 @@ fn policies(folder: &Path, active: Option<&[PolicyFile]>) -> Finding {
     if !folder.exists() {
         return ok(CHECK, detail);
     }
-    let load = format!("run `liaison-gateway policy check {0}`, then `policy load {0}`", folder.display());
+    let load = format!(
+        "if you keep your policies there, run `liaison-gateway policy load {}`; if elsewhere, remove it",
+        folder.display()
+    );
     match policy::read_folder(folder).and_then(|files| PolicySet::load(&files)) {
         Ok(edited) if edited.hash() == active.hash() => ok(CHECK, detail),
         Ok(_) => warn(CHECK, format!("{detail}; {} holds another one", folder.display()), load),
         Err(_) => warn(CHECK, format!("{detail}; the one in {} has faults", folder.display()), load),
     }
+}
+
+/// In RFC 3339, to the second.
+fn moment(at: OffsetDateTime) -> String {
+    at.truncate_to_second().format(&Rfc3339).unwrap_or_else(|_| at.to_string())
 }
 
 fn ok(check: &'static str, detail: impl Into<String>) -> Finding {

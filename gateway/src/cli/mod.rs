@@ -127,8 +127,11 @@ fn with_causes(error: &anyhow::Error) -> String {
     })
 }
 
-/// Prints why a command failed, and gives its exit status.
+/// Prints why a command failed, and gives its exit status; nothing where the reader of its output had enough.
 pub fn report(error: &anyhow::Error, json: bool) -> ExitCode {
+    if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+        return ExitCode::FAILURE;
+    }
     let (code, message, action, status) =
         match (error.downcast_ref::<Failure>(), error.downcast_ref::<Refusal>()) {
             (Some(failure), _) => {

@@ -13,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Finding, fail, ok, warn};
+use super::{Finding, fail, moment, ok, warn};
 use crate::{admin, config::Config, data::DataFolder, limits};
 
 const GATEWAY: &str = "gateway";
@@ -70,11 +70,11 @@ fn certificate(status: &StatusResponse, now: OffsetDateTime) -> Finding {
     if ends <= now {
         fail(
             CHECK,
-            format!("ended {ends}"),
+            format!("ended {}", moment(ends)),
             "look at the gateway's log for why it was not renewed, and restart it",
         )
     } else {
-        ok(CHECK, format!("until {ends}, renews itself"))
+        ok(CHECK, format!("until {}, renews itself", moment(ends)))
     }
 }
 
