@@ -22,26 +22,33 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    /// Claims the first free folder, empty: whatever a dead run left in it is ended and removed.
+    /// Claims the first free folder, empty. Processes of a dead run are ended, in whichever folder it was.
     pub(crate) fn claim() -> Result<Self> {
         let program = std::env::current_exe()?;
         let target = program.ancestors().nth(2).context("this program is in no target folder")?;
+        let mut ground = None;
         for number in 1..=AT_ONCE {
             let name = if number == 1 { "demo".to_owned() } else { format!("demo-{number}") };
-            let claim =
-                File::options().create(true).append(true).open(target.join(format!("{name}.lock")))?;
+            let lock = target.join(format!("{name}.lock"));
+            if ground.is_some() && !lock.exists() {
+                continue;
+            }
+            let claim = File::options().create(true).append(true).open(lock)?;
             if claim.try_lock().is_err() {
                 continue;
             }
             let folder = target.join(name);
             end_leftovers(&folder);
-            if folder.exists() {
-                fs::remove_dir_all(&folder).with_context(|| format!("can't empty {}", folder.display()))?;
-            }
-            fs::create_dir_all(&folder)?;
-            return Ok(Self { folder, _claim: claim });
+            ground.get_or_insert(Self { folder, _claim: claim });
         }
-        anyhow::bail!("{AT_ONCE} demonstrations run already: end one of them")
+        let ground =
+            ground.with_context(|| format!("{AT_ONCE} demonstrations run already: end one of them"))?;
+        let folder = ground.folder();
+        if folder.exists() {
+            fs::remove_dir_all(folder).with_context(|| format!("can't empty {}", folder.display()))?;
+        }
+        fs::create_dir_all(folder)?;
+        Ok(ground)
     }
 
     pub(crate) fn folder(&self) -> &Path {
