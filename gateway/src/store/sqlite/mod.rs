@@ -105,3 +105,25 @@ impl Loads {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(changed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_writer_writes_again_once_a_full_disk_has_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let bound = QueueBound::default();
+        let store = Store::open(&folder.path().join("liaison.db"), bound).await.unwrap();
+        // SQLite's own bound fails as a full disk does.
+        let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&store.writer).await.unwrap();
+        let bound = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+        sqlx::query(bound).execute(&store.writer).await.unwrap();
+        let mut change = store.writer.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        let filled =
+            sqlx::query("CREATE TABLE large AS SELECT zeroblob(1 << 20)").execute(&mut *change).await;
+        assert!(filled.unwrap_err().to_string().contains("full"));
+        drop(change);
+        store.writer.begin_with("BEGIN IMMEDIATE").await.unwrap().commit().await.unwrap();
+    }
+}
