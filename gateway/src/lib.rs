@@ -18,3 +18,4 @@ pub mod policy;
 pub mod revoked;
 pub mod run;
 pub mod store;
+pub mod strict;

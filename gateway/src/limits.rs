@@ -15,6 +15,8 @@ pub const QUEUE_BYTES_MAX: u64 = 1 << 40;
 pub const QUEUE_RETRY: Duration = Duration::from_secs(30);
 /// Quarantined copies kept as evidence for one agency; past it, the oldest goes.
 pub const QUARANTINED: u32 = 1_000;
+/// Bytes of quarantined copies kept for one agency; past it, the oldest goes.
+pub const QUARANTINED_BYTES: u64 = 256 << 20;
 
 /// Changes that wait for the writer.
 pub const WRITER_QUEUE: usize = 1_024;
@@ -38,6 +40,8 @@ pub const PAGE_BYTES: u64 = 1 << 20;
 pub const HANDSHAKES: usize = 512;
 /// Connections of one agency.
 pub const AGENCY_CONNECTIONS: usize = 16;
+/// Streams of sessions of one agency: the one that lives, and those whose connection has yet to go.
+pub const AGENCY_STREAMS: usize = 8;
 /// Connections of callers that are no agency, such as those that enrol.
 pub const STRANGERS: usize = 256;
 /// How long such a connection may last.
@@ -132,8 +136,6 @@ pub const CLOSE: Duration = Duration::from_secs(5);
 pub const AGENCIES_BYTES: usize = 768 << 10;
 /// Key records of one agency.
 pub const KEY_RECORDS: usize = 500;
-/// Each text of the reason with which a recipient sets a delivery aside, characters.
-pub const REASON_CHARS: usize = 300;
 
 /// How long before its end a CA is to be replaced.
 pub const AUTHORITY_WARNING: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -44,6 +44,7 @@ use crate::{
     policy::{PolicyError, PolicyFile, PolicySet},
     revoked::RevokedFile,
     store::{Store, StoreError},
+    strict::Strict,
 };
 
 /// Why a gateway did not start, or did not go on.
@@ -204,6 +205,7 @@ fn routes(
     let enrolment = EnrolmentServiceServer::new(enrolment)
         .max_decoding_message_size(GRPC_MESSAGE_BYTES)
         .max_encoding_message_size(GRPC_MESSAGE_BYTES);
+    let enrolment = Strict::new(enrolment, GRPC_MESSAGE_BYTES);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .with_service_name(enrolment_service_server::SERVICE_NAME)

@@ -101,7 +101,12 @@ proptest! {
         };
         let (old_sections, new_sections) = (by_position(&old_record), by_position(&new_record));
         match recheck((&old_record, &old_told), (new_record.clone(), new_told)) {
-            Recheck::Same => {
+            Recheck::Same(record) => {
+                prop_assert_eq!(&record.released, &old_record.released);
+                for category in &record.withheld {
+                    prop_assert!(old_record.withheld.contains(category));
+                    prop_assert!(new_record.withheld.contains(category));
+                }
                 for (position, section) in &old_sections {
                     let allowed = new_sections.get(position);
                     prop_assert!(allowed.is_some_and(|allowed| is_less(section, allowed)));

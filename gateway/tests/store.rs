@@ -11,9 +11,12 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use liaison_gateway::store::{
-    AcceptError, Accepted, Change, DeliveryId, Item, Load, NewCopy, NewMessage, NewNotice, Next, QueueBound,
-    Queued, Released, Store, Thread,
+use liaison_gateway::{
+    limits,
+    store::{
+        AcceptError, Accepted, Change, DeliveryId, Item, Load, NewCopy, NewMessage, NewNotice, Next,
+        QueueBound, Queued, Released, Store, Thread,
+    },
 };
 use liaison_proto::{
     exchange::v1::PreviewRecipient,
@@ -23,6 +26,7 @@ use liaison_proto::{
     },
 };
 use liaison_trust::{digest::sha256, names::AgencyAddress};
+use sqlx::{ConnectOptions, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -179,6 +183,30 @@ async fn quarantine_keeps_the_evidence_and_frees_the_queue() {
     // Evidence outlives the memory of ids.
     assert_eq!(store.forget(now() + Duration::days(60)).await.unwrap(), 0);
     assert_eq!(store.trim_quarantine(&address("be/b")).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn quarantine_is_bounded_by_bytes() {
+    let (folder, store) = store().await;
+    for _ in 0..3 {
+        store.accept(message("be/a", &["be/b"])).await.unwrap();
+        let copy = queue(&store, "be/b").await.remove(0);
+        let to = Next::Quarantined(Refusal::new(ErrorCode::BadSignature, "x", "y"));
+        assert!(store.change(Change { to, ..gone(copy.id) }).await.unwrap());
+    }
+    assert!(store.overfull_quarantines().await.unwrap().is_empty());
+    // As if each were so large that two of them are all that is kept.
+    let options = SqliteConnectOptions::new().filename(folder.path().join("liaison.db"));
+    let mut database = options.connect().await.unwrap();
+    let large = i64::try_from(limits::QUARANTINED_BYTES / 2).unwrap();
+    sqlx::query("UPDATE delivery SET bytes = ?").bind(large).execute(&mut database).await.unwrap();
+    let agency = address("be/b");
+    assert_eq!(store.overfull_quarantines().await.unwrap(), [agency.clone()]);
+    assert_eq!(store.trim_quarantine(&agency).await.unwrap(), 1);
+    assert!(store.overfull_quarantines().await.unwrap().is_empty());
+    let contents: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM content").fetch_one(&mut database).await.unwrap();
+    assert_eq!(contents, 2);
 }
 
 #[tokio::test]

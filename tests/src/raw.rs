@@ -12,10 +12,20 @@ use tonic::{
 /// Calls an RPC with one message of no bytes; its first answer, or why there is none. Whether the RPC
 /// streams makes no difference on the wire.
 pub async fn call(channel: Channel, path: &str, metadata: MetadataMap) -> Result<Option<Bytes>, Status> {
+    call_with(channel, path, metadata, Bytes::new()).await
+}
+
+/// The same with a message of any bytes.
+pub async fn call_with(
+    channel: Channel,
+    path: &str,
+    metadata: MetadataMap,
+    message: Bytes,
+) -> Result<Option<Bytes>, Status> {
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let path = PathAndQuery::try_from(path).map_err(|error| Status::internal(error.to_string()))?;
-    let mut request = Request::new(tokio_stream::once(Bytes::new()));
+    let mut request = Request::new(tokio_stream::once(message));
     *request.metadata_mut() = metadata;
     client.streaming(request, path, Opaque).await?.into_inner().message().await
 }

@@ -25,7 +25,7 @@ use liaison_tests::{
     insider::{self, Answer, Insider, Session},
     message,
     names::{BORDER, HOSPITAL, POLICE, SHELTER},
-    policies,
+    policies, raw,
 };
 use liaison_trust::{
     ca::Authority,
@@ -37,6 +37,7 @@ use prost::Message;
 use rcgen::ExtendedKeyUsagePurpose;
 use serde_json::json;
 use time::OffsetDateTime;
+use tonic::{metadata::MetadataMap, transport::Channel};
 use uuid::Uuid;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -365,6 +366,36 @@ async fn a_suspended_agency_is_told_so() -> Result<()> {
     assert_eq!(Refusal::from(&status).code(), ErrorCode::Suspended, "{status}");
     realm.gateway.command(&["agency", "resume", HOSPITAL]).await?;
     accepted(&mut hospital.session().await?, &hospital.seal(&hospital.draft(&shelter_key))?).await
+}
+
+#[tokio::test]
+async fn a_request_with_more_than_the_contracts_define() -> Result<()> {
+    let realm = Realm::start(policies::OPEN, &[]).await?;
+    let channel = Insider::enrol(&realm.gateway, HOSPITAL).await?.channel().await?;
+    let admin = call::admin(&realm.gateway).await?;
+    let call = async |channel: &Channel, method: &str, message: Bytes| {
+        let path = format!("/liaison.{method}");
+        let answer = raw::call_with(channel.clone(), &path, MetadataMap::new(), message).await;
+        answer.err().map(|status| Refusal::from(&status).code())
+    };
+    // Field 1000, a varint.
+    let unknown = Bytes::from_static(&[0xc0, 0x3e, 0x01]);
+    for method in ["Preview", "ResolveAudience", "ListAgencies", "PublishKey"] {
+        let method = format!("exchange.v1.ExchangeService/{method}");
+        assert_eq!(call(&channel, &method, unknown.clone()).await, Some(ErrorCode::UnknownValue), "{method}");
+    }
+    for method in ["Enroll", "Renew"] {
+        let method = format!("exchange.v1.EnrolmentService/{method}");
+        assert_eq!(call(&channel, &method, unknown.clone()).await, Some(ErrorCode::UnknownValue), "{method}");
+    }
+    let add = "admin.v1.AdminService/AddAgency";
+    assert_eq!(call(&admin, add, unknown).await, Some(ErrorCode::UnknownValue));
+
+    let preview = "exchange.v1.ExchangeService/Preview";
+    assert_eq!(call(&channel, preview, Bytes::from_static(&[0xff])).await, Some(ErrorCode::Malformed));
+    let much = Bytes::from(vec![0; limits::GRPC_MESSAGE_BYTES + 1]);
+    assert_eq!(call(&channel, preview, much).await, Some(ErrorCode::TooLarge));
+    Ok(())
 }
 
 #[tokio::test]

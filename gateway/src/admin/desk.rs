@@ -128,7 +128,7 @@ impl Desk {
     }
 
     /// Revokes: outside the database first, so that no crash and no restore lets the agency in again;
-    /// then in what runs, so that a database that fails doesn't either; then in the database.
+    /// then in what runs, even if that failed, so that a full disk doesn't either; then in the database.
     pub(super) async fn revoke(&self, request: AgencyRequest, by: &str) -> Result<AgencyStatus, Refusal> {
         let _one_at_a_time = self.acts.lock().await;
         let gateway = &self.gateway;
@@ -137,9 +137,10 @@ impl Desk {
         let now = OffsetDateTime::now_utc();
         let certificates =
             gateway.store.certificates(&agency, now - limits::RENEWAL_GRACE).await.map_err(internal)?;
-        self.authority.remember(Some(&agency), certificates, now).await.map_err(internal)?;
+        let remembered = self.authority.remember(Some(&agency), certificates, now).await;
         gateway.set_state(&agency, &ALIVE, AgencyState::Revoked);
         gateway.sessions.cut(&agency);
+        remembered.map_err(internal)?;
         let act = Act { at: now, actor: by, act: "revoke_agency", subject: &address };
         gateway.store.revoke_agency(&agency, act).await.map_err(internal)?;
         gateway.sweep.notify_one();

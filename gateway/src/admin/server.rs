@@ -18,7 +18,7 @@ use tonic::transport::Server;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use super::Admin;
-use crate::{data::PRIVATE_FILE, limits};
+use crate::{data::PRIVATE_FILE, limits, strict::Strict};
 
 /// The socket, open, with nobody answering yet. It goes when this is dropped.
 #[derive(Debug)]
@@ -76,6 +76,7 @@ impl Listening {
         let admin = AdminServiceServer::new(admin)
             .max_decoding_message_size(limits::ADMIN_MESSAGE_BYTES)
             .max_encoding_message_size(limits::ADMIN_MESSAGE_BYTES);
+        let admin = Strict::new(admin, limits::ADMIN_MESSAGE_BYTES);
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .with_service_name("liaison.admin.v1.AdminService")

@@ -33,7 +33,12 @@ pub(super) async fn execute(folder: &DataFolder, arguments: &Arguments) -> anyho
 
 fn start_logging(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let lines = fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        // A line that can't be written, because the disk is full, would be told on stderr, and panic.
+        .log_internal_errors(false);
     match format {
         LogFormat::Json => lines.json().flatten_event(true).finish().init(),
         LogFormat::Text => lines.finish().init(),

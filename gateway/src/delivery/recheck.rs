@@ -9,8 +9,9 @@ use liaison_proto::message::v1::{
 /// What becomes of a delivery under the policies of now.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Recheck {
-    /// Nothing less than was released.
-    Same,
+    /// No section less than was released. The record of now goes with the copy: one of then would tell
+    /// the recipient, beside one of now, that the latter was narrowed.
+    Same(ReleaseRecord),
     /// Less: the record that goes with the copy from now on, and what the sender is told.
     Narrowed(ReleaseRecord, RecipientDecision),
     /// Nothing goes to the recipient any more.
@@ -28,16 +29,15 @@ pub fn recheck(
         return Recheck::Withheld(told);
     }
     let released = intersection(&old_record.released, &new_record.released);
-    if released == old_record.released {
-        return Recheck::Same;
-    }
+    let is_same = released == old_record.released;
     let withheld = new_record
         .withheld
         .iter()
         .filter(|category| old_record.withheld.contains(category) || was_released(old_told, **category))
         .copied()
         .collect();
-    Recheck::Narrowed(ReleaseRecord { released, withheld, ..new_record }, told)
+    let record = ReleaseRecord { released, withheld, ..new_record };
+    if is_same { Recheck::Same(record) } else { Recheck::Narrowed(record, told) }
 }
 
 /// What both records release, with the obligations of both.

@@ -1,9 +1,9 @@
 //! The record of what a recipient gets.
 
+use std::collections::BTreeSet;
+
 use liaison_proto::{
-    message::v1::{
-        ReleaseRecord, ReleasedSection, data_category::Code as Category, verdict::Code as Verdict,
-    },
+    message::v1::{ReleaseRecord, ReleasedSection, data_category::Code as Category},
     times,
 };
 use liaison_trust::{digest::Digest, names::AgencyAddress};
@@ -22,9 +22,10 @@ pub fn release(
     now: OffsetDateTime,
 ) -> ReleaseRecord {
     let mut record = empty(message, recipient, policies, now);
+    let released: BTreeSet<_> = decision.released().collect();
     for (category, position) in sections {
         let Some(outcome) = decision.categories.get(category) else { continue };
-        if outcome.verdict == Verdict::Released {
+        if released.contains(category) {
             record.released.push(ReleasedSection {
                 position: *position,
                 retention_days: outcome.retention_days,

@@ -83,7 +83,7 @@ impl EnrolmentService for Enrolment {
 fn counted(call: &'static str) -> impl Fn(&Refusal) {
     move |refusal| {
         let code = refusal.code().as_str_name();
-        counter!("liaison_gateway_enrolment_refused", "call" => call, "code" => code).increment(1);
+        counter!("liaison_gateway_enrolments_refused_total", "call" => call, "code" => code).increment(1);
         warn!(call, code, "enrolment refused: {}", refusal.message);
     }
 }

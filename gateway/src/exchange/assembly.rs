@@ -22,22 +22,21 @@ pub(super) struct Assembly {
 
 /// A submission as far as it has come.
 enum Part {
-    Growing {
-        chunks: Vec<Bytes>,
-        length: usize,
-        room: Vec<Room>,
-    },
+    Growing(BytesMut, Room),
     /// Answered already: what still comes of it is passed over.
     Refused,
 }
 
 /// Memory that a submission takes, given back when dropped.
-pub(super) type Room = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+pub(super) struct Room {
+    own: OwnedSemaphorePermit,
+    all: OwnedSemaphorePermit,
+}
 
 /// What a chunk made of its submission.
 pub(super) enum Step {
     Waits,
-    Whole { bytes: Bytes, room: Vec<Room> },
+    Whole { bytes: Bytes, room: Room },
     Refused(Refusal),
 }
 
@@ -53,68 +52,57 @@ impl Assembly {
     /// The agent doesn't keep to the protocol, and the session ends.
     pub(super) fn add(&mut self, chunk: SubmissionChunk) -> Result<Step, Refusal> {
         let SubmissionChunk { submission, data, last } = chunk;
-        let part = self.parts.remove(&submission);
-        if part.is_none() && self.parts.len() >= SESSION_WINDOW as usize {
+        let is_new = !self.parts.contains_key(&submission);
+        if is_new && self.parts.len() >= SESSION_WINDOW as usize {
             return Err(Refusal::new(
                 ErrorCode::Malformed,
                 "the session has more submissions under way than its window",
                 "keep to the window that the welcome gave",
             ));
         }
-        let (mut chunks, mut length, mut room) = match part {
-            None => (Vec::new(), 0, Vec::new()),
-            Some(Part::Growing { chunks, length, room }) => (chunks, length, room),
-            Some(Part::Refused) => {
-                if !last {
-                    self.parts.insert(submission, Part::Refused);
-                }
-                return Ok(Step::Waits);
-            }
+        let (part, step) = match self.parts.remove(&submission) {
+            Some(Part::Refused) => (Part::Refused, Step::Waits),
+            Some(Part::Growing(before, room)) => match self.grow(before, room, &data) {
+                Ok((bytes, room)) if last => return Ok(Step::Whole { bytes: bytes.freeze(), room }),
+                Ok((bytes, room)) => (Part::Growing(bytes, room), Step::Waits),
+                Err(refusal) => (Part::Refused, Step::Refused(refusal)),
+            },
+            None => match self.take(data.len()) {
+                // The usual message is one chunk, and not copied.
+                Ok(room) if last => return Ok(Step::Whole { bytes: data, room }),
+                // A copy, for the chunk may be a small part of a buffer that would live as long.
+                Ok(room) => (Part::Growing(BytesMut::from(data.as_ref()), room), Step::Waits),
+                Err(refusal) => (Part::Refused, Step::Refused(refusal)),
+            },
         };
-        length += data.len();
-        let refusal = if data.len() > CHUNK_BYTES {
-            Some(too_large("a chunk", CHUNK_BYTES))
-        } else if length > ENVELOPE_BYTES {
-            Some(too_large("an envelope", ENVELOPE_BYTES))
-        } else if let Some(taken) = self.take(data.len()) {
-            room.push(taken);
-            None
-        } else {
-            Some(no_room())
-        };
-        if let Some(refusal) = refusal {
-            if !last {
-                self.parts.insert(submission, Part::Refused);
-            }
-            return Ok(Step::Refused(refusal));
-        }
-        chunks.push(data);
         if !last {
-            self.parts.insert(submission, Part::Growing { chunks, length, room });
-            return Ok(Step::Waits);
+            self.parts.insert(submission, part);
         }
-        Ok(Step::Whole { bytes: join(chunks, length), room })
+        Ok(step)
     }
 
-    /// Room for so many bytes, without waiting: whoever waited here would hold what others wait for.
-    fn take(&self, bytes: usize) -> Option<Room> {
-        let kib = u32::try_from(bytes.div_ceil(1 << 10)).ok()?;
-        let own = Arc::clone(&self.own).try_acquire_many_owned(kib).ok()?;
-        let all = Arc::clone(&self.all).try_acquire_many_owned(kib).ok()?;
-        Some((own, all))
+    fn grow(&self, mut bytes: BytesMut, mut room: Room, chunk: &[u8]) -> Result<(BytesMut, Room), Refusal> {
+        if bytes.len() + chunk.len() > ENVELOPE_BYTES {
+            return Err(too_large("an envelope", ENVELOPE_BYTES));
+        }
+        let more = self.take(chunk.len())?;
+        room.own.merge(more.own);
+        room.all.merge(more.all);
+        bytes.extend_from_slice(chunk);
+        Ok((bytes, room))
     }
-}
 
-/// The usual message is one chunk, and not copied.
-fn join(mut chunks: Vec<Bytes>, length: usize) -> Bytes {
-    if chunks.len() == 1
-        && let Some(only) = chunks.pop()
-    {
-        return only;
+    /// Room for a chunk, without waiting: whoever waited here would hold what others wait for.
+    fn take(&self, bytes: usize) -> Result<Room, Refusal> {
+        if bytes > CHUNK_BYTES {
+            return Err(too_large("a chunk", CHUNK_BYTES));
+        }
+        let take = |room: &Arc<Semaphore>| {
+            let kib = u32::try_from(bytes.div_ceil(1 << 10)).map_err(|_| no_room())?;
+            Arc::clone(room).try_acquire_many_owned(kib).map_err(|_| no_room())
+        };
+        Ok(Room { own: take(&self.own)?, all: take(&self.all)? })
     }
-    let mut whole = BytesMut::with_capacity(length);
-    chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
-    whole.freeze()
 }
 
 fn too_large(what: &str, limit: usize) -> Refusal {
@@ -190,6 +178,25 @@ mod tests {
         assert_eq!(refused(step), ErrorCode::RateLimited);
         drop(room);
         assert!(matches!(assembly.add(chunk(2, b"b", true)), Ok(Step::Whole { .. })));
+    }
+
+    #[test]
+    fn chunks_of_nothing_take_nothing() {
+        let mut assembly = assembly();
+        for _ in 0..100_000 {
+            assert!(matches!(assembly.add(chunk(1, b"", false)), Ok(Step::Waits)));
+        }
+        let Some(Part::Growing(bytes, _)) = assembly.parts.get(&1) else { panic!("not growing") };
+        assert_eq!(bytes.capacity(), 0);
+    }
+
+    #[test]
+    fn a_chunk_does_not_keep_the_buffer_that_it_came_in() {
+        let mut assembly = assembly();
+        let buffer = Bytes::from(vec![7; CHUNK_BYTES]);
+        let data = buffer.slice(..1);
+        assembly.add(SubmissionChunk { submission: 1, data, last: false }).unwrap();
+        assert!(buffer.is_unique());
     }
 
     #[test]

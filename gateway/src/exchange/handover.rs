@@ -94,7 +94,7 @@ async fn copy_of(session: &Session, mut queued: QueuedCopy) -> Result<Option<Sea
     if queued.released.policy_hash != policies.hash() {
         let rechecked = recheck(&gateway.directory.load(), &policies, &queued, now)?;
         match rechecked {
-            Recheck::Same => {}
+            Recheck::Same(record) => queued.released.release = statement::sign(&record, &gateway.signing),
             Recheck::Narrowed(record, told) => {
                 let released = Released {
                     bases: queued.released.bases.clone(),
@@ -156,8 +156,9 @@ fn recheck(
 ) -> Result<Recheck, Refusal> {
     let QueuedCopy { head, content, released, .. } = queued;
     let manifest: Manifest = strict::decode(&content.manifest)?;
+    let old: ReleaseRecord = strict::decode(&released.release.record)?;
     if manifest.kind() == Kind::State {
-        return Ok(Recheck::Same);
+        return Ok(Recheck::Same(old));
     }
     let facts: Facts = strict::decode(&content.facts)?;
     let (Some(from), Some(to)) = (directory.get(&head.sender), directory.get(&head.recipient)) else {
@@ -173,6 +174,5 @@ fn recheck(
         .collect::<Result<Vec<_>, strict::StrictError>>()?;
     let record =
         delivery::release((head.message, head.digest), &head.recipient, &sections, &decision, policies, now);
-    let old: ReleaseRecord = strict::decode(&released.release.record)?;
     Ok(delivery::recheck((&old, &released.decision), (record, decision.to_wire(&head.recipient))))
 }

@@ -1,6 +1,10 @@
 //! The calls of the exchange API.
 
-use std::sync::Arc;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use liaison_proto::admin::v1::agency_state::Code as AgencyState;
 use liaison_proto::{
@@ -10,21 +14,23 @@ use liaison_proto::{
         SessionRequest, SessionResponse,
         exchange_service_server::{ExchangeService, ExchangeServiceServer},
     },
-    limits::{AGENCIES_PAGE, CLOCK_AHEAD, ENVELOPE_HEAD_BYTES, GRPC_MESSAGE_BYTES, RECIPIENTS},
+    limits::{
+        AGENCIES_PAGE, CLOCK_AHEAD, ENVELOPE_HEAD_BYTES, GRPC_MESSAGE_BYTES, KEEPALIVE_INTERVAL, RECIPIENTS,
+    },
     message::v1::{
         RecipientDecision, Refusal, Rule, SignedKeyRecord, error_code::Code as ErrorCode, kind::Code as Kind,
         verdict::Code as Verdict,
     },
-    strict, times,
+    times,
 };
 use liaison_trust::{
     key_record::{self, KeyRecordError, ProvenKey},
     names::AgencyAddress,
 };
-use prost::{Message, Name};
+use prost::Message;
 use time::OffsetDateTime;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
@@ -35,14 +41,16 @@ use super::{
 use crate::{
     delivery::{self, Bases, Decided},
     directory::{Agency, is_empty},
-    gateway::Gateway,
+    gateway::{Gateway, to_the_end},
     limits,
+    strict::Strict,
 };
 
 /// The exchange API of a gateway.
-pub fn service(gateway: &Arc<Gateway>) -> ExchangeServiceServer<Exchange> {
-    ExchangeServiceServer::new(Exchange { gateway: Arc::clone(gateway) })
-        .max_decoding_message_size(GRPC_MESSAGE_BYTES)
+pub fn service(gateway: &Arc<Gateway>) -> Strict<ExchangeServiceServer<Exchange>> {
+    let exchange = ExchangeServiceServer::new(Exchange { gateway: Arc::clone(gateway) })
+        .max_decoding_message_size(GRPC_MESSAGE_BYTES);
+    Strict::new(exchange, GRPC_MESSAGE_BYTES)
 }
 
 /// Answers the calls of agents.
@@ -52,7 +60,7 @@ pub struct Exchange {
 
 #[tonic::async_trait]
 impl ExchangeService for Exchange {
-    type SessionStream = ReceiverStream<Result<SessionResponse, Status>>;
+    type SessionStream = Downstream;
 
     async fn publish_key(
         &self,
@@ -60,7 +68,8 @@ impl ExchangeService for Exchange {
     ) -> Result<Response<PublishKeyResponse>, Status> {
         let agency = identity::agency(&self.gateway, &request)?;
         let key = request.into_inner().key.ok_or_else(|| missing("key"))?;
-        publish(&self.gateway, &agency, &key).await?;
+        let gateway = Arc::clone(&self.gateway);
+        to_the_end(async move { publish(&gateway, &agency, &key).await }).await?;
         Ok(Response::new(PublishKeyResponse {}))
     }
 
@@ -77,14 +86,12 @@ impl ExchangeService for Exchange {
         request: Request<ResolveAudienceRequest>,
     ) -> Result<Response<ResolveAudienceResponse>, Status> {
         let agency = identity::agency(&self.gateway, &request)?;
-        let request = known(&request.into_inner())?;
-        Ok(Response::new(resolve(&self.gateway, &agency, request)?))
+        Ok(Response::new(resolve(&self.gateway, &agency, request.into_inner())?))
     }
 
     async fn preview(&self, request: Request<PreviewRequest>) -> Result<Response<PreviewResponse>, Status> {
         let agency = identity::agency(&self.gateway, &request)?;
-        let request = known(&request.into_inner())?;
-        Ok(Response::new(preview(&self.gateway, &agency, request)?))
+        Ok(Response::new(preview(&self.gateway, &agency, request.into_inner())?))
     }
 
     async fn session(
@@ -92,10 +99,25 @@ impl ExchangeService for Exchange {
         request: Request<Streaming<SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let agency = identity::agency(&self.gateway, &request)?;
+        let place = self.gateway.sessions.stream(&agency.address).ok_or_else(too_many_streams)?;
         let (frames, outgoing) = mpsc::channel(limits::SESSION_FRAMES);
         let gateway = Arc::clone(&self.gateway);
         tokio::spawn(session::run(gateway, agency.address.clone(), request.into_inner(), frames));
-        Ok(Response::new(ReceiverStream::new(outgoing)))
+        Ok(Response::new(Downstream { frames: outgoing, _place: place }))
+    }
+}
+
+/// The frames of a session on their way to its agent, with the place that they take.
+pub struct Downstream {
+    frames: mpsc::Receiver<Result<SessionResponse, Status>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Stream for Downstream {
+    type Item = Result<SessionResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.frames.poll_recv(context)
     }
 }
 
@@ -240,7 +262,11 @@ async fn publish(gateway: &Gateway, agency: &Agency, record: &SignedKeyRecord) -
         ));
     }
     info!(agency = %agency.address, key = %key.id, sequence = key.sequence, "a key record was published");
-    gateway.change(&agency.address, |agency| agency.keys.push(key.clone()));
+    gateway.change(&agency.address, |agency| {
+        if agency.current().is_none_or(|current| current.sequence < key.sequence) {
+            agency.keys.push(key.clone());
+        }
+    });
     Ok(())
 }
 
@@ -278,11 +304,6 @@ fn check_key(agency: &Agency, key: &ProvenKey, now: OffsetDateTime) -> Result<()
         ));
     }
     Ok(())
-}
-
-/// Refuses an enumeration value that this version does not know.
-fn known<M: Message + Name + Default>(request: &M) -> Result<M, Refusal> {
-    Ok(strict::decode(&request.encode_to_vec())?)
 }
 
 fn check_kind(head: &MessageHead) -> Result<(), Refusal> {
@@ -324,6 +345,16 @@ fn missing(field: &str) -> Refusal {
         format!("the request has no {field}"),
         "correct the agent's software",
     )
+}
+
+fn too_many_streams() -> Refusal {
+    let wait = u32::try_from(KEEPALIVE_INTERVAL.as_millis()).unwrap_or(u32::MAX);
+    Refusal::new(
+        ErrorCode::RateLimited,
+        "the agency has too many sessions that it does not let go",
+        "run one agent for each agency, and end a connection before opening another",
+    )
+    .retry_after_ms(wait)
 }
 
 fn too_many_recipients() -> Refusal {

@@ -159,8 +159,12 @@ async fn receive(session: &Arc<Session>, mut incoming: Streaming<SessionRequest>
                         let Ok(turn) = Arc::clone(&window).acquire_owned().await else { return Ok(()) };
                         let session = Arc::clone(session);
                         tokio::spawn(async move {
-                            session.submit(number, bytes).await;
-                            drop((room, turn));
+                            let outcome = session.submit(bytes).await;
+                            // Before the answer, for which an agent may let the gateway wait: others
+                            // need the room.
+                            drop(room);
+                            session.answer(number, outcome).await;
+                            drop(turn);
                         });
                     }
                 }
@@ -197,12 +201,12 @@ impl Session {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner).insert(attempt, delivery);
     }
 
-    async fn submit(&self, number: u64, envelope: Bytes) {
+    async fn submit(&self, envelope: Bytes) -> Result<SignedAcceptance, Refusal> {
         let started = Instant::now();
         let outcome =
             submission::submit(&self.gateway, &self.agency, envelope, OffsetDateTime::now_utc()).await;
         histogram!("liaison_gateway_submission_seconds").record(started.elapsed());
-        self.answer(number, outcome).await;
+        outcome
     }
 
     async fn answer(&self, submission: u64, outcome: Result<SignedAcceptance, Refusal>) {
@@ -240,7 +244,7 @@ impl Session {
     /// The agent can't take a delivery as genuine.
     fn set_aside(self: &Arc<Self>, nack: Nack) -> Result<(), Refusal> {
         let Some((id, what)) = self.attempt(&nack.attempt) else { return Ok(()) };
-        let refusal = bounded(nack.refusal.unwrap_or_default());
+        let refusal = reason(nack.refusal.unwrap_or_default().code());
         counter!("liaison_gateway_quarantined_total").increment(1);
         warn!(agency = %self.agency, code = refusal.code().as_str_name(), "a delivery was quarantined");
         let (delivery, notice) = match what {
@@ -309,10 +313,14 @@ async fn is_to_end(gateway: &Gateway) {
     }
 }
 
-/// A recipient's reason, cut to what a reason needs.
-fn bounded(refusal: Refusal) -> Refusal {
-    let cut = |text: &str| text.chars().take(limits::REASON_CHARS).collect::<String>();
-    Refusal::new(refusal.code(), cut(&refusal.message), cut(&refusal.action))
+/// Why a recipient set a delivery aside. The gateway keeps and passes on the code alone, in words of its
+/// own: whatever an agent writes could be a word of a section.
+fn reason(code: ErrorCode) -> Refusal {
+    Refusal::new(
+        code,
+        "the recipient's agent could not take the delivery as genuine",
+        "compare with the recipient's log; the gateway keeps the copy as evidence",
+    )
 }
 
 /// A frame from the agent; none where its connection ended, well or not.

@@ -34,6 +34,7 @@ struct Connections {
     /// When they were last cut.
     cut_at: Option<Instant>,
     places: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
 }
 
 struct Open {
@@ -96,6 +97,13 @@ impl Sessions {
         Some((place, connections.cut.child_token()))
     }
 
+    /// A place for the stream of a session; none if the agency has enough. One whose session is over
+    /// keeps it, with the frames that were on their way, until its connection lets it go.
+    pub(super) fn stream(&self, agency: &AgencyAddress) -> Option<OwnedSemaphorePermit> {
+        let streams = Arc::clone(&self.lock().connections.entry(agency.clone()).or_default().streams);
+        streams.try_acquire_owned().ok()
+    }
+
     /// Gives a session its place, and takes it from an older one of the same agency.
     pub(super) fn open(self: &Arc<Self>, agency: &AgencyAddress) -> Place {
         let mut live = self.lock();
@@ -128,6 +136,7 @@ impl Default for Connections {
             cut: CancellationToken::new(),
             cut_at: None,
             places: Arc::new(Semaphore::new(limits::AGENCY_CONNECTIONS)),
+            streams: Arc::new(Semaphore::new(limits::AGENCY_STREAMS)),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     net::{SocketAddr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -86,18 +86,21 @@ impl Gateway {
     }
 
     pub(crate) async fn run(&self) -> Running<'_> {
-        let log = self.folder.path().join("log");
+        self.run_logging_to(&self.folder.path().join("log")).await
+    }
+
+    pub(crate) async fn run_logging_to(&self, log: &Path) -> Running<'_> {
         let mut child = program()
             .arg("--data")
             .arg(self.data())
             .arg("run")
-            .stderr(File::create(&log).unwrap())
+            .stderr(File::create(log).unwrap())
             .spawn()
             .unwrap();
         let deadline = Instant::now() + PATIENCE;
         while !self.http("/readyz").await.starts_with("HTTP/1.1 200") {
             if child.try_wait().unwrap().is_some() {
-                panic!("the gateway ended at once: {}", std::fs::read_to_string(&log).unwrap());
+                panic!("the gateway ended at once: {}", std::fs::read_to_string(log).unwrap());
             }
             assert!(Instant::now() < deadline, "the gateway does not get ready");
             tokio::time::sleep(Duration::from_millis(20)).await;

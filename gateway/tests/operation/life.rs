@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -88,6 +89,16 @@ async fn a_database_that_takes_no_writes_ends_readiness() {
         assert!(Instant::now() < deadline, "not ready again");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+#[tokio::test]
+async fn a_log_that_takes_no_lines_stops_nothing() {
+    let gateway = Gateway::init();
+    // As on a full disk.
+    let mut running = gateway.run_logging_to(Path::new("/dev/full")).await;
+    gateway.add_shelter();
+    running.signal("-TERM");
+    assert_eq!(running.ended().await.code(), Some(0));
 }
 
 #[tokio::test]

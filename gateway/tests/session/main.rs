@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod hostile;
 mod refusals;
 mod road;
 mod support;

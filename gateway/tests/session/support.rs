@@ -1,7 +1,7 @@
 //! A gateway on the loopback with a CA of its own, agencies that are enrolled, and agents that speak
 //! the session's frames by hand.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
@@ -63,7 +63,7 @@ pub(crate) struct World {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) ca: Authority,
     pub(crate) server: SocketAddr,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Drop for World {
@@ -109,7 +109,7 @@ impl World {
         let server = listener.local_addr().unwrap();
         let routes = Routes::new(exchange::service(&gateway));
         tokio::spawn(exchange::server::serve(Arc::clone(&gateway), Arc::new(acceptor), listener, routes));
-        (Self { gateway, ca, server, _folder: folder }, actors)
+        (Self { gateway, ca, server, folder }, actors)
     }
 
     /// A certificate of this domain for an agency.
@@ -149,6 +149,11 @@ impl World {
             Ok(Response::Welcome(_)) => link,
             other => panic!("no welcome: {other:?}"),
         }
+    }
+
+    /// The database's file.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.folder.path().join("liaison.db")
     }
 
     /// How many deliveries wait for an agency.

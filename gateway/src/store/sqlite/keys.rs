@@ -13,7 +13,7 @@ use super::{
 use crate::store::StoreError;
 
 impl Store {
-    /// Adds an agency's next key record. False if there is one of this sequence number.
+    /// Adds an agency's next key record. False if there is another of this sequence number.
     pub async fn add_key(
         &self,
         agency: &AgencyAddress,
@@ -21,7 +21,8 @@ impl Store {
         record: &SignedKeyRecord,
     ) -> Result<bool, StoreError> {
         let added = sqlx::query(
-            "INSERT INTO key_record (agency, sequence, record) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            "INSERT INTO key_record (agency, sequence, record) VALUES (?, ?, ?) \
+             ON CONFLICT DO UPDATE SET record = excluded.record WHERE record = excluded.record",
         )
         .bind(agency.to_string())
         .bind(sequence)

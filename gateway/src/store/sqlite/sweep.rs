@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::{
     Store,
-    columns::{address, millis},
+    columns::{address, millis, number},
 };
 use crate::{
     limits,
@@ -31,12 +31,14 @@ impl Store {
         Ok(gone.rows_affected())
     }
 
-    /// Agencies with more copies in quarantine than are kept.
+    /// Agencies with more in quarantine than is kept.
     pub async fn overfull_quarantines(&self) -> Result<Vec<AgencyAddress>, StoreError> {
         let agencies: Vec<String> = sqlx::query_scalar(
-            "SELECT agency FROM delivery WHERE quarantined IS NOT NULL GROUP BY agency HAVING COUNT(*) > ?",
+            "SELECT agency FROM delivery WHERE quarantined IS NOT NULL GROUP BY agency \
+             HAVING COUNT(*) > ? OR SUM(bytes) > ?",
         )
         .bind(limits::QUARANTINED)
+        .bind(number(limits::QUARANTINED_BYTES))
         .fetch_all(&self.readers)
         .await?;
         agencies.iter().map(|agency| address(agency)).collect()
@@ -46,12 +48,14 @@ impl Store {
     pub async fn trim_quarantine(&self, agency: &AgencyAddress) -> Result<u64, StoreError> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         let gone = sqlx::query(
-            "DELETE FROM delivery WHERE quarantined IS NOT NULL AND agency = ?1 AND seq <= \
-             (SELECT seq FROM delivery WHERE quarantined IS NOT NULL AND agency = ?1 \
-              ORDER BY seq DESC LIMIT 1 OFFSET ?2)",
+            "DELETE FROM delivery WHERE seq IN (SELECT seq FROM ( \
+               SELECT seq, ROW_NUMBER() OVER newest AS place, SUM(bytes) OVER newest AS kept \
+               FROM delivery WHERE quarantined IS NOT NULL AND agency = ? \
+               WINDOW newest AS (ORDER BY seq DESC)) WHERE place > ? OR kept > ?)",
         )
         .bind(agency.to_string())
         .bind(limits::QUARANTINED)
+        .bind(number(limits::QUARANTINED_BYTES))
         .execute(&mut *transaction)
         .await?;
         if gone.rows_affected() > 0 {
