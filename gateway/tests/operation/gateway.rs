@@ -90,10 +90,13 @@ impl Gateway {
     }
 
     pub(crate) async fn run_logging_to(&self, log: &Path) -> Running<'_> {
-        let mut child = program()
+        // A file over the limit that `Running::limit_files` sets is an error then, and no signal.
+        let mut child = Command::new("sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_liaison-gateway")])
             .arg("--data")
             .arg(self.data())
             .arg("run")
+            .stdin(Stdio::null())
             .stderr(File::create(log).unwrap())
             .spawn()
             .unwrap();
@@ -145,6 +148,12 @@ impl Running<'_> {
     pub(crate) fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+
+    /// Lets it write files up to so many bytes, or `unlimited`.
+    pub(crate) fn limit_files(&self, bytes: &str) {
+        let (id, limit) = (self.child.id().to_string(), format!("--fsize={bytes}:"));
+        assert!(Command::new("prlimit").args(["--pid", &id, &limit]).status().unwrap().success());
     }
 
     /// Waits for its end, with an asynchronous poll so that the test's own tasks go on.

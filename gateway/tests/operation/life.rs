@@ -92,6 +92,24 @@ async fn a_database_that_takes_no_writes_ends_readiness() {
 }
 
 #[tokio::test]
+async fn a_database_that_could_not_grow_goes_on_when_it_can() {
+    let gateway = Gateway::init();
+    let running = gateway.run().await;
+    gateway.add_shelter();
+    let add = ["agency", "add", "be/police", "--name", "X", "--country", "be", "--sector", "LawEnforcement"];
+    for _ in 0..3 {
+        running.limit_files("1");
+        assert_eq!(gateway.cli(&add).status, 1);
+        assert_eq!(gateway.json(&["agency", "list"])["agencies"].as_array().unwrap().len(), 1);
+        let answer = gateway.http("/readyz").await;
+        running.limit_files("unlimited");
+        assert_eq!(gateway.cli(&["agency", "suspend", "be/shelter"]).status, 0, "{answer}");
+        assert_eq!(gateway.cli(&["agency", "resume", "be/shelter"]).status, 0);
+    }
+    assert_eq!(gateway.cli(&add).status, 0);
+}
+
+#[tokio::test]
 async fn a_log_that_takes_no_lines_stops_nothing() {
     let gateway = Gateway::init();
     // As on a full disk.
