@@ -33,6 +33,8 @@ pub struct Revocations {
 #[derive(Debug)]
 pub struct RevokedFile {
     file: File,
+    /// Bytes of whole lines: what a write that failed left behind them goes with the next one.
+    whole: u64,
     path: PathBuf,
 }
 
@@ -56,14 +58,9 @@ impl RevokedFile {
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(unreadable)?;
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        let mut truncate = || {
-            file.set_len(u64::try_from(whole).unwrap_or(u64::MAX))?;
-            file.seek(SeekFrom::End(0))
-        };
-        truncate().map_err(|source| DataError::Unwritable { path: path.to_owned(), source })?;
-
         let revocations = Revocations::parse(path, text.get(..whole).unwrap_or_default())?;
-        Ok((Self { file, path: path.to_owned() }, revocations))
+        let whole = u64::try_from(whole).unwrap_or(u64::MAX);
+        Ok((Self { file, whole, path: path.to_owned() }, revocations))
     }
 
     /// Adds revocations durably.
@@ -71,11 +68,16 @@ impl RevokedFile {
     /// # Errors
     /// They could not be written.
     pub fn append(&mut self, revocations: &Revocations) -> Result<(), DataError> {
-        let write = |file: &mut File| -> io::Result<()> {
-            file.write_all(revocations.to_lines().as_bytes())?;
-            file.sync_all()
+        let lines = revocations.to_lines();
+        let mut write = || -> io::Result<()> {
+            self.file.set_len(self.whole)?;
+            self.file.seek(SeekFrom::End(0))?;
+            self.file.write_all(lines.as_bytes())?;
+            self.file.sync_all()
         };
-        write(&mut self.file).map_err(|source| DataError::Unwritable { path: self.path.clone(), source })
+        write().map_err(|source| DataError::Unwritable { path: self.path.clone(), source })?;
+        self.whole += lines.len() as u64;
+        Ok(())
     }
 }
 
@@ -163,8 +165,11 @@ mod tests {
         let (mut file, after) = RevokedFile::open(&path).unwrap();
         assert_eq!(after, revocations());
         file.append(&revocations()).unwrap();
-        let (_, twice) = RevokedFile::open(&path).unwrap();
-        assert_eq!(twice.agencies.len(), 2);
+        // As a full disk leaves it, that has room again for the next one.
+        file.file.write_all(b"agency be/oth").unwrap();
+        file.append(&revocations()).unwrap();
+        let (_, thrice) = RevokedFile::open(&path).unwrap();
+        assert_eq!(thrice.agencies.len(), 3);
         assert!(!crate::data::is_exposed(&path).unwrap());
     }
 
