@@ -23,6 +23,12 @@ pub const OUTBOX_TURN: u32 = 64;
 /// One answer of the gateway, bytes: an audience of [`liaison_proto::limits::RECIPIENTS`] with their keys, or
 /// the decisions for it, category by category.
 pub const ANSWER_BYTES: usize = 32 << 20;
+/// Connections of each listener of the case API at a time. Further ones wait.
+pub const API_CONNECTIONS: usize = 256;
+/// How long a connection of the case API may take for the head of a request, or be idle before one.
+pub const REQUEST_HEAD: Duration = Duration::from_secs(10);
+/// After a connection that could not be accepted: what is short, such as open files, needs time.
+pub const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// Connections that read the database at the same time.
 pub const READERS: u32 = 4;
 

@@ -8,6 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use futures_util::stream;
 use liaison_proto::{
     DESCRIPTORS, POOL,
     case::v1::{
@@ -23,20 +24,16 @@ use liaison_proto::{
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Request, Response, Status,
-    body::Body,
-    server::NamedService,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{Request, Response, Status, body::Body, server::NamedService, transport::Server};
 use tower::Service;
 
 use super::{
     ServeError, audience, body,
     caller::{ApiToken, Caller},
+    connections::Connections,
     operations,
 };
-use crate::agent::Agent;
+use crate::{agent::Agent, limits};
 
 /// Serves the API until `stop`, and then finishes what is under way.
 pub async fn serve(
@@ -53,6 +50,9 @@ pub async fn serve(
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .with_service_name(SERVICE_NAME)
     };
+    let connections = Connections::new(listener, limits::API_CONNECTIONS);
+    let incoming =
+        stream::unfold(connections, async |connections| Some((connections.next().await, connections)));
     Server::builder()
         .timeout(wire::REQUEST)
         .max_concurrent_streams(wire::HTTP2_STREAMS)
@@ -64,10 +64,7 @@ pub async fn serve(
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            stop.cancelled_owned(),
-        )
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await?;
     Ok(())
 }

@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 mod audience;
 mod body;
 pub mod caller;
+mod connections;
 pub mod grpc;
 pub mod openapi;
 mod operations;

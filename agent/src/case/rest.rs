@@ -1,7 +1,7 @@
 //! The case API over REST and JSON, on loopback: the same operations as over gRPC, each message in its
 //! protobuf JSON mapping.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, pin::pin, sync::Arc};
 
 use axum::{
     Router,
@@ -16,6 +16,11 @@ use http::{
     header::{CACHE_CONTROL, CONTENT_TYPE, HOST, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS},
     request::Parts,
 };
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
 use liaison_proto::{
     case::v1::{
         GetAlertRequest, GetReferralRequest, GetStatusRequest, ListAgenciesRequest, ListAlertsRequest,
@@ -28,14 +33,15 @@ use liaison_proto::{
 use prost::{Message, Name};
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     ServeError, audience, body,
     caller::{ApiToken, Caller},
+    connections::Connections,
     openapi, operations,
 };
-use crate::agent::Agent;
+use crate::{agent::Agent, limits};
 
 /// Serves the API until `stop`, and then finishes what is under way.
 pub async fn serve(
@@ -43,7 +49,32 @@ pub async fn serve(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    axum::serve(listener, router(agent)).with_graceful_shutdown(stop.cancelled_owned()).await?;
+    let service = TowerToHyperService::new(router(agent));
+    let mut http = auto::Builder::new(TokioExecutor::new()).http1_only();
+    http.http1().timer(TokioTimer::new()).header_read_timeout(limits::REQUEST_HEAD);
+    let http = Arc::new(http);
+    let connections = Connections::new(listener, limits::API_CONNECTIONS);
+    let under_way = TaskTracker::new();
+    while let Some(connection) = stop.run_until_cancelled(connections.next()).await {
+        let (http, service, stop) = (Arc::clone(&http), service.clone(), stop.clone());
+        let connection = TokioIo::new(connection?);
+        under_way.spawn(async move {
+            let mut served = pin!(http.serve_connection(connection, service));
+            let ended = tokio::select! {
+                ended = served.as_mut() => ended,
+                () = stop.cancelled() => {
+                    served.as_mut().graceful_shutdown();
+                    served.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection of the REST API ended");
+            }
+        });
+    }
+    drop(connections);
+    under_way.close();
+    under_way.wait().await;
     Ok(())
 }
 

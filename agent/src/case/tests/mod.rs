@@ -156,6 +156,29 @@ async fn listen_anywhere() -> tokio::net::TcpListener {
 }
 
 #[tokio::test]
+async fn a_connection_that_asks_for_nothing_is_closed() {
+    let served = Served::new().await;
+    let closed = async |at: SocketAddr, said: &[u8]| {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        stream.write_all(said).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+    };
+    let half = b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx: ";
+    let whole = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let all = async {
+        tokio::join!(
+            closed(served.rest, b""),
+            closed(served.rest, half),
+            closed(served.rest, whole),
+            closed(served.grpc, b""),
+            closed(served.grpc, b"PRI * HTTP"),
+        )
+    };
+    tokio::time::timeout(6 * crate::limits::REQUEST_HEAD, all).await.unwrap();
+}
+
+#[tokio::test]
 async fn listens_on_loopback_alone() {
     let open = listen("0.0.0.0:0".parse().unwrap()).await.unwrap_err();
     assert!(matches!(open, ServeError::NotLoopback(_)));
