@@ -230,7 +230,7 @@ async fn shown(agent: &Agent, message: Message) -> Result<Referral, Refusal> {
     let mut referral = views::referral(message, &agent.address);
     if direction == Direction::Received {
         let release = agent.store.release(id).await?.ok_or_else(Refusal::internal)?;
-        referral.sections = views::referral_sections(&agent.store.sections(id).await?, &release)?;
+        referral.sections = views::referral_sections(id, &agent.store.sections(id).await?, &release);
     }
     Ok(referral)
 }
@@ -242,7 +242,7 @@ async fn shown_alert(agent: &Agent, message: Message) -> Result<Alert, Refusal> 
     match message.direction {
         Direction::Received => {
             let release = agent.store.release(id).await?.ok_or_else(Refusal::internal)?;
-            alert.sections = views::alert_sections(&agent.store.sections(id).await?, &release)?;
+            alert.sections = views::alert_sections(id, &agent.store.sections(id).await?, &release);
         }
         Direction::Sent => alert.deliveries = views::deliveries(message),
     }

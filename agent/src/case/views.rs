@@ -9,15 +9,15 @@ use liaison_proto::{
     },
     category,
     message::v1::{
-        CategoryDecision, RecipientDecision, Refusal, ReleaseRecord, Rule, basis::Code as Basis,
-        data_category::Code as Category, error_code::Code as ErrorCode, referral_state::Code as State,
-        verdict::Code as Verdict,
+        CategoryDecision, RecipientDecision, ReleaseRecord, Rule, basis::Code as Basis,
+        data_category::Code as Category, referral_state::Code as State, verdict::Code as Verdict,
     },
     referral::{self, Party},
     strict, times,
 };
 use liaison_trust::names::AgencyAddress;
 use prost::Name;
+use uuid::Uuid;
 
 use crate::{
     directory,
@@ -95,33 +95,31 @@ pub(super) fn deliveries(message: Message) -> Vec<AlertDelivery> {
 
 /// Every category of a received referral.
 pub(super) fn referral_sections(
+    id: Uuid,
     stored: &[StoredSection],
     release: &ReleaseRecord,
-) -> Result<HashMap<String, ReferralSection>, Refusal> {
-    each_category(stored, release, |disclosure, section| {
-        Ok(ReferralSection {
-            disclosure: disclosure.into(),
-            content: section.map(content).transpose()?,
-            onward_share: section.is_some_and(|section| section.release.onward_share),
-            use_as_evidence: section.is_some_and(|section| section.release.use_as_evidence),
-            retain_until: section.map(|section| times::to_wire(section.retain_until)),
-        })
+) -> HashMap<String, ReferralSection> {
+    each_category(id, stored, release, |disclosure, section, content| ReferralSection {
+        disclosure: disclosure.into(),
+        content,
+        onward_share: section.is_some_and(|section| section.release.onward_share),
+        use_as_evidence: section.is_some_and(|section| section.release.use_as_evidence),
+        retain_until: section.map(|section| times::to_wire(section.retain_until)),
     })
 }
 
 /// Every category of a received alert.
 pub(super) fn alert_sections(
+    id: Uuid,
     stored: &[StoredSection],
     release: &ReleaseRecord,
-) -> Result<HashMap<String, AlertSection>, Refusal> {
-    each_category(stored, release, |disclosure, section| {
-        Ok(AlertSection {
-            disclosure: disclosure.into(),
-            content: section.map(content).transpose()?,
-            onward_share: section.is_some_and(|section| section.release.onward_share),
-            use_as_evidence: section.is_some_and(|section| section.release.use_as_evidence),
-            retain_until: section.map(|section| times::to_wire(section.retain_until)),
-        })
+) -> HashMap<String, AlertSection> {
+    each_category(id, stored, release, |disclosure, section, content| AlertSection {
+        disclosure: disclosure.into(),
+        content,
+        onward_share: section.is_some_and(|section| section.release.onward_share),
+        use_as_evidence: section.is_some_and(|section| section.release.use_as_evidence),
+        retain_until: section.map(|section| times::to_wire(section.retain_until)),
     })
 }
 
@@ -173,42 +171,38 @@ fn completed(decision: RecipientDecision, categories: &[Category]) -> RecipientD
 }
 
 /// Shows all categories by name: what is here as released, what policy lets be told as withheld, and
-/// anything else as not disclosed, whether it was erased, kept back or never there.
-fn each_category<T>(
+/// anything else as not disclosed, whether it was erased, kept back, never there or can't be read.
+fn each_category<M: prost::Message + Name + Default, T>(
+    id: Uuid,
     stored: &[StoredSection],
     release: &ReleaseRecord,
-    show: impl Fn(Disclosure, Option<&StoredSection>) -> Result<T, Refusal>,
-) -> Result<HashMap<String, T>, Refusal> {
-    category::all()
-        .map(|category| {
-            let section = stored.iter().find(|section| section.category == category);
-            let disclosure = match section {
-                Some(_) => Disclosure::Released,
-                None if release.withheld().any(|withheld| withheld == category) => Disclosure::Withheld,
-                None => Disclosure::NotDisclosed,
-            };
-            Ok((category.as_str_name().to_owned(), show(disclosure, section)?))
-        })
-        .collect()
+    show: impl Fn(Disclosure, Option<&StoredSection>, Option<M>) -> T,
+) -> HashMap<String, T> {
+    let each = |category: Category| match stored.iter().find(|section| section.category == category) {
+        Some(section) => match content(section) {
+            Some(content) => show(Disclosure::Released, Some(section), Some(content)),
+            None => {
+                tracing::warn!(
+                    message = %id,
+                    "a section can't be read; upgrade this agent, or if it is up to date, tell the sender's IT"
+                );
+                show(Disclosure::NotDisclosed, None, None)
+            }
+        },
+        None if release.withheld().any(|withheld| withheld == category) => {
+            show(Disclosure::Withheld, None, None)
+        }
+        None => show(Disclosure::NotDisclosed, None, None),
+    };
+    category::all().map(|category| (category.as_str_name().to_owned(), each(category))).collect()
 }
 
-/// What a section says. It must hold its own category alone: anything else would have passed a policy
-/// that never decided on it.
-fn content<M: prost::Message + Name + Default>(section: &StoredSection) -> Result<M, Refusal> {
-    let newer = || {
-        Refusal::new(
-            ErrorCode::Unsupported,
-            format!("the section {} is not of this version's contracts", section.category.as_str_name()),
-            "upgrade this agent; if it is up to date, tell the sender's IT",
-        )
-    };
-    let content: M = strict::decode(&section.plaintext).map_err(|_| newer())?;
-    let parts = category::split(&content).map_err(|_| newer())?;
-    let alone = |category: &Category| *category == section.category;
-    if parts.len() != 1 || !parts.keys().all(alone) {
-        return Err(newer());
-    }
-    Ok(content)
+/// What a section says; none if it is not of this version's contracts, or holds anything but its own
+/// category: that would have passed a policy that never decided on it.
+fn content<M: prost::Message + Name + Default>(section: &StoredSection) -> Option<M> {
+    let content: M = strict::decode(&section.plaintext).ok()?;
+    let parts = category::split(&content).ok()?;
+    parts.keys().eq([&section.category]).then_some(content)
 }
 
 fn event(event: crate::store::StateEvent) -> StateEvent {
@@ -257,7 +251,7 @@ mod tests {
     fn every_category_is_shown_and_none_is_empty() {
         let release =
             ReleaseRecord { withheld: vec![Category::Narrative.into()], ..ReleaseRecord::default() };
-        let sections = referral_sections(&[section(Category::Health, &health())], &release).unwrap();
+        let sections = referral_sections(Uuid::nil(), &[section(Category::Health, &health())], &release);
         assert_eq!(sections.len(), 17);
         for (name, section) in &sections {
             let expected = match name.as_str() {
@@ -276,8 +270,14 @@ mod tests {
     fn a_section_that_holds_another_category_is_not_shown() {
         let smuggled = ReferralContent { narrative: Some(Narrative { text: "a story".into() }), ..health() };
         for content in [smuggled, ReferralContent::default()] {
-            let shown = referral_sections(&[section(Category::Health, &content)], &ReleaseRecord::default());
-            assert_eq!(shown.unwrap_err().code(), ErrorCode::Unsupported);
+            let stored = [section(Category::Health, &content)];
+            let shown = referral_sections(Uuid::nil(), &stored, &ReleaseRecord::default());
+            assert_eq!(shown.len(), 17);
+            for section in shown.into_values() {
+                let nothing =
+                    ReferralSection { disclosure: Disclosure::NotDisclosed.into(), ..Default::default() };
+                assert_eq!(section, nothing);
+            }
         }
     }
 }

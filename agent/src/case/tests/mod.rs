@@ -3,11 +3,14 @@
 mod grpc;
 mod rest;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use liaison_proto::{
     exchange::v1::{Agency as Listed, Delivery, delivery},
-    message::v1::{Health, ReferralContent, data_category::Code as Category, sector::Code as Sector},
+    message::v1::{
+        Health, ReferralContent, basis::Code as Basis, data_category::Code as Category,
+        sector::Code as Sector,
+    },
 };
 use prost::Message as _;
 use serde_json::Value;
@@ -76,15 +79,22 @@ impl Served {
 
     /// Receives a referral from be/police whose health section holds these words.
     async fn receive(&self, words: &str) -> Uuid {
-        let (_dir, police) = self.domain.agent("police").await;
-        introduce(&police, &self.agent).await;
-        introduce(&self.agent, &police).await;
         let content = ReferralContent {
             health: Some(Health { physical: words.into(), ..Health::default() }),
             ..ReferralContent::default()
         };
+        self.receive_sections([(Category::Health, content.encode_to_vec())]).await
+    }
+
+    /// Receives a referral from be/police with these sections.
+    async fn receive_sections<const N: usize>(&self, sections: [(Category, Vec<u8>); N]) -> Uuid {
+        let (_dir, police) = self.domain.agent("police").await;
+        introduce(&police, &self.agent).await;
+        introduce(&self.agent, &police).await;
         let mut message = referral(&self.agent.address);
-        message.sections = BTreeMap::from([(Category::Health, Zeroizing::new(content.encode_to_vec()))]);
+        let bases = sections.each_ref().map(|(category, _)| (*category, Basis::ConsentOfPerson)).into();
+        message.recipients = vec![(self.agent.address.clone(), bases)];
+        message.sections = sections.map(|(category, section)| (category, Zeroizing::new(section))).into();
         let id = add(&police.store, message).await;
         let copy = self.domain.copy(seal(&police, &self.agent, id).await);
         let delivery = Delivery { content: Some(delivery::Content::Copy(copy)) };

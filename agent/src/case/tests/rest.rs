@@ -1,3 +1,4 @@
+use liaison_proto::message::v1::Narrative;
 use serde_json::json;
 
 use super::*;
@@ -260,6 +261,28 @@ async fn an_exercise_is_listed_apart() {
         page["referrals"].as_array().unwrap().len()
     };
     assert_eq!((listed("Actual").await, listed("Exercise").await), (0, 1));
+}
+
+#[tokio::test]
+async fn a_section_that_can_t_be_read_leaves_the_rest_readable() {
+    let served = Served::new().await;
+    let narrative = Narrative { text: "a story".into() };
+    let narrative = ReferralContent { narrative: Some(narrative), ..ReferralContent::default() };
+    let sections =
+        [(Category::Health, b"\x12\xff".to_vec()), (Category::Narrative, narrative.encode_to_vec())];
+    let id = served.receive_sections(sections).await;
+    let path = format!("/v1/referrals/{id}");
+    let accepted = json!({"state": "accepted"});
+    for (method, path, body) in
+        [("GET", path.clone(), None), ("POST", format!("{path}/state"), Some(&accepted))]
+    {
+        let (status, referral) = served.call(method, &path, body).await;
+        assert_eq!(status, 200, "{referral}");
+        let sections = &referral["sections"];
+        assert_eq!(sections["health"]["disclosure"], "not_disclosed");
+        assert!(sections["health"].get("content").is_none(), "{sections}");
+        assert_eq!(sections["narrative"]["content"]["narrative"]["text"], "a story");
+    }
 }
 
 #[tokio::test]
