@@ -201,7 +201,7 @@ async fn quarantine_is_bounded_by_bytes() {
     let large = i64::try_from(limits::QUARANTINED_BYTES / 2).unwrap();
     sqlx::query("UPDATE delivery SET bytes = ?").bind(large).execute(&mut database).await.unwrap();
     let agency = address("be/b");
-    assert_eq!(store.overfull_quarantines().await.unwrap(), [agency.clone()]);
+    assert_eq!(store.overfull_quarantines().await.unwrap(), std::slice::from_ref(&agency));
     assert_eq!(store.trim_quarantine(&agency).await.unwrap(), 1);
     assert!(store.overfull_quarantines().await.unwrap().is_empty());
     let contents: i64 =

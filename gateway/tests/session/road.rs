@@ -316,7 +316,7 @@ async fn an_audience_is_resolved_under_policy() {
     let resolved = client.resolve_audience(request).await.unwrap().into_inner();
     let addresses: Vec<_> = resolved.agencies.iter().map(|agency| agency.address.as_str()).collect();
     assert_eq!(addresses, ["be/health", "be/police", "be/rapporteur"]);
-    assert_eq!(resolved.agencies[1].keys, [police.record.clone()]);
+    assert_eq!(resolved.agencies[1].keys, std::slice::from_ref(&police.record));
 
     let request = ResolveAudienceRequest { head: Some(head(AlertKind::MissingMinor, all)) };
     let resolved = client.resolve_audience(request).await.unwrap().into_inner();
