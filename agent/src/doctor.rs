@@ -10,7 +10,7 @@ use crate::{config::Config, folder::Folder};
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
+pub enum Verdict {
     /// As it should be.
     Ok,
     /// Works, and will not for ever.
@@ -24,12 +24,11 @@ pub enum Level {
 pub struct Finding {
     /// What was looked at.
     pub check: &'static str,
-    pub level: Level,
+    pub verdict: Verdict,
     /// What was found, and whose fault it is.
-    pub found: String,
-    /// What to do; none where nothing is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub action: Option<String>,
+    pub detail: String,
+    /// What to do; empty when all is well.
+    pub action: String,
 }
 
 /// Looks at everything, in the order in which one thing needs the other.
@@ -50,16 +49,16 @@ pub async fn examine(folder: &Folder) -> Vec<Finding> {
     findings
 }
 
-fn ok(check: &'static str, found: impl ToString) -> Finding {
-    Finding { check, level: Level::Ok, found: found.to_string(), action: None }
+fn ok(check: &'static str, detail: impl ToString) -> Finding {
+    Finding { check, verdict: Verdict::Ok, detail: detail.to_string(), action: String::new() }
 }
 
-fn warn(check: &'static str, found: impl ToString, action: &str) -> Finding {
-    Finding { check, level: Level::Warn, found: found.to_string(), action: Some(action.to_owned()) }
+fn warn(check: &'static str, detail: impl ToString, action: &str) -> Finding {
+    Finding { check, verdict: Verdict::Warn, detail: detail.to_string(), action: action.to_owned() }
 }
 
-fn fail(check: &'static str, found: impl ToString, action: &str) -> Finding {
-    Finding { check, level: Level::Fail, found: found.to_string(), action: Some(action.to_owned()) }
+fn fail(check: &'static str, detail: impl ToString, action: &str) -> Finding {
+    Finding { check, verdict: Verdict::Fail, detail: detail.to_string(), action: action.to_owned() }
 }
 
 #[cfg(test)]

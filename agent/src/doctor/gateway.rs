@@ -139,18 +139,18 @@ fn http_date(text: &str) -> Option<OffsetDateTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Level;
+    use crate::doctor::Verdict;
 
     #[test]
     fn a_clock_is_judged_by_how_far_it_is_off() {
         let theirs = http_date("Tue, 24 Nov 2026 03:10:59 GMT").unwrap();
         assert_eq!(theirs.unix_timestamp(), 1_795_489_859);
-        let level = |seconds| skew(theirs, theirs + time::Duration::seconds(seconds)).level;
+        let verdict = |seconds| skew(theirs, theirs + time::Duration::seconds(seconds)).verdict;
         assert_eq!(
-            [level(0), level(-59), level(60), level(-299)],
-            [Level::Ok, Level::Ok, Level::Warn, Level::Warn]
+            [verdict(0), verdict(-59), verdict(60), verdict(-299)],
+            [Verdict::Ok, Verdict::Ok, Verdict::Warn, Verdict::Warn]
         );
-        assert_eq!([level(300), level(-86_400)], [Level::Fail, Level::Fail]);
+        assert_eq!([verdict(300), verdict(-86_400)], [Verdict::Fail, Verdict::Fail]);
         assert_eq!(http_date("yesterday"), None);
     }
 
@@ -161,8 +161,8 @@ mod tests {
             source: TlsError::Intercepted { issuer: "CN=Proxy".into() },
         };
         let findings = unreachable(&error);
-        assert_eq!(findings[1].level, Level::Fail);
-        assert!(findings[1].found.contains("intercepted"), "{findings:?}");
-        assert!(findings[1].action.as_ref().unwrap().contains("TLS inspection"), "{findings:?}");
+        assert_eq!(findings[1].verdict, Verdict::Fail);
+        assert!(findings[1].detail.contains("intercepted"), "{findings:?}");
+        assert!(findings[1].action.contains("TLS inspection"), "{findings:?}");
     }
 }

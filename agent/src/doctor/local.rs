@@ -236,7 +236,7 @@ async fn space(path: &Path) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Level;
+    use crate::doctor::Verdict;
 
     #[test]
     fn a_running_agent_that_is_not_let_in_is_a_fault() {
@@ -247,22 +247,22 @@ mod tests {
         };
         let suspended = session(&status(false, "suspended: be/x is suspended"));
         assert_eq!(
-            (suspended.level, suspended.found.as_str()),
-            (Level::Fail, "suspended: be/x is suspended")
+            (suspended.verdict, suspended.detail.as_str()),
+            (Verdict::Fail, "suspended: be/x is suspended")
         );
-        assert_eq!(session(&status(false, "")).level, Level::Warn);
-        assert_eq!(session(&status(true, "")).level, Level::Ok);
+        assert_eq!(session(&status(false, "")).verdict, Verdict::Warn);
+        assert_eq!(session(&status(true, "")).verdict, Verdict::Ok);
     }
 
     #[test]
     fn a_certificate_is_judged_by_its_time() {
         let now = OffsetDateTime::UNIX_EPOCH;
-        let level = |from: Duration, to: Duration| certificate(now + from, now + to, now).level;
-        assert_eq!(level(-Duration::HOUR, Duration::hours(23)), Level::Ok);
-        assert_eq!(level(-Duration::hours(22), Duration::hours(2)), Level::Warn);
-        assert_eq!(level(-Duration::days(2), -Duration::DAY), Level::Warn);
-        assert_eq!(level(-Duration::days(92), -Duration::days(91)), Level::Fail);
-        assert_eq!(level(Duration::HOUR, Duration::hours(25)), Level::Fail);
+        let verdict = |from: Duration, to: Duration| certificate(now + from, now + to, now).verdict;
+        assert_eq!(verdict(-Duration::HOUR, Duration::hours(23)), Verdict::Ok);
+        assert_eq!(verdict(-Duration::hours(22), Duration::hours(2)), Verdict::Warn);
+        assert_eq!(verdict(-Duration::days(2), -Duration::DAY), Verdict::Warn);
+        assert_eq!(verdict(-Duration::days(92), -Duration::days(91)), Verdict::Fail);
+        assert_eq!(verdict(Duration::HOUR, Duration::hours(25)), Verdict::Fail);
     }
 
     #[test]
@@ -273,15 +273,15 @@ mod tests {
         fs::write(data.api_token(), "secret").unwrap();
         fs::set_permissions(data.api_token(), fs::Permissions::from_mode(0o640)).unwrap();
         let findings = files(&data);
-        assert_eq!(findings[0].level, Level::Fail);
-        assert!(findings[0].found.contains("api-token"), "{findings:?}");
+        assert_eq!(findings[0].verdict, Verdict::Fail);
+        assert!(findings[0].detail.contains("api-token"), "{findings:?}");
         fs::set_permissions(data.api_token(), fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(files(&data)[0].level, Level::Ok);
+        assert_eq!(files(&data)[0].verdict, Verdict::Ok);
     }
 
     #[tokio::test]
     async fn the_disk_has_room_or_not() {
-        assert!(space(Path::new("/")).await.found.ends_with("MiB are free"));
-        assert_eq!(space(Path::new("/nowhere at all")).await.level, Level::Warn);
+        assert!(space(Path::new("/")).await.detail.ends_with("MiB are free"));
+        assert_eq!(space(Path::new("/nowhere at all")).await.verdict, Verdict::Warn);
     }
 }

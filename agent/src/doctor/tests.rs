@@ -8,8 +8,8 @@ use crate::{
     testing::{Domain, add, referral},
 };
 
-fn level(findings: &[Finding], check: &str) -> Option<Level> {
-    findings.iter().filter(|finding| finding.check == check).map(|finding| finding.level).max()
+fn verdict(findings: &[Finding], check: &str) -> Option<Verdict> {
+    findings.iter().filter(|finding| finding.check == check).map(|finding| finding.verdict).max()
 }
 
 #[tokio::test]
@@ -20,13 +20,13 @@ async fn a_stopped_agent_without_its_gateway() {
     fs::set_permissions(agent.folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let findings = examine(&agent.folder).await;
     for check in ["data folder", "configuration", "keys", "certificate", "database", "disk", "name"] {
-        assert_eq!(level(&findings, check), Some(Level::Ok), "{check}: {findings:?}");
+        assert_eq!(verdict(&findings, check), Some(Verdict::Ok), "{check}: {findings:?}");
     }
-    assert_eq!(level(&findings, "case API"), Some(Level::Warn), "{findings:?}");
-    assert_eq!(level(&findings, "outbox"), Some(Level::Warn), "{findings:?}");
-    assert_eq!(level(&findings, "network"), Some(Level::Fail), "{findings:?}");
+    assert_eq!(verdict(&findings, "case API"), Some(Verdict::Warn), "{findings:?}");
+    assert_eq!(verdict(&findings, "outbox"), Some(Verdict::Warn), "{findings:?}");
+    assert_eq!(verdict(&findings, "network"), Some(Verdict::Fail), "{findings:?}");
     for finding in &findings {
-        assert_eq!(finding.level == Level::Ok, finding.action.is_none(), "{finding:?}");
+        assert_eq!(finding.verdict == Verdict::Ok, finding.action.is_empty(), "{finding:?}");
     }
 }
 
@@ -52,7 +52,7 @@ async fn what_is_broken_is_named() {
 
     let findings = examine(folder).await;
     for check in ["case API", "keys", "certificate", "database"] {
-        assert_eq!(level(&findings, check), Some(Level::Fail), "{check}: {findings:?}");
+        assert_eq!(verdict(&findings, check), Some(Verdict::Fail), "{check}: {findings:?}");
     }
 }
 
@@ -71,8 +71,8 @@ async fn a_gateway_that_answers_with_something_else_is_noticed() {
     let config = Config { gateway: at.to_string().parse().unwrap(), ..agent.config.clone() };
     fs::write(agent.folder.config(), toml::to_string(&config).unwrap()).unwrap();
     let findings = examine(&agent.folder).await;
-    assert_eq!(level(&findings, "network"), Some(Level::Ok), "{findings:?}");
-    assert_eq!(level(&findings, "TLS"), Some(Level::Fail), "{findings:?}");
+    assert_eq!(verdict(&findings, "network"), Some(Verdict::Ok), "{findings:?}");
+    assert_eq!(verdict(&findings, "TLS"), Some(Verdict::Fail), "{findings:?}");
     served.abort();
 }
 
@@ -80,7 +80,7 @@ async fn a_gateway_that_answers_with_something_else_is_noticed() {
 async fn a_folder_without_an_agent() {
     let folder = tempfile::tempdir().unwrap();
     let findings = examine(&Folder::new(folder.path())).await;
-    assert_eq!(level(&findings, "configuration"), Some(Level::Fail));
+    assert_eq!(verdict(&findings, "configuration"), Some(Verdict::Fail));
     let findings = examine(&Folder::new("/nowhere at all")).await;
-    assert_eq!(level(&findings, "data folder"), Some(Level::Fail));
+    assert_eq!(verdict(&findings, "data folder"), Some(Verdict::Fail));
 }
