@@ -2,13 +2,14 @@
 
 use std::{env, error::Error, fmt::Write as _, fs, path::PathBuf};
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "liaison/message/v1/category.proto",
     "liaison/message/v1/content.proto",
     "liaison/message/v1/manifest.proto",
     "liaison/message/v1/envelope.proto",
     "liaison/message/v1/decision.proto",
     "liaison/exchange/v1/exchange.proto",
+    "liaison/federation/v1/federation.proto",
     "liaison/case/v1/case.proto",
     "liaison/admin/v1/admin.proto",
 ];

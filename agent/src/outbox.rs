@@ -184,6 +184,7 @@ async fn seal(
         handling: message.handling,
         status: message.status,
         state_change: message.state_change,
+        onward: None,
         facts: message.facts,
         sections: message.sections,
         recipients,

@@ -165,6 +165,7 @@ pub(crate) async fn seal(from: &Agent, to: &Agent, id: Uuid) -> Envelope {
         handling: message.handling,
         status: message.status,
         state_change: message.state_change,
+        onward: None,
         facts: message.facts,
         sections: message.sections,
         recipients: recipients.into_iter().map(|(key, bases)| envelope::Recipient { key, bases }).collect(),

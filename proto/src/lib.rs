@@ -8,7 +8,7 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/content_debug.rs"));
 }
 
-pub use generated::{admin, case, exchange, message};
+pub use generated::{admin, case, exchange, federation, message};
 
 pub mod category;
 pub mod json;

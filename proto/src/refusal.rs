@@ -75,12 +75,19 @@ pub fn grpc(code: ErrorCode) -> Code {
         | ErrorCode::Suspended
         | ErrorCode::Revoked
         | ErrorCode::ForbiddenByPolicy
-        | ErrorCode::NotAParty => Code::PermissionDenied,
-        ErrorCode::UnknownRecipient | ErrorCode::UnknownKey | ErrorCode::UnknownMessage => Code::NotFound,
+        | ErrorCode::NotAParty
+        | ErrorCode::PeerViolation
+        | ErrorCode::OnwardForbidden => Code::PermissionDenied,
+        ErrorCode::UnknownRecipient
+        | ErrorCode::UnknownKey
+        | ErrorCode::UnknownMessage
+        | ErrorCode::UnknownDomain => Code::NotFound,
         ErrorCode::IdReused | ErrorCode::IdempotencyConflict => Code::AlreadyExists,
-        ErrorCode::TransitionNotAllowed | ErrorCode::KeyChainBroken | ErrorCode::NotEnrolled => {
-            Code::FailedPrecondition
-        }
+        ErrorCode::TransitionNotAllowed
+        | ErrorCode::KeyChainBroken
+        | ErrorCode::NotEnrolled
+        | ErrorCode::SchemeMismatch
+        | ErrorCode::StaleBundle => Code::FailedPrecondition,
         ErrorCode::QueueFull | ErrorCode::TooLarge | ErrorCode::RateLimited => Code::ResourceExhausted,
         ErrorCode::GatewayUnreachable | ErrorCode::ShuttingDown => Code::Unavailable,
         ErrorCode::Unspecified | ErrorCode::Internal => Code::Internal,

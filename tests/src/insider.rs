@@ -139,6 +139,7 @@ impl Insider {
             handling: None,
             status: Status::Actual,
             state_change: None,
+            onward: None,
             facts: Some(Facts { purpose: Purpose::VictimSupport.into(), ..Facts::default() }),
             sections,
             recipients: vec![Recipient { key: to.clone(), bases }],

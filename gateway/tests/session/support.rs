@@ -268,6 +268,7 @@ impl Actor {
             handling: None,
             status: Status::Actual,
             state_change: None,
+            onward: None,
             facts: None,
             sections: BTreeMap::new(),
             recipients: Vec::new(),

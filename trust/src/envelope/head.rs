@@ -152,6 +152,7 @@ pub(super) fn is_id(id: &Uuid) -> bool {
     id.get_version() == Some(Version::SortRand) && id.get_variant() == Variant::RFC4122
 }
 
-fn uuid(bytes: &[u8]) -> Option<Uuid> {
+/// The id in a field.
+pub(super) fn uuid(bytes: &[u8]) -> Option<Uuid> {
     Uuid::from_slice(bytes).ok().filter(is_id)
 }

@@ -3,13 +3,13 @@
 use liaison_proto::{
     category,
     message::v1::{
-        Audience, Manifest, StateChange, alert_kind::Code as AlertKind, data_category::Code as Category,
-        kind::Code as Kind, outcome::Code as Outcome, referral_state::Code as State,
+        Audience, Manifest, OnwardRequest, StateChange, alert_kind::Code as AlertKind, data_category::Code as Category,
+        kind::Code as Kind, onward_step::Code as OnwardStep, outcome::Code as Outcome, referral_state::Code as State,
         rejection_reason::Code as Reason, status::Code as Status,
     },
 };
 
-use super::EnvelopeError;
+use super::{EnvelopeError, head};
 use crate::names::{AgencyAddress, is_label};
 
 /// Checks what a manifest says about its kind, and the categories that come with it (in a copy: those
@@ -28,6 +28,9 @@ pub(super) fn check(
     if (manifest.kind() == Kind::State) != manifest.state_change.is_some() {
         return Err(EnvelopeError::Kind("a change of state stands in every state message and nowhere else"));
     }
+    if (manifest.kind() == Kind::Onward) != manifest.onward.is_some() {
+        return Err(EnvelopeError::Kind("an onward request stands in every onward message and nowhere else"));
+    }
     let mut categories = categories.into_iter();
     match manifest.kind() {
         Kind::Unspecified => Err(EnvelopeError::Missing("kind")),
@@ -39,10 +42,11 @@ pub(super) fn check(
                 None => Ok(()),
             }
         }
-        Kind::State if categories.next().is_some() => {
-            Err(EnvelopeError::Kind("a state message has no sections"))
+        Kind::State | Kind::Onward if categories.next().is_some() => {
+            Err(EnvelopeError::Kind("a state and an onward message have no sections"))
         }
         Kind::State => manifest.state_change.as_ref().map_or(Ok(()), check_state),
+        Kind::Onward => manifest.onward.as_ref().map_or(Ok(()), check_onward),
     }
 }
 
@@ -52,10 +56,12 @@ pub(super) fn check_whole(kind: Kind, recipients: usize, facts: bool) -> Result<
         return Err(EnvelopeError::Recipients("there are none"));
     }
     if kind != Kind::Alert && recipients != 1 {
-        return Err(EnvelopeError::Recipients("a referral and a state message have exactly one"));
+        return Err(EnvelopeError::Recipients("all but an alert have exactly one"));
     }
     match (kind, facts) {
-        (Kind::State, true) => Err(EnvelopeError::Kind("a state message has no facts")),
+        (Kind::State | Kind::Onward, true) => {
+            Err(EnvelopeError::Kind("a state and an onward message have no facts"))
+        }
         (Kind::Referral | Kind::Alert, false) => Err(EnvelopeError::Missing("facts")),
         _ => Ok(()),
     }
@@ -72,6 +78,22 @@ pub(super) fn check_audience(audience: &Audience) -> Result<(), EnvelopeError> {
     }
     if !audience.agencies.iter().all(|address| address.parse::<AgencyAddress>().is_ok()) {
         return Err(EnvelopeError::Malformed("audience.agencies"));
+    }
+    Ok(())
+}
+
+fn check_onward(request: &OnwardRequest) -> Result<(), EnvelopeError> {
+    let malformed = EnvelopeError::Malformed;
+    if request.step() == OnwardStep::Unspecified {
+        return Err(EnvelopeError::Missing("onward.step"));
+    }
+    head::uuid(&request.request).ok_or(malformed("onward.request"))?;
+    request.to.parse::<AgencyAddress>().map_err(|_| malformed("onward.to"))?;
+    let numbers = &request.categories;
+    let ascending = numbers.windows(2).all(|pair| matches!(pair, [a, b] if a < b));
+    if numbers.is_empty() || !ascending || request.categories().any(|category| category == Category::Unspecified)
+    {
+        return Err(malformed("onward.categories"));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use hpke::rand_core::CryptoRng;
 use liaison_proto::{
     limits::{ENVELOPE_HEAD_BYTES, LEAVES_MULTIPLE, RECIPIENTS, SECTIONS_BYTES},
     message::v1::{
-        CategoryBasis, Envelope, Facts, Handling, Manifest, RecipientEntry, Refusal, SealedSection,
+        CategoryBasis, Envelope, Facts, Handling, Manifest, OnwardRequest, RecipientEntry, Refusal, SealedSection,
         SectionHeader, SignedKeyRecord, StateChange, WrappedKey, alert_kind::Code as AlertKind,
         basis::Code as Basis, data_category::Code as Category, error_code::Code as ErrorCode,
         kind::Code as Kind, status::Code as Status, urgency::Code as Urgency,
@@ -53,7 +53,9 @@ pub struct Draft {
     pub status: Status,
     /// Set for a state message alone.
     pub state_change: Option<StateChange>,
-    /// Set but for a state message.
+    /// Set for a message about referring onward alone.
+    pub onward: Option<OnwardRequest>,
+    /// Set for a referral and an alert.
     pub facts: Option<Facts>,
     /// The encoded content of each category.
     pub sections: BTreeMap<Category, Zeroizing<Vec<u8>>>,
@@ -307,6 +309,7 @@ fn manifest(draft: &Draft, key: &ProvenKey, leaves: BTreeMap<u32, Digest>, root:
         handling: draft.handling,
         status: draft.status.into(),
         state_change: draft.state_change,
+        onward: draft.onward.clone(),
         leaves: leaves.into_values().map(Bytes::from).collect(),
         recipients_root: root.into(),
     }

@@ -101,6 +101,7 @@ fn draft(sender: &Agency, kind: Kind, sections: &[Category], recipients: Vec<Rec
         handling: None,
         status: Status::Actual,
         state_change: (kind == Kind::State).then_some(state),
+        onward: None,
         facts: (kind != Kind::State).then_some(facts),
         sections: sections.iter().map(|category| (*category, plaintext(*category))).collect(),
         recipients,
