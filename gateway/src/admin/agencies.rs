@@ -74,6 +74,8 @@ pub(super) fn parse(request: AddAgencyRequest, domain: &Domain) -> Result<Agency
         sectors,
         groups,
         state: AgencyState::Invited,
+        listed: true,
+        services: Default::default(),
         keys: Vec::new(),
     })
 }

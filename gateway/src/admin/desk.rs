@@ -26,7 +26,7 @@ use crate::{
     gateway::Gateway,
     limits,
     policy::{PolicyFile, PolicySet},
-    store::{Act, Addition},
+    store::{Act, Addition, Queue},
 };
 
 /// States that an agency can still leave.
@@ -77,7 +77,7 @@ impl Desk {
                 ));
             }
         }
-        self.gateway.directory.rcu(|directory| directory.with(agency.clone()));
+        self.gateway.update(agency.clone());
         info!(agency = %address, by, "agency added");
         self.show(&agency.address).await
     }
@@ -202,14 +202,14 @@ impl Desk {
         let act = Act { at: OffsetDateTime::now_utc(), actor: by, act: "load_policy", subject: &subject };
         let _one_at_a_time = self.acts.lock().await;
         self.gateway.store.activate_policy(&hash, &request, act).await.map_err(internal)?;
-        self.gateway.policy.store(Arc::new(set));
+        self.gateway.activate(set);
         info!(%hash, policies, tests, by, "policy set activated");
         Ok(LoadPolicyResponse { policy_hash: hash.into(), policies, tests })
     }
 
-    pub(super) fn explain(&self, request: ExplainPolicyRequest) -> Result<PreviewResponse, Refusal> {
+    pub(super) async fn explain(&self, request: ExplainPolicyRequest) -> Result<PreviewResponse, Refusal> {
         let sender = self.agency(&request.sender)?;
-        exchange::preview(&self.gateway, &sender, request.preview.unwrap_or_default())
+        exchange::preview(&self.gateway, &sender, request.preview.unwrap_or_default()).await
     }
 
     /// An agency as it is now.
@@ -234,9 +234,10 @@ impl Desk {
             groups: agency.groups.clone(),
             state: agency.state.into(),
             connected: self.gateway.sessions.is_connected(&agency.address),
-            queued: self.gateway.store.load(&agency.address).deliveries,
+            queued: self.gateway.store.load(&Queue::Agency(agency.address.clone())).deliveries,
             certificate_expires: certificate_expires.map(times::to_wire),
             key_records: count(agency.keys.len()),
+            services: Some(agency.services.clone()),
         }
     }
 
@@ -244,6 +245,7 @@ impl Desk {
     pub(super) fn agency(&self, address: &str) -> Result<Arc<Agency>, Refusal> {
         let parsed = address.parse().ok();
         parsed
+            .filter(|address: &AgencyAddress| *address.domain() == self.gateway.domain)
             .and_then(|address| self.gateway.directory.load().get(&address).cloned())
             .ok_or_else(|| unknown(address))
     }
@@ -254,7 +256,7 @@ impl Desk {
         let latest: BTreeMap<_, _> = latest.into_iter().collect();
         let directory = self.gateway.directory.load();
         let show = |agency: &Arc<Agency>| self.status_of(agency, latest.get(&agency.address).copied());
-        Ok(ListAgenciesResponse { agencies: directory.iter().map(show).collect() })
+        Ok(ListAgenciesResponse { agencies: directory.of(&self.gateway.domain).map(show).collect() })
     }
 
     /// The gateway as it is now.
@@ -265,9 +267,9 @@ impl Desk {
             domain: gateway.domain.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             policy_hash: gateway.policy.load().hash().into(),
-            agencies: count(directory.iter().count()),
+            agencies: count(directory.of(&gateway.domain).count()),
             sessions: count(gateway.sessions.count()),
-            queued: directory.iter().map(|agency| gateway.store.load(&agency.address).deliveries).sum(),
+            queued: gateway.queued(),
             certificate_expires: Some(times::to_wire(self.authority.own_not_after())),
             now: Some(times::to_wire(OffsetDateTime::now_utc())),
         }

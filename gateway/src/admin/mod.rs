@@ -103,7 +103,7 @@ impl AdminService for Admin {
         &self,
         request: Request<ExplainPolicyRequest>,
     ) -> Result<Response<PreviewResponse>, Status> {
-        Ok(Response::new(self.desk.explain(request.into_inner())?))
+        Ok(Response::new(self.desk.explain(request.into_inner()).await?))
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {

@@ -143,6 +143,8 @@ fn read((address, name, country, sectors, groups, state): AgencyRow) -> Option<A
         sectors: sectors.split_whitespace().map(Sector::from_str_name).collect::<Option<_>>()?,
         groups: groups.split_whitespace().map(str::to_owned).collect(),
         state: AgencyState::try_from(state).ok()?,
+        listed: true,
+        services: Default::default(),
         keys: Vec::new(),
     })
 }

@@ -1,4 +1,4 @@
-//! The listener: every handshake in a task of its own, every limit set.
+//! A listener for gRPC over TLS: every handshake in a task of its own, every limit set.
 
 use std::{
     io,
@@ -10,10 +10,7 @@ use std::{
 };
 
 use liaison_proto::limits as shared;
-use liaison_trust::{
-    names::SpiffeId,
-    tls::{self, Acceptor, Cut, Peer},
-};
+use liaison_trust::tls::{self, Acceptor, Cut, Peer};
 use metrics::counter;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -30,25 +27,31 @@ use tonic::{
 };
 use tracing::{debug, warn};
 
-use super::identity::Caller;
-use crate::{gateway::Gateway, limits};
+use crate::{exchange::identity::Caller, limits};
 
 /// How long the listener rests after it failed to accept, so that it doesn't spin.
 const REST: Duration = Duration::from_millis(100);
 
-/// Serves the exchange API until the gateway stops; sessions then have [`limits::DRAIN`] to finish.
+/// A place for a connection, with what cuts it.
+pub type Place = (OwnedSemaphorePermit, CancellationToken);
+
+/// Who gets a place, by what the handshake proved and when it began; none where there is none. Strangers, who
+/// have no certificate or one of no use here, have places of their own.
+pub type Admit = Arc<dyn Fn(&Peer, Instant) -> Option<Place> + Send + Sync>;
+
+/// Serves an API until the gateway stops; streams then have [`limits::DRAIN`] to finish.
 ///
 /// # Errors
 /// The server failed.
 pub async fn serve(
-    gateway: Arc<Gateway>,
+    stop: CancellationToken,
+    admit: Admit,
     acceptor: Arc<Acceptor>,
     listener: TcpListener,
     routes: Routes,
 ) -> Result<(), tonic::transport::Error> {
     let (connections, incoming) = mpsc::channel(limits::CONNECTION_BACKLOG);
-    let stop = gateway.stop.clone();
-    let listening = tokio::spawn(listen(gateway, acceptor, listener, connections));
+    let listening = tokio::spawn(listen(stop.clone(), admit, acceptor, listener, connections));
     let served = Server::builder()
         .max_concurrent_streams(shared::HTTP2_STREAMS)
         .http2_max_local_error_reset_streams(Some(shared::HTTP2_LOCAL_ERROR_RESETS))
@@ -67,27 +70,25 @@ pub async fn serve(
 }
 
 async fn listen(
-    gateway: Arc<Gateway>,
+    stop: CancellationToken,
+    admit: Admit,
     acceptor: Arc<Acceptor>,
     listener: TcpListener,
     connections: mpsc::Sender<Result<Connection, io::Error>>,
 ) {
-    let doors = Arc::new(Doors {
-        handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES)),
-        strangers: Arc::new(Semaphore::new(limits::STRANGERS)),
-    });
+    let handshakes = Arc::new(Semaphore::new(limits::HANDSHAKES));
     // Full is full: a connection then waits in the kernel's backlog.
-    while let Ok(handshake) = Arc::clone(&doors.handshakes).acquire_owned().await {
+    while let Ok(handshake) = Arc::clone(&handshakes).acquire_owned().await {
         let stream = tokio::select! {
-            () = gateway.stop.cancelled() => return,
+            () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match stream {
             Ok((stream, source)) => {
-                let (gateway, acceptor) = (Arc::clone(&gateway), Arc::clone(&acceptor));
-                let (doors, connections) = (Arc::clone(&doors), connections.clone());
+                let (admit, acceptor) = (Arc::clone(&admit), Arc::clone(&acceptor));
+                let connections = connections.clone();
                 tokio::spawn(async move {
-                    let connection = shake_hands(&gateway, &acceptor, &doors, stream, source.ip()).await;
+                    let connection = shake_hands(&admit, &acceptor, stream, source.ip()).await;
                     drop(handshake);
                     if let Some(connection) = connection {
                         let _ = connections.send(Ok(connection)).await;
@@ -102,16 +103,9 @@ async fn listen(
     }
 }
 
-/// How many may be there at a time. Members have room of their own, so that strangers can't take it.
-struct Doors {
-    handshakes: Arc<Semaphore>,
-    strangers: Arc<Semaphore>,
-}
-
 async fn shake_hands(
-    gateway: &Gateway,
+    admit: &Admit,
     acceptor: &Acceptor,
-    doors: &Doors,
     stream: TcpStream,
     source: IpAddr,
 ) -> Option<Connection> {
@@ -129,14 +123,11 @@ async fn shake_hands(
             return None;
         }
     };
-    let place = match &peer {
-        Peer::Known { id: SpiffeId::Agency(agency), .. } => gateway.sessions.connection(agency, began),
-        _ => stranger(doors),
-    };
+    let place = admit(&peer, began);
     let Some((place, cut)) = place else {
         outcome("turned_away");
         warn!(
-            "a connection was turned away: its agency was cut off meanwhile, or there are enough of its kind"
+            "a connection was turned away: whoever it is was cut off meanwhile, or there are enough of its kind"
         );
         return None;
     };
@@ -145,16 +136,27 @@ async fn shake_hands(
     Some(Connection { io: Cut::new(stream, &cut), caller, _place: place })
 }
 
-/// A place for somebody who is no member yet: to enrol takes one call, not long.
-fn stranger(doors: &Doors) -> Option<(OwnedSemaphorePermit, CancellationToken)> {
-    let place = Arc::clone(&doors.strangers).try_acquire_owned().ok()?;
-    let cut = CancellationToken::new();
-    let end = cut.clone();
-    tokio::spawn(async move {
-        sleep(limits::STRANGER_STAY).await;
-        end.cancel();
-    });
-    Some((place, cut))
+/// Places for strangers, so that members' can't be taken by them: what they may do takes one call, not long.
+pub struct Strangers(Arc<Semaphore>);
+
+impl Default for Strangers {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(limits::STRANGERS)))
+    }
+}
+
+impl Strangers {
+    /// A place for a while.
+    pub fn admit(&self) -> Option<Place> {
+        let place = Arc::clone(&self.0).try_acquire_owned().ok()?;
+        let cut = CancellationToken::new();
+        let end = cut.clone();
+        tokio::spawn(async move {
+            sleep(limits::STRANGER_STAY).await;
+            end.cancel();
+        });
+        Some((place, cut))
+    }
 }
 
 /// A connection with who is at its other end.

@@ -1,66 +1,66 @@
-//! Puts the chunks of submissions together, within bounds on their number and their bytes.
+//! Puts the chunks of messages on a stream together, within bounds on their number and their bytes.
 
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use liaison_proto::{
-    exchange::v1::SubmissionChunk,
-    limits::{CHUNK_BYTES, ENVELOPE_BYTES, SESSION_WINDOW},
+    limits::{CHUNK_BYTES, SESSION_WINDOW},
     message::v1::{Refusal, error_code::Code as ErrorCode},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits;
 
-/// The submissions of a session whose last chunk has not come yet.
-pub(super) struct Assembly {
+/// The messages on a stream whose last chunk has not come yet.
+pub(crate) struct Assembly {
+    /// The longest message, bytes.
+    longest: usize,
     parts: HashMap<u64, Part>,
-    /// Room on this session and on all sessions, KiB.
+    /// Room on this stream and on all streams, KiB.
     own: Arc<Semaphore>,
     all: Arc<Semaphore>,
 }
 
-/// A submission as far as it has come.
+/// A message as far as it has come.
 enum Part {
     Growing(BytesMut, Room),
     /// Answered already: what still comes of it is passed over.
     Refused,
 }
 
-/// Memory that a submission takes, given back when dropped.
-pub(super) struct Room {
+/// Memory that a message takes, given back when dropped.
+pub(crate) struct Room {
     own: OwnedSemaphorePermit,
     all: OwnedSemaphorePermit,
 }
 
-/// What a chunk made of its submission.
-pub(super) enum Step {
+/// What a chunk made of its message.
+pub(crate) enum Step {
     Waits,
     Whole { bytes: Bytes, room: Room },
     Refused(Refusal),
 }
 
 impl Assembly {
-    /// One that shares `all` with the other sessions.
-    pub(super) fn new(all: Arc<Semaphore>) -> Self {
-        Self { parts: HashMap::new(), own: Arc::new(Semaphore::new(limits::SESSION_BYTES >> 10)), all }
+    /// One that shares `all` with the other streams.
+    pub(crate) fn new(all: Arc<Semaphore>, longest: usize) -> Self {
+        Self { longest, parts: HashMap::new(), own: Arc::new(Semaphore::new(limits::SESSION_BYTES >> 10)), all }
     }
 
-    /// Adds a chunk to its submission.
+    /// Adds a chunk to the message of this number.
     ///
     /// # Errors
-    /// The agent doesn't keep to the protocol, and the session ends.
-    pub(super) fn add(&mut self, chunk: SubmissionChunk) -> Result<Step, Refusal> {
-        let SubmissionChunk { submission, data, last } = chunk;
-        let is_new = !self.parts.contains_key(&submission);
+    /// The other side doesn't keep to the protocol, and the stream ends.
+    pub(crate) fn add(&mut self, number: u64, data: Bytes, last: bool) -> Result<Step, Refusal> {
+        let is_new = !self.parts.contains_key(&number);
         if is_new && self.parts.len() >= SESSION_WINDOW as usize {
             return Err(Refusal::new(
                 ErrorCode::Malformed,
-                "the session has more submissions under way than its window",
+                "more is under way on the stream than its window",
                 "keep to the window that the welcome gave",
             ));
         }
-        let (part, step) = match self.parts.remove(&submission) {
+        let (part, step) = match self.parts.remove(&number) {
             Some(Part::Refused) => (Part::Refused, Step::Waits),
             Some(Part::Growing(before, room)) => match self.grow(before, room, &data) {
                 Ok((bytes, room)) if last => return Ok(Step::Whole { bytes: bytes.freeze(), room }),
@@ -76,14 +76,14 @@ impl Assembly {
             },
         };
         if !last {
-            self.parts.insert(submission, part);
+            self.parts.insert(number, part);
         }
         Ok(step)
     }
 
     fn grow(&self, mut bytes: BytesMut, mut room: Room, chunk: &[u8]) -> Result<(BytesMut, Room), Refusal> {
-        if bytes.len() + chunk.len() > ENVELOPE_BYTES {
-            return Err(too_large("an envelope", ENVELOPE_BYTES));
+        if bytes.len() + chunk.len() > self.longest {
+            return Err(too_large("a message", self.longest));
         }
         let more = self.take(chunk.len())?;
         room.own.merge(more.own);
@@ -117,7 +117,7 @@ fn no_room() -> Refusal {
     let wait = u32::try_from(limits::SUBMISSION_RETRY.as_millis()).unwrap_or(u32::MAX);
     Refusal::new(
         ErrorCode::RateLimited,
-        "too many bytes of submissions are under way",
+        "too many bytes of messages are under way",
         "wait for answers before sending more",
     )
     .retry_after_ms(wait)
@@ -127,12 +127,15 @@ fn no_room() -> Refusal {
 mod tests {
     use super::*;
 
-    fn chunk(submission: u64, data: &'static [u8], last: bool) -> SubmissionChunk {
-        SubmissionChunk { submission, data: Bytes::from_static(data), last }
+    const LONGEST: usize = 8 << 20;
+
+    /// Adds a chunk.
+    fn add(assembly: &mut Assembly, number: u64, data: &'static [u8], last: bool) -> Result<Step, Refusal> {
+        assembly.add(number, Bytes::from_static(data), last)
     }
 
     fn assembly() -> Assembly {
-        Assembly::new(Arc::new(Semaphore::new(limits::SUBMISSION_BYTES >> 10)))
+        Assembly::new(Arc::new(Semaphore::new(limits::SUBMISSION_BYTES >> 10)), LONGEST)
     }
 
     fn refused(step: Step) -> ErrorCode {
@@ -145,11 +148,11 @@ mod tests {
     #[test]
     fn chunks_of_several_interleave() {
         let mut assembly = assembly();
-        assert!(matches!(assembly.add(chunk(1, b"ab", false)), Ok(Step::Waits)));
-        assert!(matches!(assembly.add(chunk(2, b"x", false)), Ok(Step::Waits)));
-        let Ok(Step::Whole { bytes, .. }) = assembly.add(chunk(1, b"cd", true)) else { panic!("not whole") };
+        assert!(matches!(add(&mut assembly, 1, b"ab", false), Ok(Step::Waits)));
+        assert!(matches!(add(&mut assembly, 2, b"x", false), Ok(Step::Waits)));
+        let Ok(Step::Whole { bytes, .. }) = add(&mut assembly, 1, b"cd", true) else { panic!("not whole") };
         assert_eq!(bytes, "abcd");
-        let Ok(Step::Whole { bytes, .. }) = assembly.add(chunk(2, b"y", true)) else { panic!("not whole") };
+        let Ok(Step::Whole { bytes, .. }) = add(&mut assembly, 2, b"y", true) else { panic!("not whole") };
         assert_eq!(bytes, "xy");
     }
 
@@ -157,34 +160,34 @@ mod tests {
     fn too_much_is_refused_once_and_the_rest_passed_over() {
         let mut assembly = assembly();
         let mut last = None;
-        for _ in 0..=ENVELOPE_BYTES / CHUNK_BYTES {
+        for _ in 0..=LONGEST / CHUNK_BYTES {
             let data = Bytes::from(vec![0; CHUNK_BYTES]);
-            last = Some(assembly.add(SubmissionChunk { submission: 1, data, last: false }).unwrap());
+            last = Some(assembly.add(1, data, false).unwrap());
         }
         assert_eq!(refused(last.unwrap()), ErrorCode::TooLarge);
-        assert!(matches!(assembly.add(chunk(1, b"rest", true)), Ok(Step::Waits)));
-        assert!(matches!(assembly.add(chunk(1, b"new", true)), Ok(Step::Whole { .. })));
+        assert!(matches!(add(&mut assembly, 1, b"rest", true), Ok(Step::Waits)));
+        assert!(matches!(add(&mut assembly, 1, b"new", true), Ok(Step::Whole { .. })));
 
         let large = Bytes::from(vec![0; CHUNK_BYTES + 1]);
-        let step = assembly.add(SubmissionChunk { submission: 2, data: large, last: true }).unwrap();
+        let step = assembly.add(2, large, true).unwrap();
         assert_eq!(refused(step), ErrorCode::TooLarge);
     }
 
     #[test]
     fn room_is_bounded_and_given_back() {
-        let mut assembly = Assembly::new(Arc::new(Semaphore::new(1)));
-        let Ok(Step::Whole { room, .. }) = assembly.add(chunk(1, b"a", true)) else { panic!("not whole") };
-        let step = assembly.add(chunk(2, b"b", true)).unwrap();
+        let mut assembly = Assembly::new(Arc::new(Semaphore::new(1)), LONGEST);
+        let Ok(Step::Whole { room, .. }) = add(&mut assembly, 1, b"a", true) else { panic!("not whole") };
+        let step = add(&mut assembly, 2, b"b", true).unwrap();
         assert_eq!(refused(step), ErrorCode::RateLimited);
         drop(room);
-        assert!(matches!(assembly.add(chunk(2, b"b", true)), Ok(Step::Whole { .. })));
+        assert!(matches!(add(&mut assembly, 2, b"b", true), Ok(Step::Whole { .. })));
     }
 
     #[test]
     fn chunks_of_nothing_take_nothing() {
         let mut assembly = assembly();
         for _ in 0..100_000 {
-            assert!(matches!(assembly.add(chunk(1, b"", false)), Ok(Step::Waits)));
+            assert!(matches!(add(&mut assembly, 1, b"", false), Ok(Step::Waits)));
         }
         let Some(Part::Growing(bytes, _)) = assembly.parts.get(&1) else { panic!("not growing") };
         assert_eq!(bytes.capacity(), 0);
@@ -195,7 +198,7 @@ mod tests {
         let mut assembly = assembly();
         let buffer = Bytes::from(vec![7; CHUNK_BYTES]);
         let data = buffer.slice(..1);
-        assembly.add(SubmissionChunk { submission: 1, data, last: false }).unwrap();
+        assembly.add(1, data, false).unwrap();
         assert!(buffer.is_unique());
     }
 
@@ -203,8 +206,8 @@ mod tests {
     fn the_number_of_unfinished_ones_is_bounded() {
         let mut assembly = assembly();
         for submission in 0..u64::from(SESSION_WINDOW) {
-            assembly.add(chunk(submission, b"", false)).unwrap();
+            add(&mut assembly, submission, b"", false).unwrap();
         }
-        assert!(assembly.add(chunk(u64::MAX, b"", false)).is_err());
+        assert!(add(&mut assembly, u64::MAX, b"", false).is_err());
     }
 }
