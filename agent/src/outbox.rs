@@ -5,13 +5,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use liaison_proto::message::v1::{
-    Acceptance, Facts, Handling, Refusal, SignedAcceptance, StateChange, alert_kind::Code as AlertKind,
-    basis::Code as Basis, data_category::Code as Category, error_code::Code as ErrorCode, kind::Code as Kind,
-    status::Code as Status, urgency::Code as Urgency,
+    Acceptance, Facts, Handling, OnwardRequest, Refusal, SignedAcceptance, StateChange,
+    alert_kind::Code as AlertKind, basis::Code as Basis, data_category::Code as Category,
+    error_code::Code as ErrorCode, kind::Code as Kind, status::Code as Status, urgency::Code as Urgency,
 };
 use liaison_trust::{
     digest::{Digest, sha256},
     envelope::{self, Recipient, SealError},
+    key_record::ProvenKey,
     keys::VerifyingKey,
     names::AgencyAddress,
     statement,
@@ -45,6 +46,10 @@ pub struct NewMessage {
     pub status: Status,
     /// Of a message of kind `state`.
     pub state_change: Option<StateChange>,
+    /// Of a message of kind `onward`.
+    pub onward: Option<OnwardRequest>,
+    /// Of a referral that is referred onward: the received one.
+    pub onward_of: Option<Uuid>,
     pub facts: Option<Facts>,
     /// The plaintext of each section, see [`liaison_proto::category::split`].
     pub sections: BTreeMap<Category, Zeroizing<Vec<u8>>>,
@@ -94,7 +99,7 @@ pub(crate) async fn prepare(agent: &Agent, id: Uuid) -> Result<Offer, StoreError
         agent.store.expire_outbox(now).await?;
         return Ok(Offer::NotNow);
     }
-    let recipients = match recipients(agent, &message).await {
+    let recipients = match recipients(agent, &message).await? {
         Recipients::Known { sealed_to, left_out } => (sealed_to, left_out),
         Recipients::NotNow(why) => {
             tracing::info!(message = %id, %why, "the message waits");
@@ -116,16 +121,32 @@ enum Recipients {
     None(Refusal),
 }
 
-async fn recipients(agent: &Agent, message: &NewMessage) -> Recipients {
+async fn recipients(agent: &Agent, message: &NewMessage) -> Result<Recipients, StoreError> {
     let addresses: Vec<_> = message.recipients.iter().map(|(address, _)| address.clone()).collect();
     match agent.directory.agencies(&addresses).await {
-        Ok(found) => sort(message, found),
-        Err(refusal) => Recipients::NotNow(refusal),
+        Ok(found) => {
+            let mut proven = BTreeMap::new();
+            if matches!(message.kind, Kind::State | Kind::Onward) {
+                for address in &addresses {
+                    let known = agent.store.keys(address).await?;
+                    proven.extend(known.into_iter().next_back().map(|key| (address.clone(), key)));
+                }
+            }
+            Ok(sort(message, found, proven))
+        }
+        Err(refusal) => Ok(Recipients::NotNow(refusal)),
     }
 }
 
-/// Sorts recipients by what the directory found of each.
-fn sort(message: &NewMessage, mut found: BTreeMap<AgencyAddress, Found>) -> Recipients {
+/// Sorts recipients by what the directory found of each. `proven` are the newest keys known of those that
+/// are written to in a thread that both are in already: whoever sent to this agency can be answered although
+/// it is not listed.
+fn sort(
+    message: &NewMessage,
+    mut found: BTreeMap<AgencyAddress, Found>,
+    mut proven: BTreeMap<AgencyAddress, ProvenKey>,
+) -> Recipients {
+    let now = OffsetDateTime::now_utc();
     let (mut sealed_to, mut left_out, mut without_keys) = (Vec::new(), Vec::new(), None);
     for (address, bases) in &message.recipients {
         match found.remove(address).unwrap_or(Ok(None)).map(|agency| agency.map(|agency| agency.key)) {
@@ -139,7 +160,10 @@ fn sort(message: &NewMessage, mut found: BTreeMap<AgencyAddress, Found>) -> Reci
                 without_keys.get_or_insert(refusal.clone());
                 left_out.push((address.clone(), refusal));
             }
-            Ok(None) => left_out.push((address.clone(), unknown(address))),
+            Ok(None) => match proven.remove(address).filter(|key| now <= key.not_after) {
+                Some(key) => sealed_to.push(Recipient { key, bases: bases.clone() }),
+                None => left_out.push((address.clone(), unknown(address))),
+            },
             // Only a chain of keys that is broken is the agency's own; the rest may pass.
             Err(refusal) if refusal.code() == ErrorCode::KeyChainBroken => {
                 left_out.push((address.clone(), refusal));
@@ -184,7 +208,7 @@ async fn seal(
         handling: message.handling,
         status: message.status,
         state_change: message.state_change,
-        onward: None,
+        onward: message.onward,
         facts: message.facts,
         sections: message.sections,
         recipients,
@@ -260,6 +284,7 @@ async fn postpone(agent: &Agent, id: Uuid, at_least_ms: u32) -> Result<(), Store
 mod tests {
     use std::collections::HashSet;
 
+    use liaison_proto::exchange::v1::Services;
     use liaison_trust::keys::SigningKey;
 
     use super::*;
@@ -275,6 +300,7 @@ mod tests {
             country: "be".into(),
             sectors: Vec::new(),
             groups: Vec::new(),
+            services: Services::default(),
             reachable,
             key: reachable.then(|| agent.custody.ring().current().clone()),
             fingerprint: None,
@@ -296,7 +322,7 @@ mod tests {
         let message = referral(&shelter.address);
         let sorted = |found: Option<Found>| {
             let found = found.map(|found| (shelter.address.clone(), found));
-            sort(&message, found.into_iter().collect())
+            sort(&message, found.into_iter().collect(), BTreeMap::new())
         };
         let Recipients::Known { sealed_to, left_out } = sorted(Some(found(&shelter, true))) else { panic!() };
         assert_eq!((sealed_to.len(), left_out.len()), (1, 0));
@@ -327,7 +353,9 @@ mod tests {
             (other("asleep"), found(&shelter, false)),
             (other("broken"), broken()),
         ]);
-        let Recipients::Known { sealed_to, left_out } = sort(&alert, found) else { panic!() };
+        let Recipients::Known { sealed_to, left_out } = sort(&alert, found, BTreeMap::new()) else {
+            panic!()
+        };
         assert_eq!(sealed_to.len(), 1);
         let left_out: Vec<_> =
             left_out.iter().map(|(address, refusal)| (address.name(), refusal.code())).collect();

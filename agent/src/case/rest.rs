@@ -23,8 +23,9 @@ use hyper_util::{
 };
 use liaison_proto::{
     case::v1::{
-        GetAlertRequest, GetReferralRequest, GetStatusRequest, ListAgenciesRequest, ListAlertsRequest,
-        ListReferralsRequest, PreviewRequest, SendAlertRequest, SendReferralRequest, UpdateReferralRequest,
+        AnswerOnwardRequestRequest, GetAlertRequest, GetReferralRequest, GetStatusRequest,
+        ListAgenciesRequest, ListAlertsRequest, ListOnwardRequestsRequest, ListReferralsRequest,
+        PreviewRequest, ReferOnwardRequest, SendAlertRequest, SendReferralRequest, UpdateReferralRequest,
     },
     json, limits as wire,
     message::v1::{Refusal, error_code::Code as ErrorCode},
@@ -39,7 +40,7 @@ use super::{
     ServeError, audience, body,
     caller::{ApiToken, Caller},
     connections::Connections,
-    openapi, operations,
+    onward, openapi, operations,
 };
 use crate::{agent::Agent, limits};
 
@@ -85,6 +86,9 @@ fn router(agent: Arc<Agent>) -> Router {
         .route("/v1/referrals", get(list_referrals).post(send_referral))
         .route("/v1/referrals/{id}", get(get_referral))
         .route("/v1/referrals/{id}/state", post(update_referral))
+        .route("/v1/referrals/{id}/onward", post(refer_onward))
+        .route("/v1/onward-requests", get(list_onward_requests))
+        .route("/v1/onward-requests/{id}/answer", post(answer_onward_request))
         .route("/v1/alerts", get(list_alerts).post(send_alert))
         .route("/v1/alerts/{id}", get(get_alert))
         .route("/v1/agencies", get(list_agencies))
@@ -133,14 +137,51 @@ async fn update_referral(
     Id(id): Id,
     Json(request): Json<UpdateReferralRequest>,
 ) -> Response {
-    if !request.id.is_empty() && request.id != id {
-        return refused(&Refusal::new(
-            ErrorCode::Malformed,
-            "the id in the body is not the one in the path",
-            "leave it out of the body",
-        ));
+    match path_id(id, &request.id) {
+        Ok(id) => {
+            let request = UpdateReferralRequest { id, ..request };
+            answer(operations::update_referral(&api.agent, &caller, request).await)
+        }
+        Err(refusal) => refused(&refusal),
     }
-    answer(operations::update_referral(&api.agent, &caller, UpdateReferralRequest { id, ..request }).await)
+}
+
+async fn refer_onward(
+    State(api): State<Api>,
+    caller: Caller,
+    Id(id): Id,
+    Json(request): Json<ReferOnwardRequest>,
+) -> Response {
+    match path_id(id, &request.id) {
+        Ok(id) => {
+            let request = ReferOnwardRequest { id, ..request };
+            answer(onward::refer_onward(&api.agent, &caller, request).await)
+        }
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn list_onward_requests(
+    State(api): State<Api>,
+    _: Caller,
+    Asked(request): Asked<ListOnwardRequestsRequest>,
+) -> Response {
+    answer(onward::list_requests(&api.agent, request).await)
+}
+
+async fn answer_onward_request(
+    State(api): State<Api>,
+    caller: Caller,
+    Id(id): Id,
+    Json(request): Json<AnswerOnwardRequestRequest>,
+) -> Response {
+    match path_id(id, &request.id) {
+        Ok(id) => {
+            let request = AnswerOnwardRequestRequest { id, ..request };
+            answer(onward::answer_request(&api.agent, &caller, request).await)
+        }
+        Err(refusal) => refused(&refusal),
+    }
 }
 
 async fn send_alert(
@@ -249,6 +290,18 @@ impl FromRequestParts<Api> for Id {
         })?;
         Ok(Self(id))
     }
+}
+
+/// The id in the path, if the body does not name another.
+fn path_id(in_path: String, in_body: &str) -> Result<String, Refusal> {
+    if in_body.is_empty() || in_body == in_path {
+        return Ok(in_path);
+    }
+    Err(Refusal::new(
+        ErrorCode::Malformed,
+        "the id in the body is not the one in the path",
+        "leave it out of the body",
+    ))
 }
 
 /// A message in the body of a request.
