@@ -278,3 +278,7 @@ fn malformed(message: &str) -> Refusal {
 #[cfg(test)]
 #[path = "inbox_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "inbox_federation_tests.rs"]
+mod federation_tests;

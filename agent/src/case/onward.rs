@@ -59,7 +59,7 @@ pub(super) async fn refer_onward(
     let shareable = shareable(&sections);
     let chosen = chosen(&categories, &shareable)?;
     let whole = new_referral(&request, &received, &sections, merged(&shareable, &chosen)?, now);
-    let consent = shareable.get(&Category::Consent).and_then(|content| content.consent.clone());
+    let consent = received_consent(&sections);
     let record = match &request.consent {
         Some(given) => Some(("consent", given)),
         None => consent.as_ref().map(|received| ("the received consent", received)),
@@ -119,6 +119,17 @@ async fn sent(agent: &Agent, ids: &[Uuid]) -> Result<ReferOnwardResponse, Refusa
     let id = ids.first().copied().ok_or_else(Refusal::internal)?;
     let referral: Referral = views::referral(find(agent, id, Kind::Referral).await?, &agent.address);
     Ok(ReferOnwardResponse { outcome: Some(Outcome::Referral(referral)) })
+}
+
+/// The consent that came with the referral. Where it may not go onward it is no basis, but what the person
+/// excluded stays excluded.
+fn received_consent(sections: &[StoredSection]) -> Option<Consent> {
+    let section = sections.iter().find(|section| section.category == Category::Consent)?;
+    let mut consent = views::content::<ReferralContent>(section)?.consent?;
+    if !section.release.onward_share {
+        consent.scopes.clear();
+    }
+    Some(consent)
 }
 
 /// What may be shared onward and can be read, by category.

@@ -1,7 +1,9 @@
 //! The case API over REST and JSON, on loopback: the same operations as over gRPC, each message in its
 //! protobuf JSON mapping.
 
-use std::{net::IpAddr, pin::pin, sync::Arc};
+mod host;
+
+use std::{pin::pin, sync::Arc};
 
 use axum::{
     Router,
@@ -13,7 +15,7 @@ use axum::{
 };
 use http::{
     HeaderMap, HeaderValue, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, HOST, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS},
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS},
     request::Parts,
 };
 use hyper_util::{
@@ -238,7 +240,7 @@ const SEE_DOCUMENT: &str = "see the document at /openapi.json";
 
 /// What holds for every request: it was meant for this host, ends in time, and leaves no copy behind.
 async fn each_request(request: Request, next: Next) -> Response {
-    let mut response = if is_for_loopback(request.headers()) {
+    let mut response = if host::is_for_loopback(request.headers()) {
         tokio::time::timeout(wire::REQUEST, next.run(request)).await.unwrap_or_else(|_| {
             let late = Refusal::new(ErrorCode::Malformed, "the request did not end in time", "send it again");
             refused_with(StatusCode::REQUEST_TIMEOUT, &late)
@@ -255,19 +257,6 @@ async fn each_request(request: Request, next: Next) -> Response {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
-}
-
-/// A page of a foreign site can make a browser call loopback under the site's own name (DNS
-/// rebinding), never under this one.
-fn is_for_loopback(headers: &HeaderMap) -> bool {
-    let mut hosts = headers.get_all(HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
-    let Some(authority) = host.to_str().ok().and_then(|host| host.parse::<http::uri::Authority>().ok())
-    else {
-        return false;
-    };
-    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 impl FromRequestParts<Api> for Caller {
@@ -392,31 +381,4 @@ pub(super) fn error(refusal: &Refusal) -> Value {
 
 fn written(status: StatusCode, json: String) -> Response {
     (status, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], Body::from(json)).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_this_machine_s_own_names_are_answered() {
-        let is = |host: &str| {
-            is_for_loopback(&HeaderMap::from_iter([(HOST, HeaderValue::from_str(host).unwrap())]))
-        };
-        for good in ["localhost", "LOCALHOST:7411", "127.0.0.1:7411", "127.0.0.9", "[::1]:7411", "[::1]"] {
-            assert!(is(good), "{good}");
-        }
-        for bad in
-            ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "10.0.0.1", "", "a b"]
-        {
-            assert!(!is(bad), "{bad}");
-        }
-        assert!(!is_for_loopback(&HeaderMap::new()));
-        let two = [(HOST, HeaderValue::from_static("localhost")), (HOST, HeaderValue::from_static("evil"))];
-        let mut headers = HeaderMap::new();
-        for (name, value) in two {
-            headers.append(name, value);
-        }
-        assert!(!is_for_loopback(&headers));
-    }
 }
