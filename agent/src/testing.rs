@@ -204,11 +204,16 @@ pub(crate) async fn convey(domain: &Domain, from: &Agent, to: &Agent, onward: &[
         let copy = domain.copy_to_share(seal(from, to, id).await, onward);
         let delivery = Delivery { content: Some(delivery::Content::Copy(copy)) };
         answers.push(inbox::take(to, delivery).await.unwrap());
-        let accepted = Acceptance { message_id: id.as_bytes().to_vec().into(), ..Acceptance::default() };
-        let signed = statement::sign(&accepted, &domain.gateway);
-        from.store.accepted(id, &accepted, &signed).await.unwrap();
+        accepted(domain, from, id).await;
     }
     answers
+}
+
+/// The gateway takes a message out of an outbox.
+pub(crate) async fn accepted(domain: &Domain, from: &Agent, id: Uuid) {
+    let acceptance = Acceptance { message_id: id.as_bytes().to_vec().into(), ..Acceptance::default() };
+    let signed = statement::sign(&acceptance, &domain.gateway);
+    from.store.accepted(id, &acceptance, &signed).await.unwrap();
 }
 
 /// Whether a word stands anywhere in the files of a store, its write-ahead log included.

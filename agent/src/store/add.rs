@@ -91,6 +91,18 @@ impl Store {
     }
 }
 
+#[cfg(test)]
+impl Store {
+    /// Who did what with a message, in order.
+    pub(crate) async fn audited(&self, message: Uuid) -> Vec<(String, String)> {
+        sqlx::query_as("select actor, action from audit where message = ? order by seq")
+            .bind(message.as_bytes().as_slice())
+            .fetch_all(self.readers())
+            .await
+            .unwrap()
+    }
+}
+
 /// The ids that a request of this key gave before.
 async fn repeated(
     connection: &mut SqliteConnection,
