@@ -264,12 +264,19 @@ fn direction(direction: Direction) -> DirectionCode {
 
 #[cfg(test)]
 mod tests {
-    use liaison_proto::message::v1::{Health, Narrative, ReferralContent, ReleasedSection};
+    use liaison_proto::{
+        exchange::v1 as exchange,
+        message::v1::{
+            Health, Narrative, ReferralContent, ReleasedSection, age_band::Code as AgeBand,
+            service_type::Code as ServiceType,
+        },
+    };
     use prost::Message as _;
     use time::OffsetDateTime;
     use zeroize::Zeroizing;
 
     use super::*;
+    use crate::testing::Domain;
 
     fn section(category: Category, content: &ReferralContent) -> StoredSection {
         StoredSection {
@@ -304,6 +311,49 @@ mod tests {
             assert_eq!(section.onward_share, name == "health", "{name}");
         }
         assert_eq!(sections["health"].content, Some(health()));
+    }
+
+    #[tokio::test]
+    async fn what_an_agency_offers_is_known_while_the_gateway_is_away() {
+        let (_dir, agent) = Domain::new().agent("police").await;
+        let address: AgencyAddress = "hu/shelter".parse().unwrap();
+        let services = exchange::Services {
+            types: vec![ServiceType::Safehouse.into()],
+            languages: vec!["hu".into()],
+            ages: vec![AgeBand::Under12.into()],
+        };
+        let listed = exchange::Agency {
+            address: address.to_string(),
+            services: Some(services.clone()),
+            ..exchange::Agency::default()
+        };
+        agent.store.set_agency(&address, &listed).await.unwrap();
+        let found = agent.directory.last_listed(&address).await.unwrap().unwrap();
+        assert_eq!(found.services, services);
+        let shown = agency(found);
+        assert_eq!(
+            (shown.services, shown.languages, shown.ages),
+            (services.types, services.languages, services.ages)
+        );
+    }
+
+    #[test]
+    fn the_own_domain_s_part_tells_what_no_basis_covers() {
+        let me = "be/police".parse().unwrap();
+        let part = |domain: &str, verdict: Verdict| {
+            let decision = RecipientDecision { verdict: verdict.into(), ..RecipientDecision::default() };
+            DomainDecision { domain: domain.into(), decision: Some(decision), ..DomainDecision::default() }
+        };
+        let told = |part| {
+            let decision = completed_part(part, &me, &[Category::Health]).decision.unwrap();
+            decision.categories.into_iter().map(|said| said.rule.unwrap().rule).collect::<Vec<_>>()
+        };
+        assert_eq!(told(part("be", Verdict::Released)), ["none:basis"]);
+        assert!(told(part("be", Verdict::Withheld)).is_empty());
+        assert!(told(part("hu", Verdict::Released)).is_empty(), "that domain was not asked about it");
+        assert!(told(part("hu", Verdict::Undecided)).is_empty());
+        let away = DomainDecision { domain: "hu".into(), ..DomainDecision::default() };
+        assert_eq!(completed_part(away.clone(), &me, &[Category::Health]), away);
     }
 
     #[test]

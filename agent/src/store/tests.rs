@@ -460,3 +460,38 @@ async fn another_vault_key_opens_nothing() {
     let store = Store::open(&police.folder.database(), vault, police.address.clone()).await.unwrap();
     assert!(matches!(store.waiting(id).await, Err(StoreError::Sealed("draft"))));
 }
+
+#[tokio::test]
+async fn who_holds_what_was_sent_before_is_told_by_where_it_stands() {
+    let mut connection = sqlx::SqliteConnection::connect("sqlite::memory:").await.unwrap();
+    let run = async |connection: &mut sqlx::SqliteConnection, sql: &'static str| {
+        sqlx::raw_sql(sql).execute(connection).await.unwrap();
+    };
+    run(&mut connection, include_str!("../../migrations/0001_agent.sql")).await;
+    // Waiting, at the gateway, received by the agency, refused there; and one that came.
+    let cases = [(1, State::Submitted), (1, State::Requested), (1, State::Received), (1, State::Refused)];
+    for (number, (direction, state)) in cases.into_iter().chain([(2, State::Received)]).enumerate() {
+        let id = vec![u8::try_from(number).unwrap(); 16];
+        sqlx::query(
+            "insert into messages (id, thread, direction, kind, alert_kind, sender, urgency, status, created, \
+             expires, change) values (?1, ?1, ?2, 1, 0, 'be/police', 1, 1, 0, 0, x'')",
+        )
+        .bind(&id)
+        .bind(direction)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+        sqlx::query("insert into deliveries (message, agency, state) values (?, 'be/shelter', ?)")
+            .bind(&id)
+            .bind(i32::from(state))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+    run(&mut connection, include_str!("../../migrations/0002_federation.sql")).await;
+    let holders: Vec<String> = sqlx::query_scalar("select holder from deliveries order by message")
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(holders, ["be/police", "be", "be/shelter", "be", ""]);
+}
