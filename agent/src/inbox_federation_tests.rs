@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     store::{DeliveryState, Message},
-    testing::{Domain, add, introduce, referral, seal},
+    testing::{Domain, add, introduce, on_disk, referral, seal},
 };
 
 /// be/police, which has sent a referral to hu/shelter; its gateway has accepted it.
@@ -21,7 +21,7 @@ struct Crossing {
     shelter: Agent,
     id: Uuid,
     digest: Digest,
-    _dirs: [TempDir; 2],
+    dirs: [TempDir; 2],
 }
 
 impl Crossing {
@@ -40,7 +40,7 @@ impl Crossing {
         let id = add(&police.store, referral(&shelter.address)).await;
         let envelope = seal(&police, &shelter, id).await;
         let digest = liaison_trust::digest::sha256(&envelope.manifest);
-        Self { be, police, shelter, id, digest, _dirs: [police_dir, shelter_dir] }
+        Self { be, police, shelter, id, digest, dirs: [police_dir, shelter_dir] }
     }
 
     /// The own gateway's acceptance: it withholds health, and no more.
@@ -191,7 +191,9 @@ async fn who_holds_a_message_and_what_each_domain_said_is_told_on_the_way() {
     assert_eq!(crossing.stands().await, stands(State::Requested, "be", None, Some("be")));
     assert_eq!(crossing.domains().await, ["be"]);
 
-    crossing.forwarded(decision("hu", RELEASED, RELEASED)).await;
+    let signed = by_hu(&crossing.acceptance(vec![decision("hu", RELEASED, RELEASED)]));
+    crossing.held(&crossing.notice(Told::Forwarded(signed.clone()))).await;
+    assert!(on_disk(&crossing.dirs[0], &signed.signature), "its word is kept as evidence");
     assert_eq!(crossing.stands().await, stands(State::Requested, "hu", None, Some("be")));
     let delivery = crossing.message().await.deliveries.into_iter().next().unwrap();
     let [own, other] = delivery.parts.as_slice() else { panic!("{:?}", delivery.parts) };
@@ -297,7 +299,10 @@ async fn notices_that_overtake_each_other_or_come_twice_end_the_same() {
     early.forwarded(decision("hu", RELEASED, RELEASED)).await;
     assert_eq!(early.stands().await, stands(State::Submitted, "hu", None, None));
     early.accept().await;
-    assert_eq!(early.stands().await, stands(State::Requested, "hu", None, Some("be")));
+    let once = stands(State::Requested, "hu", None, Some("be"));
+    assert_eq!(early.stands().await, once);
+    early.forwarded(decision("hu", WITHHELD, WITHHELD)).await;
+    assert_eq!(early.stands().await, once, "a domain accepts once");
 }
 
 #[tokio::test]
