@@ -17,9 +17,9 @@ use liaison_trust::{
     names::{AgencyAddress, SpiffeId},
     tls::{Acceptor, DomainTrust, Identity, SetupError},
 };
-use rustls::pki_types::CertificateRevocationListDer;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use time::OffsetDateTime;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use crate::{
     config::Config,
@@ -42,6 +42,7 @@ pub struct Authority {
     stale: AtomicBool,
     /// Held while the acceptor's view is replaced, so that an older list never follows a newer one.
     revoked: Mutex<RevokedFile>,
+    revised: watch::Sender<()>,
 }
 
 #[derive(Clone)]
@@ -109,6 +110,7 @@ impl Authority {
             own: RwLock::new(own),
             stale: AtomicBool::new(false),
             revoked: Mutex::new(file),
+            revised: watch::Sender::default(),
         })
     }
 
@@ -120,6 +122,21 @@ impl Authority {
     /// The domain's root, DER.
     pub fn root(&self) -> &[u8] {
         self.ca.certificate_der()
+    }
+
+    /// Every root that the domain's certificates lead to now, the issuing one first.
+    pub fn roots(&self) -> Vec<CertificateDer<'static>> {
+        vec![self.ca.certificate_der().clone()]
+    }
+
+    /// Changes whenever the roots or the gateway's own certificate do.
+    pub fn revised(&self) -> watch::Receiver<()> {
+        self.revised.subscribe()
+    }
+
+    /// What the gateway proves itself with.
+    pub fn identity(&self) -> Identity {
+        self.own.read().unwrap_or_else(PoisonError::into_inner).identity.clone()
     }
 
     /// What tokens name the domain's root by.
@@ -229,6 +246,7 @@ impl Authority {
         if now >= self.own.read().unwrap_or_else(PoisonError::into_inner).renew {
             let new = OwnCertificate::issue(&self.ca, &self.names, self.life, now)?;
             *self.own.write().unwrap_or_else(PoisonError::into_inner) = new;
+            self.revised.send_replace(());
             self.stale.store(true, Ordering::Release);
         }
         Ok(())

@@ -9,11 +9,14 @@ use liaison_proto::{
         enrolment_service_server::{self, EnrolmentServiceServer},
         exchange_service_server,
     },
+    federation::v1::federation_service_server,
     limits::GRPC_MESSAGE_BYTES,
+    message::v1::Refusal,
 };
 use liaison_trust::{
     ca::{Authority as Ca, CaError},
     keys::SigningKey,
+    tls::{Acceptor, DomainTrust, SetupError},
 };
 use time::OffsetDateTime;
 use tokio::{
@@ -39,10 +42,12 @@ use crate::{
     delivery::sweep,
     enrolment::Enrolment,
     exchange,
+    federation::{self, peers::Peers},
     gateway::Gateway,
     health, limits,
     policy::{PolicyError, PolicyFile, PolicySet},
     revoked::RevokedFile,
+    server,
     store::{Store, StoreError},
     strict::Strict,
 };
@@ -62,6 +67,10 @@ pub enum RunError {
     Store(#[from] StoreError),
     #[error("the database holds no policy set; restore it from a backup")]
     NoPolicy,
+    #[error("what the database holds of a peer can't be read ({0}); restore it from a backup")]
+    Peers(Refusal),
+    #[error("the federation listener can't be set up ({0})")]
+    Tls(#[from] SetupError),
     #[error("the active policy set does not fit this version: {0}")]
     Policy(#[from] PolicyError),
     #[error(
@@ -92,6 +101,10 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
     let _alone = folder.lock()?;
     let socket = admin::listen(&folder.admin_socket())?;
     let listener = bind("exchange", config.exchange).await?;
+    let peers_at = match config.federation {
+        Some(address) => Some(bind("federation", address).await?),
+        None => None,
+    };
     let watched = bind("metrics", config.metrics).await?;
     let metrics = health::record_metrics()?;
     let (gateway, authority) = load(folder, config).await?;
@@ -101,6 +114,10 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
     let stop = gateway.stop.clone();
     let mut parts = JoinSet::<Result<(), RunError>>::new();
     let admin = Admin::new(Arc::clone(&gateway), Arc::clone(&authority), config.reachable_at());
+    let federation = match peers_at {
+        Some(listener) => Some((listener, federation_acceptor(&gateway, &authority)?, federation_routes(&gateway, grpc_health.clone())?)),
+        None => None,
+    };
     parts.spawn({
         let (stop, grpc_health) = (stop.clone(), grpc_health.clone());
         async move { Ok(socket.serve(admin, stop, grpc_health).await?) }
@@ -108,16 +125,23 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
     let routes = routes(&gateway, &authority, grpc_health)?;
     let acceptor = Arc::clone(authority.acceptor());
     parts.spawn({
-        let gateway = Arc::clone(&gateway);
-        async move { Ok(exchange::server::serve(gateway, acceptor, listener, routes).await?) }
+        let (stop, admit) = (stop.clone(), exchange::admit(&gateway));
+        async move { Ok(server::serve(stop, admit, acceptor, listener, routes).await?) }
     });
-    parts.spawn({
-        let gateway = Arc::clone(&gateway);
-        async move {
-            sweep::run(gateway).await;
-            Ok(())
-        }
-    });
+    if let Some((listener, acceptor, routes)) = federation {
+        let addresses = config.federation_addresses();
+        let now = OffsetDateTime::now_utc();
+        gateway.peers.set_own(federation::bundle_of(&gateway, &authority, &addresses, now));
+        parts.spawn({
+            let (stop, admit, acceptor) = (stop.clone(), federation::admit(&gateway), Arc::clone(&acceptor));
+            async move { Ok(server::serve(stop, admit, acceptor, listener, routes).await?) }
+        });
+        parts.spawn(to_its_end(federation::run(Arc::clone(&gateway), Arc::clone(&authority))));
+        let (shared, issuing) = (Arc::clone(&gateway), Arc::clone(&authority));
+        parts.spawn(to_its_end(federation::renew_own(shared, issuing, addresses)));
+        parts.spawn(to_its_end(keep_acceptor(Arc::clone(&gateway), Arc::clone(&authority), acceptor)));
+    }
+    parts.spawn(to_its_end(sweep::run(Arc::clone(&gateway))));
     parts.spawn(maintain(Arc::clone(&gateway), Arc::clone(&authority)));
     // Readiness is told until all else has ended.
     let drained = CancellationToken::new();
@@ -160,8 +184,10 @@ async fn load(folder: &DataFolder, config: &Config) -> Result<(Arc<Gateway>, Arc
     let now = OffsetDateTime::now_utc();
     let authority = Authority::start(ca, config, file, &revocations, &store, now).await?;
     let policy = active_policy(&store).await?;
-    let directory = store.directory().await?;
-    let gateway = Gateway::new(config.domain.clone(), signing, store, directory, policy);
+    let peers = Peers::new(store.peers().await?).map_err(RunError::Peers)?;
+    let foreign = federation::from_store(&store.peer_agencies().await?, &peers.all()).map_err(RunError::Peers)?;
+    let directory = store.directory().await?.with_all(foreign);
+    let gateway = Gateway::new(config.domain.clone(), signing, store, directory, policy, peers);
     Ok((Arc::new(gateway), Arc::new(authority)))
 }
 
@@ -188,6 +214,7 @@ async fn report(reporter: &HealthReporter, status: ServingStatus) {
         "",
         enrolment_service_server::SERVICE_NAME,
         exchange_service_server::SERVICE_NAME,
+        federation_service_server::SERVICE_NAME,
         admin_service_server::SERVICE_NAME,
     ];
     for service in services {
@@ -213,6 +240,46 @@ fn routes(
         .build_v1()?;
     let exchange = exchange::service(gateway);
     Ok(Routes::new(enrolment).add_service(exchange).add_service(reflection).add_service(health))
+}
+
+/// What the federation listener answers.
+fn federation_routes(gateway: &Arc<Gateway>, health: HealthServer<impl Health>) -> Result<Routes, RunError> {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .with_service_name(federation_service_server::SERVICE_NAME)
+        .build_v1()?;
+    Ok(Routes::new(federation::service(gateway)).add_service(reflection).add_service(health))
+}
+
+/// What accepts the connections of peers: each under the roots of its own domain.
+fn federation_acceptor(gateway: &Gateway, authority: &Authority) -> Result<Arc<Acceptor>, SetupError> {
+    Ok(Arc::new(Acceptor::new(authority.identity(), trusted(gateway))?))
+}
+
+fn trusted(gateway: &Gateway) -> Vec<DomainTrust> {
+    let peers = gateway.peers.all();
+    let active = peers.iter().filter(|peer| gateway.peers.active(&peer.domain).is_ok());
+    active.map(|peer| peer.bundle.trust()).collect()
+}
+
+/// Lets the federation listener follow the gateway's own certificate and the peers' roots.
+async fn keep_acceptor(gateway: Arc<Gateway>, authority: Arc<Authority>, acceptor: Arc<Acceptor>) {
+    let (mut peers, mut own) = (gateway.peers.changed(), authority.revised());
+    loop {
+        if let Err(error) = acceptor.replace(authority.identity(), trusted(&gateway)) {
+            error!(%error, "the federation listener goes on with the roots of before");
+        }
+        tokio::select! {
+            () = gateway.stop.cancelled() => return,
+            _ = peers.changed() => {}
+            _ = own.changed() => {}
+        }
+    }
+}
+
+async fn to_its_end(part: impl Future<Output = ()>) -> Result<(), RunError> {
+    part.await;
+    Ok(())
 }
 
 /// Renews the gateway's own certificate and the revocation list, and forgets what is long over.

@@ -34,12 +34,12 @@ const ALIVE: [AgencyState; 3] = [AgencyState::Invited, AgencyState::Active, Agen
 
 /// Does what administrators ask of a gateway.
 pub(super) struct Desk {
-    gateway: Arc<Gateway>,
+    pub(super) gateway: Arc<Gateway>,
     authority: Arc<Authority>,
     /// Where agents reach the gateway, for tokens.
     reachable_at: String,
     /// Acts happen one at a time, so that what runs is what was stored last.
-    acts: Mutex<()>,
+    pub(super) acts: Mutex<()>,
 }
 
 impl Desk {
@@ -303,11 +303,11 @@ fn shortened(text: &str) -> String {
     }
 }
 
-fn count(number: usize) -> u32 {
+pub(super) fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn internal(fault: impl std::error::Error + 'static) -> Refusal {
+pub(super) fn internal(fault: impl std::error::Error + 'static) -> Refusal {
     error!(fault = &fault as &dyn std::error::Error, "an administrator's command failed");
     Refusal::internal()
 }

@@ -330,7 +330,7 @@ fn check_key(agency: &Agency, key: &ProvenKey, now: OffsetDateTime) -> Result<()
 fn check_kind(head: &MessageHead) -> Result<(), Refusal> {
     match head.kind() {
         Kind::Referral | Kind::Alert => Ok(()),
-        Kind::State | Kind::Unspecified => Err(Refusal::new(
+        Kind::State | Kind::Onward | Kind::Unspecified => Err(Refusal::new(
             ErrorCode::Malformed,
             "policies decide on referrals and alerts",
             "name one of these kinds",

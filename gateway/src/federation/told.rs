@@ -132,7 +132,7 @@ pub(super) fn visible(
     directory
         .of(own)
         .filter(|agency| agency.state == AgencyState::Active)
-        .filter(|agency| policies.discover(peer, &party(agency)).is_ok())
+        .filter(|agency| policies.discover(peer, &party(agency)).is_permitted())
         .map(|agency| (agency.address.clone(), agency.to_wire()))
         .collect()
 }

@@ -13,10 +13,7 @@ use liaison_proto::{
         status::Code as Status,
     },
 };
-use liaison_trust::{
-    digest::Digest,
-    names::{AgencyAddress, Domain},
-};
+use liaison_trust::{digest::Digest, names::AgencyAddress};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
