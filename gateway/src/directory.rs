@@ -30,6 +30,7 @@ pub struct Agency {
     pub state: AgencyState,
     /// Whether it can be addressed. An agency of another domain that is not, is known for what it sent.
     pub listed: bool,
+    /// What it offers to those who are referred to it.
     pub services: wire::Services,
     /// Every key record so far, the current one last.
     pub keys: Vec<ProvenKey>,

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use liaison_proto::{
     admin::v1::{
         AddAgencyRequest, AgencyRequest, AgencyStatus, CreateTokenRequest, CreateTokenResponse,
-        ExplainPolicyRequest, ListAgenciesResponse, LoadPolicyRequest, LoadPolicyResponse, StatusResponse,
-        agency_state::Code as AgencyState,
+        DescribeAgencyRequest, ExplainPolicyRequest, ListAgenciesResponse, LoadPolicyRequest,
+        LoadPolicyResponse, StatusResponse, agency_state::Code as AgencyState,
     },
     exchange::v1::PreviewResponse,
     message::v1::{Refusal, error_code::Code as ErrorCode},
@@ -125,6 +125,25 @@ impl Desk {
         self.gateway.set_state(&agency.address, &ALIVE, state);
         info!(agency = %address, by, state = state.as_str_name(), "agency's state changed");
         Ok(())
+    }
+
+    pub(super) async fn describe(
+        &self,
+        request: DescribeAgencyRequest,
+        by: &str,
+    ) -> Result<AgencyStatus, Refusal> {
+        let services = agencies::services(request.services.unwrap_or_default())?;
+        let _one_at_a_time = self.acts.lock().await;
+        let agency = self.agency(&request.address)?;
+        if !ALIVE.contains(&agency.state) {
+            return Err(not_in_state(&agency));
+        }
+        let address = agency.address.to_string();
+        let act = Act { at: OffsetDateTime::now_utc(), actor: by, act: "describe_agency", subject: &address };
+        self.gateway.store.set_services(&agency.address, &services, act).await.map_err(internal)?;
+        self.gateway.change(&agency.address, |agency| agency.services = services.clone());
+        info!(agency = %address, by, "agency's services described");
+        self.show(&agency.address).await
     }
 
     /// Revokes: outside the database first, so that no crash and no restore lets the agency in again;

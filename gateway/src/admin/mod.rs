@@ -11,9 +11,10 @@ use std::sync::Arc;
 use liaison_proto::{
     admin::v1::{
         AcceptPeerRequest, AddAgencyRequest, AgencyRequest, AgencyStatus, CreateTokenRequest,
-        CreateTokenResponse, ExplainPolicyRequest, InvitePeerRequest, ListAgenciesRequest,
-        ListAgenciesResponse, ListPeersRequest, ListPeersResponse, LoadPolicyRequest, LoadPolicyResponse,
-        PeerInvitation, PeerRequest, PeerStatus, PolicyFile as WirePolicyFile, StatusRequest, StatusResponse,
+        CreateTokenResponse, DescribeAgencyRequest, ExplainPolicyRequest, InvitePeerRequest,
+        ListAgenciesRequest, ListAgenciesResponse, ListPeersRequest, ListPeersResponse, LoadPolicyRequest,
+        LoadPolicyResponse, PeerInvitation, PeerRequest, PeerStatus, PolicyFile as WirePolicyFile,
+        StatusRequest, StatusResponse,
         admin_service_server::AdminService,
     },
     exchange::v1::PreviewResponse,
@@ -74,6 +75,15 @@ impl AdminService for Admin {
     async fn resume_agency(&self, request: Request<AgencyRequest>) -> Result<Response<AgencyStatus>, Status> {
         let (desk, by) = (Arc::clone(&self.desk), actor(&request));
         let done = to_the_end(async move { desk.resume(request.into_inner(), &by).await }).await?;
+        Ok(Response::new(done))
+    }
+
+    async fn describe_agency(
+        &self,
+        request: Request<DescribeAgencyRequest>,
+    ) -> Result<Response<AgencyStatus>, Status> {
+        let (desk, by) = (Arc::clone(&self.desk), actor(&request));
+        let done = to_the_end(async move { desk.describe(request.into_inner(), &by).await }).await?;
         Ok(Response::new(done))
     }
 

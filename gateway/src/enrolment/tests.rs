@@ -3,6 +3,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use liaison_proto::{
     admin::v1::agency_state::Code as AgencyState,
+    exchange::v1::Services,
     message::v1::{error_code::Code as ErrorCode, sector::Code as Sector},
 };
 use liaison_trust::{
@@ -132,6 +133,7 @@ fn agency(address: &str) -> Agency {
         sectors: vec![Sector::Ngo],
         groups: Vec::new(),
         state: AgencyState::Invited,
+        services: Services::default(),
         keys: Vec::new(),
     }
 }

@@ -15,8 +15,8 @@ use liaison_gateway::{
 use liaison_proto::{
     admin::v1::agency_state::Code as AgencyState,
     exchange::v1::{
-        Ack, Delivery, Hello, Nack, SessionRequest, SessionResponse, SubmissionChunk, delivery::Content,
-        exchange_service_client::ExchangeServiceClient, session_request::Frame as Request,
+        Ack, Delivery, Hello, Nack, Services, SessionRequest, SessionResponse, SubmissionChunk,
+        delivery::Content, exchange_service_client::ExchangeServiceClient, session_request::Frame as Request,
         session_response::Frame as Response,
     },
     limits::CHUNK_BYTES,
@@ -205,6 +205,7 @@ impl Actor {
             sectors: vec![sector],
             groups: Vec::new(),
             state: AgencyState::Active,
+            services: Services::default(),
             keys: vec![self.key.clone()],
         }
     }
