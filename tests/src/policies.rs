@@ -63,9 +63,9 @@ pub fn forbid(id: &str, action: &str, resource: &str) -> String {
     )
 }
 
-/// The policies that are shipped as examples.
-pub fn examples() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/policies")
+/// Writes the policies that are shipped as examples for a domain.
+pub fn examples(domain: &str, folder: &Path) -> Result<PathBuf> {
+    liaison_demo::policies::assemble(domain, folder)
 }
 
 /// Writes a policy folder whose only layer is the scheme.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, os::unix::fs::OpenOptionsExt, path::Path};
 
 use anyhow::{Context, Result};
-use liaison_demo::{Agent, Gateway, Programs};
+use liaison_demo::{Agent, Gateway, Programs, policies};
 use serde_json::json;
 
 use crate::{cast::Domain, ground::RECORD};
@@ -17,10 +17,11 @@ pub(crate) struct Federation {
 impl Federation {
     /// Starts every domain's gateway, makes its agencies members and enrols and starts their agents.
     pub(crate) async fn start(programs: &Programs, folder: &Path, domains: &[Domain]) -> Result<Self> {
-        let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
         let mut gateways = Vec::new();
         let mut agents = BTreeMap::new();
         for domain in domains {
+            let policies =
+                policies::assemble(domain.name, &folder.join(format!("policies-{}", domain.name)))?;
             let mut gateway = Gateway::create(programs, folder, domain.name, &policies).await?;
             gateway.start().await?;
             for member in domain.agencies {

@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod gateway;
 pub mod http;
+pub mod policies;
 pub mod port;
 pub mod process;
 pub mod wait;
