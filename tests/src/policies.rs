@@ -7,10 +7,13 @@ use std::{
 
 use anyhow::Result;
 
-/// Everything is permitted, and nothing needs a person's release.
+/// Everything is permitted, every agency is known, and nothing needs a person's release.
 pub const OPEN: &str = r#"
 @id("open-message") @owner("tests") @legal_basis("none") @explain("Every message may go to everybody.")
 permit(principal, action in [Action::"submit", Action::"receive"], resource);
+
+@id("open-discover") @owner("tests") @legal_basis("none") @explain("Every domain knows of every agency.")
+permit(principal, action == Action::"discover", resource);
 
 @id("open-share") @owner("tests") @legal_basis("none") @explain("Every category may go to everybody.")
 permit(principal, action in Action::"share_all", resource);
