@@ -151,7 +151,9 @@ impl Config {
 
     /// Where agents reach the gateway, `host:port`: what tokens carry.
     pub fn reachable_at(&self) -> String {
-        self.names.first().map_or_else(|| self.exchange.to_string(), |name| name.with_port(self.exchange.port()))
+        self.names
+            .first()
+            .map_or_else(|| self.exchange.to_string(), |name| name.with_port(self.exchange.port()))
     }
 
     /// Where the gateways of other domains reach this one, `host:port` each: what stands in its bundle.

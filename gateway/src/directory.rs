@@ -8,7 +8,11 @@ use liaison_proto::{
     limits::CLOCK_AHEAD,
     message::v1::{Audience, sector::Code as Sector},
 };
-use liaison_trust::{digest::Digest, key_record::ProvenKey, names::{AgencyAddress, Domain}};
+use liaison_trust::{
+    digest::Digest,
+    key_record::ProvenKey,
+    names::{AgencyAddress, Domain},
+};
 use time::OffsetDateTime;
 
 /// All agencies at one moment.

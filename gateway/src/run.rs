@@ -115,7 +115,11 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
     let mut parts = JoinSet::<Result<(), RunError>>::new();
     let admin = Admin::new(Arc::clone(&gateway), Arc::clone(&authority), config.reachable_at());
     let federation = match peers_at {
-        Some(listener) => Some((listener, federation_acceptor(&gateway, &authority)?, federation_routes(&gateway, grpc_health.clone())?)),
+        Some(listener) => Some((
+            listener,
+            federation_acceptor(&gateway, &authority)?,
+            federation_routes(&gateway, grpc_health.clone())?,
+        )),
         None => None,
     };
     parts.spawn({
@@ -185,7 +189,8 @@ async fn load(folder: &DataFolder, config: &Config) -> Result<(Arc<Gateway>, Arc
     let authority = Authority::start(ca, config, file, &revocations, &store, now).await?;
     let policy = active_policy(&store).await?;
     let peers = Peers::new(store.peers().await?).map_err(RunError::Peers)?;
-    let foreign = federation::from_store(&store.peer_agencies().await?, &peers.all()).map_err(RunError::Peers)?;
+    let foreign =
+        federation::from_store(&store.peer_agencies().await?, &peers.all()).map_err(RunError::Peers)?;
     let directory = store.directory().await?.with_all(foreign);
     let gateway = Gateway::new(config.domain.clone(), signing, store, directory, policy, peers);
     Ok((Arc::new(gateway), Arc::new(authority)))

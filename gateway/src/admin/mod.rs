@@ -14,8 +14,7 @@ use liaison_proto::{
         CreateTokenResponse, DescribeAgencyRequest, ExplainPolicyRequest, InvitePeerRequest,
         ListAgenciesRequest, ListAgenciesResponse, ListPeersRequest, ListPeersResponse, LoadPolicyRequest,
         LoadPolicyResponse, PeerInvitation, PeerRequest, PeerStatus, PolicyFile as WirePolicyFile,
-        StatusRequest, StatusResponse,
-        admin_service_server::AdminService,
+        StatusRequest, StatusResponse, admin_service_server::AdminService,
     },
     exchange::v1::PreviewResponse,
 };
@@ -148,6 +147,13 @@ impl AdminService for Admin {
         let (desk, by) = (Arc::clone(&self.desk), actor(&request));
         let done = to_the_end(async move { desk.remove_peer(request.into_inner(), &by).await }).await?;
         Ok(Response::new(done))
+    }
+
+    async fn authority(
+        &self,
+        _: Request<liaison_proto::admin::v1::AuthorityRequest>,
+    ) -> Result<Response<liaison_proto::admin::v1::AuthorityStatus>, Status> {
+        Err(Status::unimplemented("soon"))
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {

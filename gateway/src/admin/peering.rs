@@ -1,9 +1,6 @@
 //! What administrators do about peers. Every act is recorded with who did it.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use liaison_proto::{
     admin::v1::{
@@ -20,7 +17,10 @@ use tracing::info;
 use super::desk::{Desk, count, internal};
 use crate::{
     directory::Agency,
-    federation::{bundle::Bundle, peers::{Live, Peer}},
+    federation::{
+        bundle::Bundle,
+        peers::{Live, Peer},
+    },
     limits,
     store::{Act, KnownPeer},
 };

@@ -9,9 +9,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use liaison_proto::{
-    admin::v1::{
-        AcceptPeerRequest, InvitePeerRequest, ListPeersRequest, PeerRequest, PeerStatus,
-    },
+    admin::v1::{AcceptPeerRequest, InvitePeerRequest, ListPeersRequest, PeerRequest, PeerStatus},
     limits::BUNDLE_BYTES,
 };
 use liaison_trust::names::Domain;
@@ -123,7 +121,11 @@ fn read(path: &Path) -> anyhow::Result<String> {
     };
     read.map_err(|error| {
         let message = format!("{} can't be read ({error})", path.display());
-        Failure::failed("unreadable", message, "name the file with the bundle that the other administrator sent")
+        Failure::failed(
+            "unreadable",
+            message,
+            "name the file with the bundle that the other administrator sent",
+        )
     })?;
     Ok(text.lines().next().unwrap_or_default().trim().to_owned())
 }
@@ -145,7 +147,8 @@ fn show_bundle(text: &str) -> anyhow::Result<()> {
 
 fn list(peers: &[PeerStatus]) -> String {
     if peers.is_empty() {
-        return "no peers yet; exchange bundles with `liaison-gateway peer invite` and `peer accept`".to_owned();
+        return "no peers yet; exchange bundles with `liaison-gateway peer invite` and `peer accept`"
+            .to_owned();
     }
     let row = |peer: &PeerStatus| {
         [
@@ -161,7 +164,17 @@ fn list(peers: &[PeerStatus]) -> String {
         ]
     };
     table(
-        ["DOMAIN", "STATE", "LINKED", "LINKED FROM", "SAME SCHEME", "AGENCIES", "QUEUED", "VIOLATIONS", "PROBLEM"],
+        [
+            "DOMAIN",
+            "STATE",
+            "LINKED",
+            "LINKED FROM",
+            "SAME SCHEME",
+            "AGENCIES",
+            "QUEUED",
+            "VIOLATIONS",
+            "PROBLEM",
+        ],
         &peers.iter().map(row).collect::<Vec<_>>(),
     )
 }
@@ -176,7 +189,10 @@ fn show(peer: &PeerStatus) -> String {
     line("countries", &peer.countries.join(", "));
     if !peer.unconfirmed_countries.is_empty() {
         let countries = peer.unconfirmed_countries.join(", ");
-        line("unconfirmed countries", &format!("{countries} (accept its bundle anew to believe it for these)"));
+        line(
+            "unconfirmed countries",
+            &format!("{countries} (accept its bundle anew to believe it for these)"),
+        );
     }
     line("linked", &yes(peer.linked));
     line("linked from", &yes(peer.linked_from));

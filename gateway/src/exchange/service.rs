@@ -35,10 +35,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
-use super::{
-    identity, session,
-    submission::empty_audience,
-};
+use super::{identity, session, submission::empty_audience};
 use crate::{
     delivery::{self, Bases, Decided, internal},
     directory::{Agency, is_empty},
@@ -166,8 +163,7 @@ pub async fn preview(
     }
     let (decided, policy_hash) = {
         let (policies, directory) = (gateway.policy.load(), gateway.directory.load());
-        let decided =
-            delivery::decide_all(&policies, &directory, &gateway.domain, from, &head, recipients)?;
+        let decided = delivery::decide_all(&policies, &directory, &gateway.domain, from, &head, recipients)?;
         (decided, policies.hash())
     };
     let own = PreviewResponse {

@@ -87,7 +87,8 @@ impl Peers {
         let peers = known.into_iter().map(|known| {
             let bundle = Bundle::read(&known.bundle)?;
             let countries = known.countries.into_iter().collect();
-            let peer = Peer { domain: known.domain, state: known.state, bundle, countries, live: Arc::default() };
+            let peer =
+                Peer { domain: known.domain, state: known.state, bundle, countries, live: Arc::default() };
             Ok((peer.domain.clone(), Arc::new(peer)))
         });
         let peers = peers.collect::<Result<BTreeMap<_, _>, Refusal>>()?;
@@ -348,8 +349,9 @@ impl Live {
         }
         if previews.1 >= limits::PEER_PREVIEWS {
             let message = format!("a peer may ask for {} previews in a second", limits::PEER_PREVIEWS);
-            return Err(Refusal::new(ErrorCode::RateLimited, message, "ask again in a second")
-                .retry_after_ms(1_000));
+            return Err(
+                Refusal::new(ErrorCode::RateLimited, message, "ask again in a second").retry_after_ms(1_000)
+            );
         }
         previews.1 += 1;
         Ok(())

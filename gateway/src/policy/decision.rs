@@ -103,6 +103,20 @@ impl Decision {
         Self { verdict, rule, categories, incidents }
     }
 
+    /// Nothing goes to the recipient, by a rule that is no policy's.
+    pub fn refused(bases: &BTreeMap<Category, basis::Code>, rule: Rule) -> Self {
+        let withheld = |basis: &basis::Code| CategoryOutcome {
+            rule: Some(rule.clone()),
+            ..CategoryOutcome::withheld(*basis)
+        };
+        Self {
+            verdict: verdict::Code::Withheld,
+            categories: bases.iter().map(|(category, basis)| (*category, withheld(basis))).collect(),
+            rule: Some(rule),
+            incidents: Vec::new(),
+        }
+    }
+
     /// The categories that go to the recipient: none unless the message itself does.
     pub fn released(&self) -> impl Iterator<Item = Category> {
         let goes = self.verdict == verdict::Code::Released;
