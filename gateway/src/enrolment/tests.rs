@@ -18,6 +18,7 @@ use super::*;
 use crate::{
     config::Config,
     directory::{Agency, Directory},
+    federation::peers::Peers,
     limits,
     policy::{PolicySet, starter},
     revoked::{Revocations, RevokedFile},
@@ -45,7 +46,8 @@ impl Domain {
         let authority = Authority::start(ca, &config, file, &revocations, &store, now).await.unwrap();
         let directory = Directory::from_iter([shelter]);
         let policies = PolicySet::load(&starter()).unwrap();
-        let gateway = Gateway::new(config.domain, SigningKey::generate(), store, directory, policies);
+        let gateway =
+            Gateway::new(config.domain, SigningKey::generate(), store, directory, policies, Peers::default());
         Self {
             registrar: Registrar { gateway: Arc::new(gateway), authority: Arc::new(authority) },
             now,
@@ -133,6 +135,7 @@ fn agency(address: &str) -> Agency {
         sectors: vec![Sector::Ngo],
         groups: Vec::new(),
         state: AgencyState::Invited,
+        listed: true,
         services: Services::default(),
         keys: Vec::new(),
     }

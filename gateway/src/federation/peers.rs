@@ -78,6 +78,12 @@ struct Standing {
     window: (Instant, u32),
 }
 
+impl Default for Peers {
+    fn default() -> Self {
+        Self { peers: ArcSwap::default(), own: watch::Sender::default(), changed: watch::Sender::default() }
+    }
+}
+
 impl Peers {
     /// The peers that the store knows.
     ///
@@ -92,11 +98,7 @@ impl Peers {
             Ok((peer.domain.clone(), Arc::new(peer)))
         });
         let peers = peers.collect::<Result<BTreeMap<_, _>, Refusal>>()?;
-        Ok(Self {
-            peers: ArcSwap::from_pointee(peers),
-            own: watch::Sender::default(),
-            changed: watch::Sender::default(),
-        })
+        Ok(Self { peers: ArcSwap::from_pointee(peers), ..Self::default() })
     }
 
     /// The peer of a domain, in whatever state.
