@@ -14,7 +14,6 @@ use liaison_proto::{
     message::v1::Refusal,
 };
 use liaison_trust::{
-    ca::{Authority as Ca, CaError},
     keys::SigningKey,
     tls::{Acceptor, DomainTrust, SetupError},
 };
@@ -36,9 +35,9 @@ use tracing::{error, info};
 
 use crate::{
     admin::{self, Admin, SocketError},
-    authority::{Authority, AuthorityError},
+    authority::{Authority, AuthorityError, Cas, CasError},
     config::Config,
-    data::{DataError, DataFolder, read_secret, read_text},
+    data::{DataError, DataFolder, read_secret},
     delivery::sweep,
     enrolment::Enrolment,
     exchange,
@@ -57,8 +56,8 @@ use crate::{
 pub enum RunError {
     #[error(transparent)]
     Data(#[from] DataError),
-    #[error("the CA's files are not usable ({0}); restore ca.pem and ca.key from a backup")]
-    Ca(#[from] CaError),
+    #[error(transparent)]
+    Cas(#[from] CasError),
     #[error(transparent)]
     Authority(#[from] AuthorityError),
     #[error("{} is not there; restore it from a backup", .0.display())]
@@ -177,7 +176,7 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
 
 /// Reads everything that a gateway consists of.
 async fn load(folder: &DataFolder, config: &Config) -> Result<(Arc<Gateway>, Arc<Authority>), RunError> {
-    let ca = Ca::from_pem(&read_text(&folder.ca_certificate())?, &read_secret(&folder.ca_key())?)?;
+    let cas = Cas::open(folder)?;
     let signing = signing_key(folder)?;
     // Opening would make an empty one, and everything that was accepted would be forgotten.
     if !folder.database().exists() {
@@ -186,7 +185,7 @@ async fn load(folder: &DataFolder, config: &Config) -> Result<(Arc<Gateway>, Arc
     let store = Store::open(&folder.database(), config.limits.queue()).await?;
     let (file, revocations) = RevokedFile::open(&folder.revoked())?;
     let now = OffsetDateTime::now_utc();
-    let authority = Authority::start(ca, config, file, &revocations, &store, now).await?;
+    let authority = Authority::start(cas, config, file, &revocations, &store, now).await?;
     let policy = active_policy(&store).await?;
     let peers = Peers::new(store.peers().await?).map_err(RunError::Peers)?;
     let foreign =

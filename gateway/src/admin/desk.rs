@@ -35,7 +35,7 @@ const ALIVE: [AgencyState; 3] = [AgencyState::Invited, AgencyState::Active, Agen
 /// Does what administrators ask of a gateway.
 pub(super) struct Desk {
     pub(super) gateway: Arc<Gateway>,
-    authority: Arc<Authority>,
+    pub(super) authority: Arc<Authority>,
     /// Where agents reach the gateway, for tokens.
     reachable_at: String,
     /// Acts happen one at a time, so that what runs is what was stored last.
@@ -314,7 +314,7 @@ fn not_in_state(agency: &Agency) -> Refusal {
 }
 
 /// Fits a text into the trailers of an answer.
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     let end = text.floor_char_boundary(limits::FAULT_BYTES);
     match text.get(..end) {
         Some(head) if end < text.len() => format!("{head}\n(and more: `policy check` lists all)"),

@@ -4,16 +4,18 @@ mod agencies;
 mod client;
 mod desk;
 mod peering;
+mod rollover;
 mod server;
 
 use std::sync::Arc;
 
 use liaison_proto::{
     admin::v1::{
-        AcceptPeerRequest, AddAgencyRequest, AgencyRequest, AgencyStatus, CreateTokenRequest,
-        CreateTokenResponse, DescribeAgencyRequest, ExplainPolicyRequest, InvitePeerRequest,
-        ListAgenciesRequest, ListAgenciesResponse, ListPeersRequest, ListPeersResponse, LoadPolicyRequest,
-        LoadPolicyResponse, PeerInvitation, PeerRequest, PeerStatus, PolicyFile as WirePolicyFile,
+        AcceptPeerRequest, AddAgencyRequest, AgencyRequest, AgencyStatus, AuthorityRequest, AuthorityStatus,
+        CreateTokenRequest, CreateTokenResponse, DescribeAgencyRequest, ExplainPolicyRequest,
+        InvitePeerRequest, ListAgenciesRequest, ListAgenciesResponse, ListPeersRequest, ListPeersResponse,
+        LoadPolicyRequest, LoadPolicyResponse, PeerInvitation, PeerRequest, PeerStatus,
+        PolicyFile as WirePolicyFile,
         StatusRequest, StatusResponse, admin_service_server::AdminService,
     },
     exchange::v1::PreviewResponse,
@@ -151,9 +153,12 @@ impl AdminService for Admin {
 
     async fn authority(
         &self,
-        _: Request<liaison_proto::admin::v1::AuthorityRequest>,
-    ) -> Result<Response<liaison_proto::admin::v1::AuthorityStatus>, Status> {
-        Err(Status::unimplemented("soon"))
+        request: Request<AuthorityRequest>,
+    ) -> Result<Response<AuthorityStatus>, Status> {
+        let (desk, by) = (Arc::clone(&self.desk), actor(&request));
+        let peers_behind = self.desk.peers_behind();
+        let step = async move { desk.authority(request.into_inner(), peers_behind, &by).await };
+        Ok(Response::new(to_the_end(step).await?))
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {

@@ -108,6 +108,13 @@ impl Desk {
         }
     }
 
+    /// Active peers that have not taken this domain's bundle as it is now, with its roots.
+    pub(super) fn peers_behind(&self) -> Vec<String> {
+        let peers = &self.gateway.peers;
+        let sequence = Bundle::read(&peers.own().borrow()).map_or(0, |own| own.sequence);
+        peers.behind(sequence)
+    }
+
     /// All peers as they are now.
     pub(super) async fn list_peers(&self) -> Result<ListPeersResponse, Refusal> {
         let mut peers = Vec::new();

@@ -2,6 +2,7 @@
 //! running gateway speak to it through its admin API.
 
 mod agency;
+mod ca;
 mod doctor;
 mod init;
 mod output;
@@ -72,6 +73,9 @@ pub enum Command {
     /// Peer with other domains
     #[command(subcommand)]
     Peer(peer::Command),
+    /// Show the domain's CA, and change it without an interruption
+    #[command(subcommand)]
+    Ca(ca::Command),
     /// Check policies, ask them, and make them active
     #[command(subcommand)]
     Policy(policy::Command),
@@ -114,6 +118,7 @@ pub async fn execute(arguments: Arguments) -> anyhow::Result<()> {
         Command::Agency(command) => agency::execute(&folder, command, output).await,
         Command::Token(command) => token::execute(&folder, command, output).await,
         Command::Peer(command) => peer::execute(&folder, command, output).await,
+        Command::Ca(command) => ca::execute(&folder, &command, output).await,
         Command::Policy(command) => policy::execute(&folder, command, output).await,
         Command::Doctor => doctor::execute(&folder, output).await,
     }

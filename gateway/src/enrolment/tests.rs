@@ -16,7 +16,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
+    authority::Cas,
     config::Config,
+    data::{DataFolder, write_private},
     directory::{Agency, Directory},
     federation::peers::Peers,
     limits,
@@ -42,8 +44,12 @@ impl Domain {
         let config = "domain = 'be'\nexchange = '127.0.0.1:1'\nmetrics = '127.0.0.1:2'\n";
         let config = Config::parse("gateway.toml", config).unwrap();
         let ca = Ca::create(&config.domain).unwrap();
+        let data = DataFolder::new(folder.path().to_owned());
+        write_private(&data.ca_key(), ca.key_pem().as_bytes()).unwrap();
+        write_private(&data.ca_certificate(), ca.certificate_pem().as_bytes()).unwrap();
+        let cas = Cas::open(&data).unwrap();
         let (file, revocations) = RevokedFile::open(&folder.path().join("revoked")).unwrap();
-        let authority = Authority::start(ca, &config, file, &revocations, &store, now).await.unwrap();
+        let authority = Authority::start(cas, &config, file, &revocations, &store, now).await.unwrap();
         let directory = Directory::from_iter([shelter]);
         let policies = PolicySet::load(&starter()).unwrap();
         let gateway =
@@ -305,7 +311,7 @@ async fn an_expired_certificate_renews_for_its_own_key_and_90_days() {
     let forged = Bytes::copy_from_slice(&forged);
     assert_eq!(code(domain.renew_expired(csr, &forged, end).await), ErrorCode::WrongName);
     // The gateway's own certificates name no agency.
-    let root = Bytes::copy_from_slice(domain.registrar.authority.root());
+    let root = Bytes::copy_from_slice(&domain.registrar.authority.roots()[0]);
     assert_eq!(code(domain.renew_expired(request(&key), &root, end).await), ErrorCode::WrongName);
 }
 

@@ -21,7 +21,8 @@ use crate::limits;
 
 pub use queue::Queue;
 pub use sqlite::{
-    Act, Addition, DatabaseVersion, Inspection, IssuedCertificate, KnownPeer, Renewal, RevokedCertificate,
+    Act, Addition, DatabaseVersion, Inspection, IssuedBy, IssuedCertificate, KnownPeer, Renewal,
+    RevokedCertificate,
     Store, Token, TokenUse, probe,
 };
 
