@@ -114,13 +114,14 @@ fn secrets(folder: &DataFolder) -> Finding {
         match is_exposed(&path) {
             Err(error) => return fail(CHECK, error.to_string(), "restore it from a backup"),
             Ok(true) => {
+                let replace = match path == folder.signing_key() {
+                    true => "make a new domain",
+                    false => "change the CA, beginning with `liaison-gateway ca prepare`",
+                };
                 return fail(
                     CHECK,
                     format!("others may read {}", path.display()),
-                    format!(
-                        "run `chmod 600 {}`; if anybody could have read it, make a new domain",
-                        path.display()
-                    ),
+                    format!("run `chmod 600 {}`; if anybody could have read it, {replace}", path.display()),
                 );
             }
             Ok(false) => {}

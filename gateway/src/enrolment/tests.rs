@@ -27,6 +27,8 @@ use crate::{
     store::{Act, QueueBound, Store},
 };
 
+mod authority;
+
 /// A domain with the agency be/shelter, and no network.
 struct Domain {
     registrar: Registrar,
@@ -326,34 +328,6 @@ async fn enrolling_anew_ends_the_former_agent() {
     domain.renew_as(&successor, key_and_request().1).await.unwrap();
 
     assert_eq!(domain.revoked_serials(), [Certificate::read(&certificate).unwrap().serial]);
-}
-
-#[tokio::test]
-async fn the_gateway_renews_its_own_certificate_long_before_it_is_not_ready() {
-    let domain = Domain::new().await;
-    let (authority, store) = (&domain.registrar.authority, &domain.registrar.gateway.store);
-    let (life, end) = (Duration::from_secs(24 * 3600), authority.own_not_after());
-    authority.renew_own(domain.now + life / 2 - Duration::from_secs(1)).unwrap();
-    assert!(authority.own_not_after() == end && !authority.is_stale());
-
-    assert!(authority.is_ready(domain.now + life / 2));
-    assert!(!authority.is_ready(end - life / 8), "readiness fails before the certificate does");
-    let later = domain.now + life / 2;
-    authority.renew_own(later).unwrap();
-    assert_eq!(authority.own_not_after(), later + life);
-    assert!(authority.is_stale(), "the acceptor does not have it yet");
-    authority.publish(store, later).await.unwrap();
-    assert!(!authority.is_stale());
-    assert!(authority.is_ready(end));
-}
-
-#[tokio::test]
-async fn a_list_that_could_not_be_published_stays_due() {
-    let domain = Domain::new().await;
-    let (authority, store) = (&domain.registrar.authority, &domain.registrar.gateway.store);
-    store.close().await;
-    authority.publish(store, domain.now).await.unwrap_err();
-    assert!(authority.is_stale());
 }
 
 #[tokio::test]
