@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 
-/// Everything is permitted, every agency is known, and nothing needs a person's release.
+/// Everything is permitted, nothing needs a person's release, and every domain sees every agency.
 pub const OPEN: &str = r#"
 @id("open-message") @owner("tests") @legal_basis("none") @explain("Every message may go to everybody.")
 permit(principal, action in [Action::"submit", Action::"receive"], resource);
@@ -27,7 +27,27 @@ permit(
   ],
   resource
 );
+
+@id("open-discover") @owner("tests") @legal_basis("none") @explain("Every domain may see every agency.")
+permit(principal, action == Action::"discover", resource);
 "#;
+
+/// A layer besides the scheme that lets everything through.
+pub const PASS: &str = r#"
+@id("pass") @owner("tests") @legal_basis("none") @explain("This layer adds nothing.")
+permit(principal, action, resource);
+"#;
+
+/// [`PASS`], except that one category is withheld.
+pub fn layer_without(id: &str, category: &str) -> String {
+    format!("{PASS}\n{}", forbid(id, &format!(r#"action == Action::"share_{category}""#), "resource"))
+}
+
+/// [`OPEN`], except that no other domain sees agencies of this group.
+pub fn hiding(group: &str) -> String {
+    let resource = format!(r#"resource in Group::"{group}""#);
+    format!("{OPEN}\n{}", forbid("hidden", r#"action == Action::"discover""#, &resource))
+}
 
 /// [`OPEN`], except that nobody gets a health section.
 pub fn without_health() -> String {

@@ -11,5 +11,5 @@ pub mod process;
 pub mod wait;
 
 pub use agent::Agent;
-pub use gateway::{Gateway, Member};
+pub use gateway::{Gateway, Invitation, Member};
 pub use process::Programs;
