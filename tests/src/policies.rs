@@ -27,9 +27,6 @@ permit(
   ],
   resource
 );
-
-@id("open-discover") @owner("tests") @legal_basis("none") @explain("Every domain may see every agency.")
-permit(principal, action == Action::"discover", resource);
 "#;
 
 /// A layer besides the scheme that lets everything through.

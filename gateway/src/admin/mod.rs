@@ -15,8 +15,7 @@ use liaison_proto::{
         CreateTokenRequest, CreateTokenResponse, DescribeAgencyRequest, ExplainPolicyRequest,
         InvitePeerRequest, ListAgenciesRequest, ListAgenciesResponse, ListPeersRequest, ListPeersResponse,
         LoadPolicyRequest, LoadPolicyResponse, PeerInvitation, PeerRequest, PeerStatus,
-        PolicyFile as WirePolicyFile,
-        StatusRequest, StatusResponse, admin_service_server::AdminService,
+        PolicyFile as WirePolicyFile, StatusRequest, StatusResponse, admin_service_server::AdminService,
     },
     exchange::v1::PreviewResponse,
 };
