@@ -12,6 +12,9 @@ pub const OPEN: &str = r#"
 @id("open-message") @owner("tests") @legal_basis("none") @explain("Every message may go to everybody.")
 permit(principal, action in [Action::"submit", Action::"receive"], resource);
 
+@id("open-discover") @owner("tests") @legal_basis("none") @explain("Every domain knows of every agency.")
+permit(principal, action == Action::"discover", resource);
+
 @id("open-share") @owner("tests") @legal_basis("none") @explain("Every category may go to everybody.")
 permit(principal, action in Action::"share_all", resource);
 
@@ -24,9 +27,6 @@ permit(
   ],
   resource
 );
-
-@id("open-discover") @owner("tests") @legal_basis("none") @explain("Every domain may see every agency.")
-permit(principal, action == Action::"discover", resource);
 "#;
 
 /// A layer besides the scheme that lets everything through.
@@ -83,9 +83,9 @@ pub fn forbid(id: &str, action: &str, resource: &str) -> String {
     )
 }
 
-/// The policies that are shipped as examples.
-pub fn examples() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/policies")
+/// Writes the policies that are shipped as examples for a domain.
+pub fn examples(domain: &str, folder: &Path) -> Result<PathBuf> {
+    liaison_demo::policies::assemble(domain, folder)
 }
 
 /// Writes a policy folder whose only layer is the scheme.
