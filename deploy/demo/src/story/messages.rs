@@ -55,6 +55,7 @@ pub(super) fn referral(to: &[&str]) -> Value {
                 "witnessStatus": "potential_witness",
             },
             "perpetrators": [{ "roles": ["Exploiter"], "details": "Runs two bars near the station." }],
+            "location": { "country": "be", "whereabouts": "With us until Thursday, second floor." },
             "risk": { "level": "high", "reasons": ["The man who sent her knows her village."] },
             "consent": {
                 "obtainedFrom": "individual",
@@ -67,7 +68,7 @@ pub(super) fn referral(to: &[&str]) -> Value {
                     "categories": [
                         "service_request", "identity", "contact", "demographic", "trafficking_status",
                         "exploitation", "sexual_exploitation", "health", "migration",
-                        "criminal_proceedings", "perpetrator", "risk", "consent",
+                        "criminal_proceedings", "perpetrator", "location", "risk", "consent",
                     ],
                     "agencies": to,
                     "purposes": ["victim_support"],
@@ -105,6 +106,9 @@ pub(super) fn forged_papers() -> Value {
                 "numbers": [{ "type": "identity card", "value": "XR482117", "issuingCountry": "ro" }],
             },
         },
-        "claimedBases": [{ "categories": ["risk", "migration", "identity"], "basis": "public_task" }],
+        "claimedBases": [
+            { "categories": ["risk", "migration"], "basis": "public_task" },
+            { "categories": ["identity"], "basis": "legal_obligation" },
+        ],
     })
 }
