@@ -227,7 +227,7 @@ async fn an_agency_that_is_hidden_abroad_refers_and_is_answered() -> Result<()> 
     assert_eq!((seen.country.as_str(), seen.name.as_str()), ("hu", "Shelter Budapest"));
     let offered = [service_type::Code::Safehouse, service_type::Code::Return].map(i32::from);
     assert_eq!(seen.services, offered);
-    assert_eq!(seen.languages, ["hu", "en"]);
+    assert_eq!(seen.languages, ["en", "hu"]);
     assert_eq!(seen.ages, [i32::from(age_band::Code::From18To24)]);
     assert!(!listed(shelter).await?.contains_key(POLICE_HU));
     assert!(listed(federation.agent(SHELTER_HU)?).await?.contains_key(POLICE_HU), "hidden at home as well");
