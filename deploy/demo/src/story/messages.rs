@@ -49,13 +49,7 @@ pub(super) fn referral(to: &[&str]) -> Value {
                 "protectionStatus": "reflection_period",
                 "note": "Her reflection period ends on the 30th.",
             },
-            "criminalProceedings": {
-                "caseReference": "AN37.L2.001234/25",
-                "authority": "Public prosecutor, Antwerp",
-                "witnessStatus": "potential_witness",
-            },
-            "perpetrators": [{ "roles": ["Exploiter"], "details": "Runs two bars near the station." }],
-            "location": { "country": "be", "whereabouts": "With us until Thursday, second floor." },
+            "location": { "whereabouts": "A safe house in Antwerp", "shelter": "Shelter Antwerp, house 2" },
             "risk": { "level": "high", "reasons": ["The man who sent her knows her village."] },
             "consent": {
                 "obtainedFrom": "individual",
@@ -68,7 +62,7 @@ pub(super) fn referral(to: &[&str]) -> Value {
                     "categories": [
                         "service_request", "identity", "contact", "demographic", "trafficking_status",
                         "exploitation", "sexual_exploitation", "health", "migration",
-                        "criminal_proceedings", "perpetrator", "location", "risk", "consent",
+                        "location", "risk", "consent",
                     ],
                     "agencies": to,
                     "purposes": ["victim_support"],
