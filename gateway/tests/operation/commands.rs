@@ -37,6 +37,7 @@ fn init_says_what_it_made() {
         "data": gateway.data(),
         "ca": null,
         "exchange": gateway.exchange.to_string(),
+        "federation": gateway.federation.to_string(),
         "metrics": gateway.metrics.to_string(),
         "policy": null,
     });

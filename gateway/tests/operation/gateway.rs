@@ -30,6 +30,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Gateway {
     folder: TempDir,
     pub(crate) exchange: SocketAddr,
+    pub(crate) federation: SocketAddr,
     pub(crate) metrics: SocketAddr,
 }
 
@@ -57,10 +58,10 @@ impl Gateway {
 
     /// A folder that `init` is yet to make.
     pub(crate) fn nothing() -> Self {
-        // Kept until both are known, so that they differ.
-        let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [exchange, metrics] = ports.map(|port| port.local_addr().unwrap());
-        Self { folder: tempfile::tempdir().unwrap(), exchange, metrics }
+        // Kept until all are known, so that they differ.
+        let ports = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [exchange, federation, metrics] = ports.map(|port| port.local_addr().unwrap());
+        Self { folder: tempfile::tempdir().unwrap(), exchange, federation, metrics }
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -68,9 +69,11 @@ impl Gateway {
     }
 
     pub(crate) fn init_with(&self, more: &[&str]) -> Done {
-        let (exchange, metrics) = (self.exchange.to_string(), self.metrics.to_string());
-        let init = ["init", "--domain", "be", "--exchange", &exchange, "--metrics", &metrics];
-        self.cli(&[&init, more].concat())
+        let [exchange, federation, metrics] =
+            [self.exchange, self.federation, self.metrics].map(|address| address.to_string());
+        let mut init = vec!["init", "--domain", "be", "--exchange", &exchange];
+        init.extend(["--federation", &federation, "--metrics", &metrics]);
+        self.cli(&[&init[..], more].concat())
     }
 
     /// Runs a command to its end.
