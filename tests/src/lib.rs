@@ -5,6 +5,7 @@ pub mod call;
 pub mod forge;
 pub mod insider;
 pub mod message;
+pub mod net;
 pub mod policies;
 pub mod raw;
 pub mod realm;
