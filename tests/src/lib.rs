@@ -6,10 +6,12 @@ pub mod forge;
 pub mod insider;
 pub mod message;
 pub mod net;
+pub mod outsider;
 pub mod policies;
 pub mod raw;
 pub mod realm;
 pub mod seed;
 pub mod traffic;
+pub mod wire;
 
 pub use realm::{Realm, names};
