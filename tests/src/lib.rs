@@ -3,7 +3,9 @@
 
 pub mod call;
 pub mod forge;
+pub mod hostile;
 pub mod insider;
+pub mod liar;
 pub mod message;
 pub mod net;
 pub mod outsider;
