@@ -291,7 +291,12 @@ impl Link {
 
     /// Sends any frame.
     pub async fn send(&mut self, frame: Request) -> Result<()> {
-        Ok(self.up.send(LinkRequest { frame: Some(frame) }).await?)
+        self.send_frame(LinkRequest { frame: Some(frame) }).await
+    }
+
+    /// Sends what may be no frame.
+    pub async fn send_frame(&mut self, request: LinkRequest) -> Result<()> {
+        Ok(self.up.send(request).await?)
     }
 
     /// Waits until the gateway ends the link; why it did.

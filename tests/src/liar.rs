@@ -30,7 +30,11 @@ use liaison_trust::{
 };
 use prost::Message;
 use time::OffsetDateTime;
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
@@ -85,9 +89,11 @@ impl Liar {
         let (heard, forwards) = mpsc::unbounded_channel();
         let service = FederationServiceServer::new(Called { script: Arc::new(script), heard });
         let server = tokio::spawn(async move {
+            // They end with it.
+            let mut connections = JoinSet::new();
             while let Ok((tcp, _)) = listener.accept().await {
                 let (acceptor, service) = (Arc::clone(&acceptor), service.clone());
-                tokio::spawn(async move {
+                connections.spawn(async move {
                     let Ok((stream, _)) = acceptor.accept(tcp).await else { return };
                     let service = TowerToHyperService::new(service);
                     let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());

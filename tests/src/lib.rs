@@ -12,6 +12,7 @@ pub mod outsider;
 pub mod policies;
 pub mod raw;
 pub mod realm;
+pub mod scene;
 pub mod seed;
 pub mod traffic;
 pub mod wire;

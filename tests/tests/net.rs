@@ -86,10 +86,8 @@ async fn a_program_runs_inside_under_its_own_id() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let ip = host.program("/bin/sh".as_ref(), folder.path())?;
     let script = "echo $$; ip -o -4 addr";
-    let child = std::process::Command::new(ip)
-        .args(["-c", script])
-        .stdout(std::process::Stdio::piped())
-        .spawn()?;
+    let child =
+        std::process::Command::new(ip).args(["-c", script]).stdout(std::process::Stdio::piped()).spawn()?;
     let id = child.id();
     let output = child.wait_with_output()?;
     let text = String::from_utf8(output.stdout)?;
