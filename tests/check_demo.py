@@ -16,7 +16,15 @@ SHAPE = {
             "elapsed_ms": int,
         }
     ],
-    "alerts": [{"id": str, "from": str, "delivered_to": [str], "refused_to": [{"agency": str, "rule": str}]}],
+    "alerts": [
+        {
+            "id": str,
+            "from": str,
+            "delivered_to": [str],
+            "refused_to": [{"agency": str, "rule": str}],
+            "withheld": [{"agency": str, "category": str, "layer": str, "rule": str, "explain": str}],
+        }
+    ],
     "policy": {"hash": str},
 }
 
@@ -37,14 +45,16 @@ def check(value, shape, at="the object"):
 story = json.loads(sys.stdin.read())
 check(story, SHAPE)
 to = {referral["to"]: referral for referral in story["referrals"]}
-shelter, police = to["be/shelter-antwerp"], to["be/police-federal"]
-assert "health" in shelter["released"], "the shelter has no health section"
-assert "health" not in police["released"], "the police have the health section"
-assert any(one["category"] == "health" and one["rule"] for one in police["withheld"]), "no rule is told"
-refused = [alert for alert in story["alerts"] if alert["refused_to"]]
-assert refused, "no alert was kept from anybody"
+shelter, health = to["hu/shelter-budapest"], to["hu/health-pest"]
+assert "health" in health["released"], "the health service has no health section"
+assert shelter["state"] == "accepted", "the sender does not see that the shelter accepted"
+both = {"country/be", "country/hu"}
+for kind in ["referrals", "alerts"]:
+    withheld = [one for message in story[kind] for one in message["withheld"]]
+    assert both <= {one["layer"] for one in withheld}, f"not both countries withheld something of the {kind}"
+    assert all(one["rule"] for one in withheld), f"no rule is told for what was withheld of the {kind}"
 for alert in story["alerts"]:
-    assert alert["delivered_to"], "an alert reached nobody"
+    assert both == {"country/" + agency.split("/")[0] for agency in alert["delivered_to"]}, "an alert stayed in one domain"
     assert not {one["agency"] for one in alert["refused_to"]} & set(alert["delivered_to"]), "refused and delivered"
 assert len(story["policy"]["hash"]) == 64
 print(f"the demo told its story: {len(story['referrals'])} referrals, {len(story['alerts'])} alerts")

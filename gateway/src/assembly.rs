@@ -44,7 +44,12 @@ pub(crate) enum Step {
 impl Assembly {
     /// One that shares `all` with the other streams.
     pub(crate) fn new(all: Arc<Semaphore>, longest: usize) -> Self {
-        Self { longest, parts: HashMap::new(), own: Arc::new(Semaphore::new(limits::SESSION_BYTES >> 10)), all }
+        Self {
+            longest,
+            parts: HashMap::new(),
+            own: Arc::new(Semaphore::new(limits::SESSION_BYTES >> 10)),
+            all,
+        }
     }
 
     /// Adds a chunk to the message of this number.

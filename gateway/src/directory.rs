@@ -8,7 +8,11 @@ use liaison_proto::{
     limits::CLOCK_AHEAD,
     message::v1::{Audience, sector::Code as Sector},
 };
-use liaison_trust::{digest::Digest, key_record::ProvenKey, names::{AgencyAddress, Domain}};
+use liaison_trust::{
+    digest::Digest,
+    key_record::ProvenKey,
+    names::{AgencyAddress, Domain},
+};
 use time::OffsetDateTime;
 
 /// All agencies at one moment.
@@ -30,6 +34,7 @@ pub struct Agency {
     pub state: AgencyState,
     /// Whether it can be addressed. An agency of another domain that is not, is known for what it sent.
     pub listed: bool,
+    /// What it offers to those who are referred to it.
     pub services: wire::Services,
     /// Every key record so far, the current one last.
     pub keys: Vec<ProvenKey>,

@@ -108,6 +108,10 @@ pub const AGENCIES: u32 = 10_000;
 pub const AGENCY_TITLE_CHARS: usize = 200;
 /// Sectors of one agency.
 pub const AGENCY_SECTORS: usize = 8;
+/// Types of services of one agency.
+pub const AGENCY_SERVICES: usize = 24;
+/// Languages of one agency.
+pub const AGENCY_LANGUAGES: usize = 32;
 /// Groups of one agency.
 pub const AGENCY_GROUPS: usize = 32;
 /// Name of a group, characters.

@@ -1,7 +1,8 @@
 //! What the tests that cross crates share: domains of real processes, callers of every kind, and
-//! messages to send. Each test has a realm of its own and leaves nothing behind.
+//! messages to send. Each test has a realm or a federation of its own and leaves nothing behind.
 
 pub mod call;
+pub mod federation;
 pub mod forge;
 pub mod hostile;
 pub mod insider;
@@ -17,4 +18,5 @@ pub mod seed;
 pub mod traffic;
 pub mod wire;
 
+pub use federation::Federation;
 pub use realm::{Realm, names};

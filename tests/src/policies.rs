@@ -7,10 +7,13 @@ use std::{
 
 use anyhow::Result;
 
-/// Everything is permitted, and nothing needs a person's release.
+/// Everything is permitted, nothing needs a person's release, and every domain sees every agency.
 pub const OPEN: &str = r#"
 @id("open-message") @owner("tests") @legal_basis("none") @explain("Every message may go to everybody.")
 permit(principal, action in [Action::"submit", Action::"receive"], resource);
+
+@id("open-discover") @owner("tests") @legal_basis("none") @explain("Every domain knows of every agency.")
+permit(principal, action == Action::"discover", resource);
 
 @id("open-share") @owner("tests") @legal_basis("none") @explain("Every category may go to everybody.")
 permit(principal, action in Action::"share_all", resource);
@@ -25,6 +28,23 @@ permit(
   resource
 );
 "#;
+
+/// A layer besides the scheme that lets everything through.
+pub const PASS: &str = r#"
+@id("pass") @owner("tests") @legal_basis("none") @explain("This layer adds nothing.")
+permit(principal, action, resource);
+"#;
+
+/// [`PASS`], except that one category is withheld.
+pub fn layer_without(id: &str, category: &str) -> String {
+    format!("{PASS}\n{}", forbid(id, &format!(r#"action == Action::"share_{category}""#), "resource"))
+}
+
+/// [`OPEN`], except that no other domain sees agencies of this group.
+pub fn hiding(group: &str) -> String {
+    let resource = format!(r#"resource in Group::"{group}""#);
+    format!("{OPEN}\n{}", forbid("hidden", r#"action == Action::"discover""#, &resource))
+}
 
 /// [`OPEN`], except that nobody gets a health section.
 pub fn without_health() -> String {
@@ -63,9 +83,9 @@ pub fn forbid(id: &str, action: &str, resource: &str) -> String {
     )
 }
 
-/// The policies that are shipped as examples.
-pub fn examples() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/policies")
+/// Writes the policies that are shipped as examples for a domain.
+pub fn examples(domain: &str, folder: &Path) -> Result<PathBuf> {
+    liaison_demo::policies::assemble(domain, folder)
 }
 
 /// Writes a policy folder whose only layer is the scheme.

@@ -8,38 +8,130 @@ use tempfile::TempDir;
 
 use crate::policies;
 
-/// Agencies that most tests need.
+/// Agencies of the tests.
 pub mod names {
     pub const HOSPITAL: &str = "be/hospital-ghent";
     pub const SHELTER: &str = "be/shelter-antwerp";
     pub const POLICE: &str = "be/police-federal";
     pub const BORDER: &str = "be/border-zaventem";
+    pub const SHELTER_HU: &str = "hu/shelter-budapest";
+    pub const HEALTH_HU: &str = "hu/health-pest";
+    pub const POLICE_HU: &str = "hu/police-orfk";
+    pub const SHELTER_FR: &str = "fr/shelter-paris";
 }
-use names::{BORDER, HOSPITAL, POLICE, SHELTER};
+use names::{BORDER, HEALTH_HU, HOSPITAL, POLICE, POLICE_HU, SHELTER, SHELTER_FR, SHELTER_HU};
 
-const MEMBERS: [Member<'static>; 4] = [
-    Member {
-        address: HOSPITAL,
-        name: "Hospital",
-        country: "be",
-        sectors: &["HealthServiceOrganisation"],
+/// A domain of the tests with the agencies that it knows.
+#[derive(Debug, Clone, Copy)]
+pub struct Domain {
+    pub name: &'static str,
+    pub members: &'static [Member<'static>],
+}
+
+/// The domain that a test of one domain has.
+pub const BE: Domain = Domain {
+    name: "be",
+    members: &[
+        Member {
+            address: HOSPITAL,
+            name: "Hospital",
+            country: "be",
+            sectors: &["HealthServiceOrganisation"],
+            groups: &[],
+            services: &[],
+            languages: &[],
+            ages: &[],
+        },
+        Member {
+            address: SHELTER,
+            name: "Shelter",
+            country: "be",
+            sectors: &["NGO"],
+            groups: &["network"],
+            services: &[],
+            languages: &[],
+            ages: &[],
+        },
+        Member {
+            address: POLICE,
+            name: "Police",
+            country: "be",
+            sectors: &["LawEnforcement"],
+            groups: &["network"],
+            services: &[],
+            languages: &[],
+            ages: &[],
+        },
+        Member {
+            address: BORDER,
+            name: "Border",
+            country: "nl",
+            sectors: &["BorderManagement"],
+            groups: &[],
+            services: &[],
+            languages: &[],
+            ages: &[],
+        },
+    ],
+};
+
+/// A second one.
+pub const HU: Domain = Domain {
+    name: "hu",
+    members: &[
+        Member {
+            address: SHELTER_HU,
+            name: "Shelter Budapest",
+            country: "hu",
+            sectors: &["NGO"],
+            groups: &[],
+            services: &["safehouse", "return"],
+            languages: &["hu", "en"],
+            ages: &["from_18_to_24"],
+        },
+        Member {
+            address: HEALTH_HU,
+            name: "Health Service of Pest",
+            country: "hu",
+            sectors: &["HealthServiceOrganisation"],
+            groups: &[],
+            services: &[],
+            languages: &[],
+            ages: &[],
+        },
+        Member {
+            address: POLICE_HU,
+            name: "Hungarian Police",
+            country: "hu",
+            sectors: &["LawEnforcement"],
+            groups: &["hidden"],
+            services: &[],
+            languages: &[],
+            ages: &[],
+        },
+    ],
+};
+
+/// A third one.
+pub const FR: Domain = Domain {
+    name: "fr",
+    members: &[Member {
+        address: SHELTER_FR,
+        name: "Shelter Paris",
+        country: "fr",
+        sectors: &["NGO"],
         groups: &[],
-    },
-    Member { address: SHELTER, name: "Shelter", country: "be", sectors: &["NGO"], groups: &["network"] },
-    Member {
-        address: POLICE,
-        name: "Police",
-        country: "be",
-        sectors: &["LawEnforcement"],
-        groups: &["network"],
-    },
-    Member { address: BORDER, name: "Border", country: "nl", sectors: &["BorderManagement"], groups: &[] },
-];
+        services: &[],
+        languages: &[],
+        ages: &[],
+    }],
+};
 
 /// A running domain.
 #[derive(Debug)]
 pub struct Realm {
     pub gateway: Gateway,
+    members: &'static [Member<'static>],
     agents: BTreeMap<String, Agent>,
     folder: TempDir,
 }
@@ -56,20 +148,25 @@ impl Realm {
 
     /// The gateway made and not yet running, so that a test can change its configuration first.
     pub async fn prepare(scheme: &str) -> Result<Self> {
+        Self::prepare_domain(BE, &[("scheme/test.cedar", scheme)]).await
+    }
+
+    /// The same for any domain, with the files of its policy folder.
+    pub async fn prepare_domain(domain: Domain, policies: &[(&str, &str)]) -> Result<Self> {
         let programs = Programs::beside_this_one()?;
         let mut folder = TempDir::with_prefix("liaison-test-")?;
         if std::env::var_os("LIAISON_TESTS_KEEP").is_some() {
             folder.disable_cleanup(true);
             println!("kept: {}", folder.path().display());
         }
-        let policies = policies::write_scheme(&folder.path().join("policies"), scheme)?;
-        let gateway = Gateway::create(&programs, folder.path(), "be", &policies).await?;
-        Ok(Self { gateway, agents: BTreeMap::new(), folder })
+        let policies = policies::write(&folder.path().join("policies"), policies)?;
+        let gateway = Gateway::create(&programs, folder.path(), domain.name, &policies).await?;
+        Ok(Self { gateway, members: domain.members, agents: BTreeMap::new(), folder })
     }
 
     /// Makes all members known to a running gateway, and enrols, starts and connects some agents.
     pub async fn join(&mut self, agencies: &[&str]) -> Result<()> {
-        for member in &MEMBERS {
+        for member in self.members {
             self.gateway.add(member).await?;
         }
         for agency in agencies {
@@ -100,9 +197,14 @@ impl Realm {
         self.folder.path()
     }
 
-    /// Makes another scheme the active one.
+    /// Makes another scheme the active one, without any other layer.
     pub async fn load_scheme(&self, scheme: &str) -> Result<()> {
-        let folder = policies::write_scheme(&self.folder.path().join("other-policies"), scheme)?;
+        self.load(&[("scheme/test.cedar", scheme)]).await
+    }
+
+    /// Makes other policies the active ones.
+    pub async fn load(&self, policies: &[(&str, &str)]) -> Result<()> {
+        let folder = policies::write(&self.folder.path().join("other-policies"), policies)?;
         self.gateway.load_policies(&folder).await
     }
 

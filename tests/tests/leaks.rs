@@ -7,16 +7,18 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use liaison_demo::{Agent, http};
+use liaison_demo::{Agent, http, wait};
 use liaison_proto::{
-    case::v1::SendReferralRequest,
+    case::v1::{PreviewRequest, SendReferralRequest, preview_request},
     message::v1::{Audience, data_category::Code as Category, referral_state::Code as State, sector},
 };
 use liaison_tests::{
-    Realm, call,
+    Federation, Realm, call,
+    federation::Setup,
     message::{self, Words},
-    names::{HOSPITAL, POLICE, SHELTER},
+    names::{HOSPITAL, POLICE, POLICE_HU, SHELTER, SHELTER_HU},
     policies,
+    realm::{BE, HU},
 };
 
 #[tokio::test]
@@ -65,15 +67,72 @@ async fn no_word_of_a_section_is_found_where_it_does_not_belong() -> Result<()> 
     ensure!(answer.status == 400, "{}", answer.text());
     assert!(!answer.text().contains(words.tag()), "the error quotes what was sent: {}", answer.text());
 
-    let tag = words.tag().as_bytes();
-    let gateway = realm.gateway.pid().context("the gateway does not run")?;
+    nothing_of(&realm, words.tag()).await
+}
+
+/// Neither of the two gateways between a sender and a recipient abroad knows a word either.
+#[tokio::test]
+async fn no_word_of_a_section_is_found_in_either_domain() -> Result<()> {
+    let hu = policies::layer_without("hu-secrecy", "health");
+    let mut federation = Federation::start(&Setup {
+        domains: &[BE, HU],
+        scheme: policies::OPEN,
+        layers: &[("hu", "country/hu/law.cedar", &hu)],
+        agencies: &[SHELTER, SHELTER_HU, POLICE_HU],
+    })
+    .await?;
+    let words = Words::fresh();
+    let request = message::referral(&[SHELTER_HU, POLICE_HU], &words);
+    let question = PreviewRequest { message: Some(preview_request::Message::Referral(request.clone())) };
+    call::case(federation.agent(SHELTER)?)?.preview(question).await?;
+    let sent = federation.send(SHELTER, request).await?;
+    for (id, to) in sent.iter().zip([SHELTER_HU, POLICE_HU]) {
+        let received = message::to_json(&call::received(federation.agent(to)?, id).await?)?.to_string();
+        for (category, there) in [(Category::Narrative, true), (Category::Health, false)] {
+            assert_eq!(received.contains(&words.of(category)), there, "{} at {to}", category.as_str_name());
+        }
+        call::referral_in(federation.agent(SHELTER)?, id, State::Received).await?;
+    }
+    let audience = Audience { countries: vec!["hu".to_owned()], ..Audience::default() };
+    let alert = message::missing_minor_alert(audience, &words);
+    let alert = call::case(federation.agent(SHELTER)?)?.send_alert(alert).await?.into_inner().alert;
+    call::received_alert(federation.agent(POLICE_HU)?, &alert.context("no alert was made")?.id).await?;
+
+    // One more waits in the recipient's domain, and one in the sender's, with their sections.
+    federation.realm_mut("hu")?.agent_mut(SHELTER_HU)?.stop().await?;
+    for domain in ["hu", "be"] {
+        if domain == "be" {
+            federation.realm("be")?.gateway.command(&["peer", "suspend", "hu"]).await?;
+        }
+        let sent = federation.send(SHELTER, message::referral(&[SHELTER_HU], &words)).await?;
+        let id = sent.first().context("no referral was made")?;
+        wait::until(&format!("{domain} holds the referral"), async || {
+            let seen = call::referral(federation.agent(SHELTER).ok()?, id).await.ok()?;
+            (seen.at == domain).then_some(())
+        })
+        .await?;
+    }
+    for realm in federation.realms() {
+        nothing_of(realm, words.tag()).await?;
+    }
+    Ok(())
+}
+
+/// Passes a realm whose gateway has no such word in its metrics and its memory, and that has none in any
+/// file: policy folders, and everything of the gateway and of the agents: databases, their write-ahead
+/// logs, keys, configuration, logs.
+async fn nothing_of(realm: &Realm, word: &str) -> Result<()> {
+    let domain = &realm.gateway.domain;
+    let gateway = realm.gateway.pid().with_context(|| format!("the gateway of {domain} does not run"))?;
     let metrics = http::request(realm.gateway.metrics(), "GET", "/metrics", &[], &[]).await?;
-    assert!(!metrics.body.is_empty() && !contains(&metrics.body, tag), "in the gateway's metrics");
-    assert!(!memory_contains(gateway, tag)?, "in the gateway's memory");
+    let word = word.as_bytes();
+    ensure!(
+        !metrics.body.is_empty() && !contains(&metrics.body, word),
+        "in the metrics of the gateway of {domain}"
+    );
+    ensure!(!memory_contains(gateway, word)?, "in the memory of the gateway of {domain}");
     for file in files(realm.folder())? {
-        // The policy folders and everything of the gateway and of the agents: databases, their
-        // write-ahead logs, keys, configuration, logs.
-        assert!(!contains(&fs::read(&file)?, tag), "in {}", file.display());
+        ensure!(!contains(&fs::read(&file)?, word), "in {}", file.display());
     }
     Ok(())
 }

@@ -1,10 +1,15 @@
 //! The domains and agencies of a demonstration, running.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
 
 use anyhow::{Context, Result};
-use liaison_demo::{Agent, Gateway, Programs};
-use serde_json::json;
+use liaison_demo::{Agent, Gateway, Programs, policies, wait};
+use serde_json::{Value, json};
 
 use crate::{cast::Domain, ground::RECORD};
 
@@ -15,12 +20,14 @@ pub(crate) struct Federation {
 }
 
 impl Federation {
-    /// Starts every domain's gateway, makes its agencies members and enrols and starts their agents.
+    /// Starts every domain's gateway, makes its agencies members, enrols and starts their agents, peers the
+    /// domains, and waits until everybody knows everybody.
     pub(crate) async fn start(programs: &Programs, folder: &Path, domains: &[Domain]) -> Result<Self> {
-        let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
         let mut gateways = Vec::new();
         let mut agents = BTreeMap::new();
         for domain in domains {
+            let policies =
+                policies::assemble(domain.name, &folder.join(format!("policies-{}", domain.name)))?;
             let mut gateway = Gateway::create(programs, folder, domain.name, &policies).await?;
             gateway.start().await?;
             for member in domain.agencies {
@@ -34,7 +41,35 @@ impl Federation {
         for agent in agents.values() {
             agent.connected().await?;
         }
-        Ok(Self { gateways, agents })
+        let federation = Self { gateways, agents };
+        federation.peer().await?;
+        Ok(federation)
+    }
+
+    /// Peers every domain with every other, and waits until each agency can address all agencies.
+    async fn peer(&self) -> Result<()> {
+        for (number, one) in self.gateways.iter().enumerate() {
+            for other in self.gateways.iter().skip(number + 1) {
+                one.peer_with(other).await?;
+                one.linked(&other.domain).await?;
+            }
+        }
+        for agent in self.agents() {
+            wait::until(&format!("{} knows all agencies", agent.agency), async || {
+                let listed = agent.get("/v1/agencies").await.ok()?;
+                let reachable: BTreeSet<&str> = listed
+                    .get("agencies")?
+                    .as_array()?
+                    .iter()
+                    .filter(|agency| agency.get("reachable") == Some(&Value::Bool(true)))
+                    .filter_map(|agency| agency.get("address")?.as_str())
+                    .collect();
+                let others = self.agents.keys().filter(|address| **address != agent.agency);
+                others.into_iter().all(|address| reachable.contains(address.as_str())).then_some(())
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// The agent of an agency.
@@ -56,7 +91,7 @@ impl Federation {
                 json!({
                     "domain": gateway.domain,
                     "exchange": gateway.exchange().to_string(),
-                    "federation": null,
+                    "federation": gateway.federation().to_string(),
                     "console": null,
                     "metrics": gateway.metrics().to_string(),
                     "config": gateway.config(),
@@ -98,7 +133,12 @@ impl Federation {
     pub(crate) fn tell(&self, folder: &Path) {
         println!("\nAll of it runs until you press Ctrl-C:\n");
         for gateway in &self.gateways {
-            println!("  gateway {:20} metrics http://{}/metrics", gateway.domain, gateway.metrics());
+            println!(
+                "  gateway {:20} metrics http://{}/metrics   peers connect to {}",
+                gateway.domain,
+                gateway.metrics(),
+                gateway.federation()
+            );
         }
         for agent in self.agents() {
             println!(

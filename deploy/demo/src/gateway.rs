@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use crate::{
     http,
@@ -27,6 +28,19 @@ pub struct Member<'a> {
     /// By their names in the vocabulary.
     pub sectors: &'a [&'a str],
     pub groups: &'a [&'a str],
+    /// What it offers, by their names in the vocabulary.
+    pub services: &'a [&'a str],
+    /// ISO 639.
+    pub languages: &'a [&'a str],
+    /// Ages served; all of them if empty.
+    pub ages: &'a [&'a str],
+}
+
+/// A domain's bundle in a file, and what its administrator reads out on the telephone.
+#[derive(Debug, Clone)]
+pub struct Invitation {
+    pub file: PathBuf,
+    pub fingerprint: String,
 }
 
 /// A domain's gateway: its folder, its addresses and, while it runs, its process.
@@ -37,6 +51,7 @@ pub struct Gateway {
     pub log: PathBuf,
     pub programs: Programs,
     exchange: Port,
+    federation: Port,
     metrics: Port,
     process: Option<Process>,
 }
@@ -51,10 +66,12 @@ impl Gateway {
             log: folder.join(format!("gateway-{domain}.log")),
             programs: programs.clone(),
             exchange: Port::free()?,
+            federation: Port::free()?,
             metrics: Port::free()?,
             process: None,
         };
-        let (exchange, metrics) = (gateway.exchange().to_string(), gateway.metrics().to_string());
+        let [exchange, federation, metrics] =
+            [&gateway.exchange, &gateway.federation, &gateway.metrics].map(|port| port.address.to_string());
         let policies = policies.to_string_lossy();
         gateway
             .command(&[
@@ -63,6 +80,8 @@ impl Gateway {
                 domain,
                 "--exchange",
                 &exchange,
+                "--federation",
+                &federation,
                 "--metrics",
                 &metrics,
                 "--policies",
@@ -75,6 +94,11 @@ impl Gateway {
     /// Where agents connect.
     pub fn exchange(&self) -> SocketAddr {
         self.exchange.address
+    }
+
+    /// Where gateways of other domains connect.
+    pub fn federation(&self) -> SocketAddr {
+        self.federation.address
     }
 
     /// Where metrics and probes are served.
@@ -152,8 +176,13 @@ impl Gateway {
         for sector in member.sectors {
             arguments.extend(["--sector", sector]);
         }
-        for group in member.groups {
-            arguments.extend(["--group", group]);
+        for (flag, values) in [
+            ("--group", member.groups),
+            ("--service", member.services),
+            ("--language", member.languages),
+            ("--age", member.ages),
+        ] {
+            arguments.extend(values.iter().flat_map(|value| [flag, value]));
         }
         self.command(&arguments).await.map(drop)
     }
@@ -166,5 +195,50 @@ impl Gateway {
     /// Makes the policies of a folder the active ones.
     pub async fn load_policies(&self, folder: &Path) -> Result<()> {
         self.command(&["policy", "load", &folder.to_string_lossy()]).await.map(drop)
+    }
+
+    /// Peers with another running domain as two administrators do: each hands the other its bundle in a
+    /// file, reads the fingerprint out, and accepts the file under the fingerprint that it heard.
+    pub async fn peer_with(&self, other: &Self) -> Result<()> {
+        let (mine, theirs) = (self.invite().await?, other.invite().await?);
+        self.accept(&theirs).await?;
+        other.accept(&mine).await
+    }
+
+    /// Makes an invitation for another domain's administrator.
+    pub async fn invite(&self) -> Result<Invitation> {
+        let made: Value = serde_json::from_str(&self.command(&["--json", "peer", "invite"]).await?)?;
+        let field = |name: &str| {
+            let text = made.get(name).and_then(Value::as_str);
+            text.map(str::to_owned).with_context(|| format!("the invitation has no {name}"))
+        };
+        let folder = self.data.parent().context("the data folder has no parent")?;
+        let file = folder.join(format!("{}.bundle", self.domain));
+        fs::write(&file, field("bundle")?)?;
+        Ok(Invitation { file, fingerprint: field("fingerprint")? })
+    }
+
+    /// Believes another domain's bundle.
+    pub async fn accept(&self, invitation: &Invitation) -> Result<()> {
+        let file = invitation.file.to_string_lossy();
+        let fingerprint = &invitation.fingerprint;
+        self.command(&["peer", "accept", &file, "--fingerprint", fingerprint]).await.map(drop)
+    }
+
+    /// What `peer show` says of another domain.
+    pub async fn peer(&self, domain: &str) -> Result<Value> {
+        Ok(serde_json::from_str(&self.command(&["--json", "peer", "show", domain]).await?)?)
+    }
+
+    /// Waits until the links with another domain stand in both directions and both have one scheme.
+    pub async fn linked(&self, domain: &str) -> Result<()> {
+        let mut last = Value::Null;
+        wait::until(&format!("{} and {domain} are linked", self.domain), async || {
+            last = self.peer(domain).await.ok()?;
+            let stands = |field: &str| last.get(field) == Some(&Value::Bool(true));
+            (stands("linked") && stands("linked_from") && stands("same_scheme")).then_some(())
+        })
+        .await
+        .with_context(|| format!("it was last {last}"))
     }
 }

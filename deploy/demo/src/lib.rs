@@ -5,10 +5,11 @@
 pub mod agent;
 pub mod gateway;
 pub mod http;
+pub mod policies;
 pub mod port;
 pub mod process;
 pub mod wait;
 
 pub use agent::Agent;
-pub use gateway::{Gateway, Member};
+pub use gateway::{Gateway, Invitation, Member};
 pub use process::Programs;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    cast::{BORDER, HOSPITAL, POLICE, SHELTER},
+    cast::{HEALTH_HU, POLICE, SHELTER, SHELTER_HU},
     federation::Federation,
 };
 
@@ -51,6 +51,15 @@ struct Alert {
     /// Agencies that hold it, by their own account.
     delivered_to: Vec<String>,
     refused_to: Vec<Refused>,
+    /// What agencies that hold it can't read of it.
+    withheld: Vec<WithheldFrom>,
+}
+
+#[derive(Debug, Serialize)]
+struct WithheldFrom {
+    agency: String,
+    #[serde(flatten)]
+    what: Withheld,
 }
 
 #[derive(Debug, Serialize)]
@@ -61,25 +70,22 @@ struct Refused {
 
 #[derive(Debug, Serialize)]
 struct Policy {
-    /// Of the set that decided, hexadecimal.
+    /// Of the sender's domain's set that decided, hexadecimal.
     hash: String,
 }
 
 /// Plays the story to its end.
 pub(crate) async fn play(federation: &Federation) -> Result<Story> {
     let (referrals, hash) = refer(federation).await?;
-    let alerts = vec![
-        alert(federation, BORDER, &messages::forged_papers()).await?,
-        alert(federation, SHELTER, &messages::pattern()).await?,
-    ];
+    let alerts = vec![alert(federation, POLICE, &messages::forged_papers()).await?];
     Ok(Story { referrals, alerts, policy: Policy { hash } })
 }
 
-/// The hospital refers one case to the shelter and to the police; the shelter takes it on.
+/// A shelter refers one case to a shelter and to a health service abroad; the shelter there takes it on.
 async fn refer(federation: &Federation) -> Result<(Vec<Referral>, String)> {
-    let hospital = federation.agent(HOSPITAL)?;
+    let shelter = federation.agent(SHELTER)?;
     let start = Instant::now();
-    let sent = hospital.post("/v1/referrals", &messages::referral(&[SHELTER, POLICE])).await?;
+    let sent = shelter.post("/v1/referrals", &messages::referral(&[SHELTER_HU, HEALTH_HU])).await?;
     let mut referrals = Vec::new();
     for one in list(&sent, "referrals") {
         let (id, to) = (text(one, "/id"), text(one, "/to"));
@@ -89,7 +95,7 @@ async fn refer(federation: &Federation) -> Result<(Vec<Referral>, String)> {
             wait::until(&format!("{to} has the referral"), async || recipient.get(&path).await.ok()).await?;
         let elapsed_ms = start.elapsed().as_millis();
         referrals.push(Referral {
-            from: HOSPITAL.to_owned(),
+            from: SHELTER.to_owned(),
             state: String::new(),
             released: readable(&received),
             withheld: Vec::new(),
@@ -100,12 +106,12 @@ async fn refer(federation: &Federation) -> Result<(Vec<Referral>, String)> {
     }
     let mut hash = String::new();
     for referral in &mut referrals {
-        if referral.to == SHELTER {
+        if referral.to == SHELTER_HU {
             let path = format!("/v1/referrals/{}/state", referral.id);
-            federation.agent(SHELTER)?.post(&path, &json!({ "state": "accepted" })).await?;
+            federation.agent(SHELTER_HU)?.post(&path, &json!({ "state": "accepted" })).await?;
         }
-        let expected = if referral.to == SHELTER { "accepted" } else { "received" };
-        let seen = follow(hospital, &referral.id, expected).await?;
+        let expected = if referral.to == SHELTER_HU { "accepted" } else { "received" };
+        let seen = follow(shelter, &referral.id, expected).await?;
         referral.state = text(&seen, "/state");
         referral.withheld = withheld(&seen);
         hash = text(&seen, "/policyHash");
@@ -141,6 +147,14 @@ async fn alert(federation: &Federation, from: &str, message: &Value) -> Result<A
         .filter(|one| text(one, "/state") == "refused")
         .map(|one| Refused { agency: text(one, "/agency"), rule: text(one, "/decision/rule/rule") })
         .collect();
+    let withheld = list(&settled, "deliveries")
+        .iter()
+        .filter(|one| text(one, "/state") == "received")
+        .flat_map(|one| {
+            let agency = text(one, "/agency");
+            withheld(one).into_iter().map(move |what| WithheldFrom { agency: agency.clone(), what })
+        })
+        .collect();
     let mut delivered_to = Vec::new();
     for agent in federation.agents().filter(|agent| agent.agency != from) {
         let received = agent.get("/v1/alerts?direction=received").await?;
@@ -155,7 +169,7 @@ async fn alert(federation: &Federation, from: &str, message: &Value) -> Result<A
         .collect();
     let held: BTreeSet<String> = delivered_to.iter().cloned().collect();
     ensure!(told == held, "the alert was told to be at {told:?} and is at {held:?}");
-    Ok(Alert { id, from: from.to_owned(), delivered_to, refused_to })
+    Ok(Alert { id, from: from.to_owned(), delivered_to, refused_to, withheld })
 }
 
 impl Story {
@@ -167,62 +181,83 @@ impl Story {
                 .find(|referral| referral.to == address)
                 .with_context(|| format!("no referral reached {address}"))
         };
-        let (shelter, police) = (to(SHELTER)?, to(POLICE)?);
-        let health = "health".to_owned();
-        ensure!(shelter.released.contains(&health), "the shelter can't read the health section");
-        ensure!(!police.released.contains(&health), "the police can read the health section");
+        let (shelter, health) = (to(SHELTER_HU)?, to(HEALTH_HU)?);
         ensure!(
-            police.withheld.iter().any(|one| one.category == health && !one.rule.is_empty()),
-            "nobody told the hospital by which rule the health section was withheld from the police"
+            health.released.iter().any(|one| one == "health"),
+            "{HEALTH_HU} can't read the health section"
         );
-        ensure!(shelter.state == "accepted", "the hospital does not see that the shelter accepted");
+        ensure!(shelter.state == "accepted", "{SHELTER} does not see that {SHELTER_HU} accepted");
+        let layers = self.referrals.iter().flat_map(|one| &one.withheld).map(|one| one.layer.as_str());
+        both_countries("the referrals", layers)?;
         ensure!(!self.policy.hash.is_empty(), "nobody told the hash of the policies that decided");
+        let mut layers = Vec::new();
         for alert in &self.alerts {
-            ensure!(!alert.delivered_to.is_empty(), "the alert reached nobody");
-            ensure!(
-                alert.from != BORDER || !alert.refused_to.is_empty(),
-                "the alert about forged papers was kept from nobody"
-            );
+            for country in ["be/", "hu/"] {
+                ensure!(
+                    alert.delivered_to.iter().any(|agency| agency.starts_with(country)),
+                    "the alert reached nobody of {country}"
+                );
+            }
             ensure!(
                 alert.refused_to.iter().all(|refused| !alert.delivered_to.contains(&refused.agency)),
                 "the alert reached an agency that it was refused to"
             );
+            layers.extend(alert.withheld.iter().map(|one| one.what.layer.as_str()));
         }
-        Ok(())
+        both_countries("the alert", layers)
     }
 
     /// Tells it in plain words.
     pub(crate) fn tell(&self) {
         println!(
-            "A hospital in Ghent treats a woman who was exploited. She needs a safe bed tonight, and she"
+            "A shelter in Antwerp has looked after a woman who was exploited. She goes home to Hungary,"
         );
-        println!("agrees that the shelter learns what her doctors know. The police are told as well: their");
-        println!("inquiry is a public task, but what she told her doctor is none of its business.\n");
+        println!(
+            "and she agrees that a shelter and doctors there learn what they need to go on with. Belgian"
+        );
+        println!("law says what may leave, and Hungarian law what may arrive.\n");
         for referral in &self.referrals {
             println!("Referral {} to {}", referral.id, referral.to);
             println!("  readable there after {} ms: {}", referral.elapsed_ms, referral.released.join(", "));
             for withheld in &referral.withheld {
-                println!("  withheld: {} by {} of {}", withheld.category, withheld.rule, withheld.layer);
-                if !withheld.explain.is_empty() {
-                    println!("            {}", withheld.explain);
-                }
+                withheld.tell("");
             }
             println!("  state: {}\n", referral.state);
         }
         println!(
-            "At the airport, border control finds forged papers and warns who must know. The shelter tells"
+            "The Belgian police find forged papers and warn everybody in both countries who inspects papers.\n"
         );
-        println!("everybody how people like her are recruited, without a word about her.\n");
         for alert in &self.alerts {
             println!("Alert {} from {}", alert.id, alert.from);
             println!("  delivered to {}", alert.delivered_to.join(", "));
             for refused in &alert.refused_to {
                 println!("  not to {}: {}", refused.agency, refused.rule);
             }
+            for withheld in &alert.withheld {
+                withheld.what.tell(&format!(" from {}", withheld.agency));
+            }
         }
-        println!("\nThe gateway decided all of it under policy set {},", self.policy.hash);
-        println!("and could read none of the sections.");
+        println!("\nIn the sender's domain policy set {} decided.", self.policy.hash);
+        println!("Both gateways decided for their own side, and could read none of the sections.");
     }
+}
+
+impl Withheld {
+    fn tell(&self, from: &str) {
+        println!("  withheld{from}: {} by {} of {}", self.category, self.rule, self.layer);
+        if !self.explain.is_empty() {
+            println!("            {}", self.explain);
+        }
+    }
+}
+
+/// An error unless both countries' laws are among the layers that withheld something.
+fn both_countries<'a>(what: &str, layers: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    let layers: BTreeSet<&str> = layers.into_iter().collect();
+    for country in ["country/be", "country/hu"] {
+        ensure!(layers.contains(country), "nothing of {what} was withheld by {country}, only by {layers:?}");
+    }
+    Ok(())
 }
 
 /// The categories that a received referral lets its reader read.

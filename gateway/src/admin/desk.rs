@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use liaison_proto::{
     admin::v1::{
         AddAgencyRequest, AgencyRequest, AgencyStatus, CreateTokenRequest, CreateTokenResponse,
-        ExplainPolicyRequest, ListAgenciesResponse, LoadPolicyRequest, LoadPolicyResponse, StatusResponse,
-        agency_state::Code as AgencyState,
+        DescribeAgencyRequest, ExplainPolicyRequest, ListAgenciesResponse, LoadPolicyRequest,
+        LoadPolicyResponse, StatusResponse, agency_state::Code as AgencyState,
     },
     exchange::v1::PreviewResponse,
     message::v1::{Refusal, error_code::Code as ErrorCode},
@@ -34,12 +34,12 @@ const ALIVE: [AgencyState; 3] = [AgencyState::Invited, AgencyState::Active, Agen
 
 /// Does what administrators ask of a gateway.
 pub(super) struct Desk {
-    gateway: Arc<Gateway>,
-    authority: Arc<Authority>,
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) authority: Arc<Authority>,
     /// Where agents reach the gateway, for tokens.
     reachable_at: String,
     /// Acts happen one at a time, so that what runs is what was stored last.
-    acts: Mutex<()>,
+    pub(super) acts: Mutex<()>,
 }
 
 impl Desk {
@@ -125,6 +125,25 @@ impl Desk {
         self.gateway.set_state(&agency.address, &ALIVE, state);
         info!(agency = %address, by, state = state.as_str_name(), "agency's state changed");
         Ok(())
+    }
+
+    pub(super) async fn describe(
+        &self,
+        request: DescribeAgencyRequest,
+        by: &str,
+    ) -> Result<AgencyStatus, Refusal> {
+        let services = agencies::services(request.services.unwrap_or_default())?;
+        let _one_at_a_time = self.acts.lock().await;
+        let agency = self.agency(&request.address)?;
+        if !ALIVE.contains(&agency.state) {
+            return Err(not_in_state(&agency));
+        }
+        let address = agency.address.to_string();
+        let act = Act { at: OffsetDateTime::now_utc(), actor: by, act: "describe_agency", subject: &address };
+        self.gateway.store.set_services(&agency.address, &services, act).await.map_err(internal)?;
+        self.gateway.change(&agency.address, |agency| agency.services = services.clone());
+        info!(agency = %address, by, "agency's services described");
+        self.show(&agency.address).await
     }
 
     /// Revokes: outside the database first, so that no crash and no restore lets the agency in again;
@@ -295,7 +314,7 @@ fn not_in_state(agency: &Agency) -> Refusal {
 }
 
 /// Fits a text into the trailers of an answer.
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     let end = text.floor_char_boundary(limits::FAULT_BYTES);
     match text.get(..end) {
         Some(head) if end < text.len() => format!("{head}\n(and more: `policy check` lists all)"),
@@ -303,11 +322,11 @@ fn shortened(text: &str) -> String {
     }
 }
 
-fn count(number: usize) -> u32 {
+pub(super) fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn internal(fault: impl std::error::Error + 'static) -> Refusal {
+pub(super) fn internal(fault: impl std::error::Error + 'static) -> Refusal {
     error!(fault = &fault as &dyn std::error::Error, "an administrator's command failed");
     Refusal::internal()
 }

@@ -48,7 +48,8 @@ pub async fn sweep(gateway: &Gateway, now: OffsetDateTime) -> Result<(), StoreEr
         info!(copies = expired.len(), "copies expired");
         let ends = expired.iter().map(|head| {
             // One that a peer was offered, and that it never answered as long as it could have.
-            let event = if head.offered { Event::Undeliverable(no_word()) } else { Event::Expired(Expired {}) };
+            let event =
+                if head.offered { Event::Undeliverable(no_word()) } else { Event::Expired(Expired {}) };
             end(gateway, head, event, now)
         });
         join_all(ends).await.into_iter().collect::<Result<(), _>>()?;
@@ -60,7 +61,8 @@ pub async fn sweep(gateway: &Gateway, now: OffsetDateTime) -> Result<(), StoreEr
         for lane in gateway.store.lanes(&domain) {
             give_back(gateway, &lane, &peering_ended(&domain), now).await?;
         }
-        settle_all(gateway, &peering_ended_after(&domain), now, || gateway.store.outstanding_at(&domain)).await?;
+        settle_all(gateway, &peering_ended_after(&domain), now, || gateway.store.outstanding_at(&domain))
+            .await?;
     }
     settle_all(gateway, &no_word(), now, || gateway.store.overdue(now)).await?;
     for queue in gateway.store.overfull_quarantines().await? {

@@ -35,10 +35,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
-use super::{
-    identity, session,
-    submission::empty_audience,
-};
+use super::{identity, session, submission::empty_audience};
 use crate::{
     delivery::{self, Bases, Decided, internal},
     directory::{Agency, is_empty},
@@ -166,8 +163,7 @@ pub async fn preview(
     }
     let (decided, policy_hash) = {
         let (policies, directory) = (gateway.policy.load(), gateway.directory.load());
-        let decided =
-            delivery::decide_all(&policies, &directory, &gateway.domain, from, &head, recipients)?;
+        let decided = delivery::decide_all(&policies, &directory, &gateway.domain, from, &head, recipients)?;
         (decided, policies.hash())
     };
     let own = PreviewResponse {
@@ -330,7 +326,7 @@ fn check_key(agency: &Agency, key: &ProvenKey, now: OffsetDateTime) -> Result<()
 fn check_kind(head: &MessageHead) -> Result<(), Refusal> {
     match head.kind() {
         Kind::Referral | Kind::Alert => Ok(()),
-        Kind::State | Kind::Unspecified => Err(Refusal::new(
+        Kind::State | Kind::Onward | Kind::Unspecified => Err(Refusal::new(
             ErrorCode::Malformed,
             "policies decide on referrals and alerts",
             "name one of these kinds",

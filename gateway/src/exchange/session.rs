@@ -31,11 +31,7 @@ use tonic::{Code, Status, Streaming};
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::{
-    handover,
-    sessions::Place,
-    submission,
-};
+use super::{handover, sessions::Place, submission};
 use crate::{
     assembly::{Assembly, Step},
     delivery::{Event, internal, notice},

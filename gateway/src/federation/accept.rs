@@ -116,7 +116,10 @@ fn check_parties(
     if !is_senders_key(sender, &message.sender_key, now) {
         return Err(Refusal::new(
             ErrorCode::UnknownKey,
-            format!("the message is signed by a key of {} that does not continue those known here", sender.address),
+            format!(
+                "the message is signed by a key of {} that does not continue those known here",
+                sender.address
+            ),
             "send the sender's key records with the directory first",
         ));
     }
@@ -144,7 +147,8 @@ async fn prepare(
     let policies = gateway.policy.load_full();
     let directory = gateway.directory.load_full();
     let VerifiedForward { message, releases } = forward;
-    if let Some(other) = releases.iter().find(|release| release.scheme_hash != policies.scheme_hash().as_ref())
+    if let Some(other) =
+        releases.iter().find(|release| release.scheme_hash != policies.scheme_hash().as_ref())
     {
         return Err(scheme_mismatch(&other.scheme_hash, policies.scheme_hash()));
     }
@@ -308,10 +312,9 @@ impl Given<'_> {
         let head = delivery::head(&self.message.manifest, self.message.facts.as_ref());
         let question = delivery::question(&head, &self.recipient.bases);
         let (from, to) = (delivery::party(self.sender), delivery::party(to));
-        let named = self
-            .release
-            .withheld()
-            .filter(|category| policies.may_name(Side::Recipient, &from, &to, &question, *category));
+        let named = self.release.withheld().filter(|category| {
+            policies.may_name(Side::Recipient, &from, &to, &question, *category).is_permitted()
+        });
         let mut withheld: BTreeSet<i32> = own.withheld.iter().copied().collect();
         withheld.extend(named.map(i32::from));
         ReleaseRecord {
@@ -336,9 +339,10 @@ fn other_keys() -> Rule {
     Rule {
         layer: "keys".to_owned(),
         rule: "none:keys".to_owned(),
-        explain: "The message is sealed to keys that the agency no longer uses. Send it again: its new keys are \
+        explain:
+            "The message is sealed to keys that the agency no longer uses. Send it again: its new keys are \
                   known by then."
-            .to_owned(),
+                .to_owned(),
         ..Rule::default()
     }
 }

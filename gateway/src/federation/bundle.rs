@@ -134,10 +134,10 @@ impl Bundle {
 
     /// What two administrators compare: it stands for the domain and the key that signs for it.
     pub fn fingerprint(&self) -> String {
-        let digest = digest::hash("bundle-fingerprint/v1", &[
-            self.domain.as_str().as_bytes(),
-            self.signing.as_bytes(),
-        ]);
+        let digest = digest::hash(
+            "bundle-fingerprint/v1",
+            &[self.domain.as_str().as_bytes(), self.signing.as_bytes()],
+        );
         let digits = digest.to_string();
         let groups: Vec<String> = digits
             .as_bytes()
@@ -188,8 +188,7 @@ impl Bundle {
 }
 
 const ASK_AGAIN: &str = "ask the domain's administrator for the bundle again";
-const UPGRADE: &str =
-    "the domain runs a newer version: upgrade this gateway, or have that domain send what this version defines";
+const UPGRADE: &str = "the domain runs a newer version: upgrade this gateway, or have that domain send what this version defines";
 
 fn wrong(what: String) -> Refusal {
     Refusal::new(ErrorCode::Malformed, format!("the bundle is not usable: {what}"), ASK_AGAIN)

@@ -134,7 +134,11 @@ fn assemble(copies: &[QueuedCopy], content: Envelope, sender: WireAgency) -> Res
         facts_salt: content.facts_salt,
         facts_position: content.facts_position,
         recipients,
-        sections: content.sections.into_iter().filter(|section| released.contains(&section.position)).collect(),
+        sections: content
+            .sections
+            .into_iter()
+            .filter(|section| released.contains(&section.position))
+            .collect(),
     })
 }
 

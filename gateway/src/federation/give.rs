@@ -98,7 +98,8 @@ impl Lanes<'_> {
     /// One unit of each lane, and what is to be offered again. Whether there was any.
     async fn turn(&mut self) -> Result<bool, Refusal> {
         let mut gave = self.again().await?;
-        let lanes: BTreeSet<Queue> = self.link.gateway.store.lanes(&self.link.peer.domain).into_iter().collect();
+        let lanes: BTreeSet<Queue> =
+            self.link.gateway.store.lanes(&self.link.peer.domain).into_iter().collect();
         self.given.retain(|lane, _| lanes.contains(lane));
         for lane in lanes {
             if self.postponed.len() >= limits::LINK_POSTPONED {

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use liaison_proto::{
     federation::v1::{
-        AcceptedChunk, Done, Drain, Hello, LinkRequest, LinkResponse, Refused, Renewal, SignedBundle, Welcome,
-        link_request::Frame as Request, link_response::Frame as Response,
+        AcceptedChunk, Done, Drain, Hello, LinkRequest, LinkResponse, Refused, Renewal, SignedBundle,
+        Welcome, link_request::Frame as Request, link_response::Frame as Response,
     },
     limits::{CHUNK_BYTES, FORWARD_BYTES, LINK_WINDOW},
     message::v1::{Refusal, error_code::Code as ErrorCode},
@@ -93,8 +93,9 @@ impl Incoming {
 
     /// The first frame: the peer's bundle.
     async fn hello(&self, incoming: &mut Streaming<LinkRequest>) -> Result<(), Refusal> {
-        let no_hello =
-            || Refusal::new(ErrorCode::Malformed, "a link begins with a hello", "correct the gateway's software");
+        let no_hello = || {
+            Refusal::new(ErrorCode::Malformed, "a link begins with a hello", "correct the gateway's software")
+        };
         let first = timeout(limits::HELLO, incoming.message()).await.map_err(|_| no_hello())?;
         match read(first)?.and_then(|request| request.frame) {
             Some(Request::Hello(Hello { bundle, .. })) => {
@@ -144,7 +145,9 @@ impl Incoming {
         let room = Arc::new(Semaphore::new(limits::LINK_BYTES >> 10));
         let mut assembly = Assembly::new(room, FORWARD_BYTES);
         let window = Arc::new(Semaphore::new(LINK_WINDOW as usize));
-        while let Some(request) = read(incoming.message().await).inspect_err(|refusal| self.violated(refusal))? {
+        while let Some(request) =
+            read(incoming.message().await).inspect_err(|refusal| self.violated(refusal))?
+        {
             let Ok(turn) = Arc::clone(&window).acquire_owned().await else { return Ok(()) };
             match request.frame {
                 Some(Request::Forward(chunk)) => {

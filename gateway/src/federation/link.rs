@@ -57,7 +57,8 @@ pub async fn run(gateway: Arc<Gateway>, authority: Arc<Authority>) {
             let stands = links.get(&peer.domain).is_some_and(|link| !link.is_finished());
             if !stands && gateway.peers.active(&peer.domain).is_ok() {
                 let (gateway, authority) = (Arc::clone(&gateway), Arc::clone(&authority));
-                links.insert(peer.domain.clone(), tokio::spawn(keep(gateway, authority, peer.domain.clone())));
+                links
+                    .insert(peer.domain.clone(), tokio::spawn(keep(gateway, authority, peer.domain.clone())));
             }
         }
         tokio::select! {
@@ -119,8 +120,7 @@ async fn once(
     let channel = dial(authority, peer, cut).await?;
     let (frames, outgoing) = mpsc::channel(limits::SESSION_FRAMES);
     let own = gateway.peers.own().borrow().clone();
-    let hello =
-        Hello { bundle: Some(own.clone()), gateway_version: env!("CARGO_PKG_VERSION").to_owned() };
+    let hello = Hello { bundle: Some(own.clone()), gateway_version: env!("CARGO_PKG_VERSION").to_owned() };
     let _ = frames.send(LinkRequest { frame: Some(Request::Hello(hello)) }).await;
     let mut client = FederationServiceClient::new(channel.clone())
         .max_decoding_message_size(GRPC_MESSAGE_BYTES)
@@ -254,9 +254,8 @@ impl Link {
         loop {
             let newest = own.borrow_and_update().clone();
             if newest != last {
-                let renewal = |number| {
-                    vec![Request::Renewal(Renewal { number, bundle: Some(newest.clone()) })]
-                };
+                let renewal =
+                    |number| vec![Request::Renewal(Renewal { number, bundle: Some(newest.clone()) })];
                 match self.ask(renewal).await {
                     Ok(Answer::Done) => self.peer.live.took(sequence(&newest)),
                     Ok(Answer::Refused(refusal)) => return Err(refusal),
@@ -289,8 +288,8 @@ async fn dial(authority: &Authority, peer: &Peer, cut: &CancellationToken) -> Re
         let message = format!("the bundle of {} is not usable: {error}", peer.domain);
         Refusal::new(ErrorCode::GatewayUnreachable, message, "accept a newer bundle of that domain")
     };
-    let connector = Connector::new(peer.bundle.trust(), Some(authority.identity()))
-        .map_err(|error| unusable(&error))?;
+    let connector =
+        Connector::new(peer.bundle.trust(), Some(authority.identity())).map_err(|error| unusable(&error))?;
     let expected = SpiffeId::Gateway(peer.domain.clone());
     let mut last = unusable(&"it has no address");
     for address in &peer.bundle.addresses {
@@ -311,7 +310,12 @@ async fn dial(authority: &Authority, peer: &Peer, cut: &CancellationToken) -> Re
             let stream = connector.connect(tcp, &expected).await.map_err(refused)?;
             let stream = tls::admitted(stream).await.map_err(refused)?;
             http2(Cut::new(stream, cut)).await.map_err(|error| {
-                unreachable(peer, address, &error, "check that the address is that of its federation listener")
+                unreachable(
+                    peer,
+                    address,
+                    &error,
+                    "check that the address is that of its federation listener",
+                )
             })
         };
         match attempt.await {
@@ -388,7 +392,11 @@ fn same_clock(peer: &Peer, welcome: &Welcome) -> Result<(), Refusal> {
     }
     Err(Refusal::new(
         ErrorCode::ClockSkew,
-        format!("the clocks of this gateway and of {}'s are {} s apart", peer.domain, ahead.unsigned_abs().as_secs()),
+        format!(
+            "the clocks of this gateway and of {}'s are {} s apart",
+            peer.domain,
+            ahead.unsigned_abs().as_secs()
+        ),
         "set the one that is wrong",
     ))
 }

@@ -188,7 +188,10 @@ pub(super) fn sender(gateway: &Gateway, peer: &Peer, described: &wire::Agency) -
 ///
 /// # Errors
 /// What was kept can't be read.
-pub fn from_store(listed: &[(wire::Agency, bool)], peers: &[std::sync::Arc<Peer>]) -> Result<Vec<Agency>, Refusal> {
+pub fn from_store(
+    listed: &[(wire::Agency, bool)],
+    peers: &[std::sync::Arc<Peer>],
+) -> Result<Vec<Agency>, Refusal> {
     let mut agencies = Vec::with_capacity(listed.len());
     for (agency, is_listed) in listed {
         let domain: Option<Domain> =

@@ -78,6 +78,12 @@ struct Standing {
     window: (Instant, u32),
 }
 
+impl Default for Peers {
+    fn default() -> Self {
+        Self { peers: ArcSwap::default(), own: watch::Sender::default(), changed: watch::Sender::default() }
+    }
+}
+
 impl Peers {
     /// The peers that the store knows.
     ///
@@ -87,15 +93,12 @@ impl Peers {
         let peers = known.into_iter().map(|known| {
             let bundle = Bundle::read(&known.bundle)?;
             let countries = known.countries.into_iter().collect();
-            let peer = Peer { domain: known.domain, state: known.state, bundle, countries, live: Arc::default() };
+            let peer =
+                Peer { domain: known.domain, state: known.state, bundle, countries, live: Arc::default() };
             Ok((peer.domain.clone(), Arc::new(peer)))
         });
         let peers = peers.collect::<Result<BTreeMap<_, _>, Refusal>>()?;
-        Ok(Self {
-            peers: ArcSwap::from_pointee(peers),
-            own: watch::Sender::default(),
-            changed: watch::Sender::default(),
-        })
+        Ok(Self { peers: ArcSwap::from_pointee(peers), ..Self::default() })
     }
 
     /// The peer of a domain, in whatever state.
@@ -348,8 +351,9 @@ impl Live {
         }
         if previews.1 >= limits::PEER_PREVIEWS {
             let message = format!("a peer may ask for {} previews in a second", limits::PEER_PREVIEWS);
-            return Err(Refusal::new(ErrorCode::RateLimited, message, "ask again in a second")
-                .retry_after_ms(1_000));
+            return Err(
+                Refusal::new(ErrorCode::RateLimited, message, "ask again in a second").retry_after_ms(1_000)
+            );
         }
         previews.1 += 1;
         Ok(())

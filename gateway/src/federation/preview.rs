@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::future::join_all;
 use liaison_proto::{
     exchange::v1::{Agency as WireAgency, MessageHead, PreviewRecipient, PreviewRequest, PreviewResponse},
-    federation::v1::{
-        self as wire, federation_service_client::FederationServiceClient,
-    },
+    federation::v1::{self as wire, federation_service_client::FederationServiceClient},
     limits::{ENVELOPE_HEAD_BYTES, RECIPIENTS},
     message::v1::{
         DomainDecision, RecipientDecision, Refusal, Rule, error_code::Code as ErrorCode, kind::Code as Kind,
@@ -84,9 +82,10 @@ fn complete(gateway: &Gateway, own: PreviewResponse, answers: &Answers<'_>) -> P
             complete.decisions.push(ours);
             continue;
         };
-        let theirs = answer.as_ref().ok().and_then(|answer| {
-            answer.decisions.iter().find(|decision| decision.recipient == ours.recipient)
-        });
+        let theirs = answer
+            .as_ref()
+            .ok()
+            .and_then(|answer| answer.decisions.iter().find(|decision| decision.recipient == ours.recipient));
         complete.parts.push(DomainDecision {
             domain: gateway.domain.to_string(),
             recipient: ours.recipient.clone(),

@@ -49,7 +49,8 @@ pub(super) async fn take(gateway: &Gateway, peer: &Peer, signed: SignedNotice) -
         .filter(|copy| *copy.sender.domain() == gateway.domain);
     // Long over, or never there: whoever repeats it is to stop.
     let Some(copy) = copy else { return Ok(()) };
-    let event = notice.event.ok_or_else(|| violation(format!("a notice of {} tells nothing", peer.domain)))?;
+    let event =
+        notice.event.ok_or_else(|| violation(format!("a notice of {} tells nothing", peer.domain)))?;
     let is_end = check(gateway, peer, &copy, &event)?;
     let word = about(gateway, &copy, event, Some(signed), OffsetDateTime::now_utc());
     let queue = word.queue.clone();

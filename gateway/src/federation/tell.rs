@@ -31,9 +31,8 @@ pub(super) async fn run(link: &Arc<Link>, welcome: &Welcome) -> Result<(), Refus
         for page in pages {
             let sequence = page.complete.then_some(page.sequence);
             let signed = statement::sign(&page, &gateway.signing);
-            let change = |number| {
-                vec![Request::Directory(DirectoryChange { number, page: Some(signed.clone()) })]
-            };
+            let change =
+                |number| vec![Request::Directory(DirectoryChange { number, page: Some(signed.clone()) })];
             match link.ask(change).await {
                 Ok(Answer::Done) => known = sequence.or(known),
                 Ok(Answer::Refused(refusal)) => return Err(refusal),

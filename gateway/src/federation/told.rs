@@ -28,12 +28,7 @@ pub(super) struct Told {
 
 impl Default for Told {
     fn default() -> Self {
-        Self {
-            epoch: rand::random(),
-            sequence: 0,
-            agencies: BTreeMap::new(),
-            withdrawn: BTreeMap::new(),
-        }
+        Self { epoch: rand::random(), sequence: 0, agencies: BTreeMap::new(), withdrawn: BTreeMap::new() }
     }
 }
 
@@ -74,10 +69,11 @@ impl Told {
             .into_iter()
             .map(|agencies| DirectoryPage { agencies, ..DirectoryPage::default() })
             .collect();
-        pages.extend(withdrawn.chunks(DIRECTORY_WITHDRAWN).map(|withdrawn| DirectoryPage {
-            withdrawn: withdrawn.to_vec(),
-            ..DirectoryPage::default()
-        }));
+        pages.extend(
+            withdrawn
+                .chunks(DIRECTORY_WITHDRAWN)
+                .map(|withdrawn| DirectoryPage { withdrawn: withdrawn.to_vec(), ..DirectoryPage::default() }),
+        );
         if pages.is_empty() {
             pages.push(DirectoryPage::default());
         }
@@ -132,7 +128,7 @@ pub(super) fn visible(
     directory
         .of(own)
         .filter(|agency| agency.state == AgencyState::Active)
-        .filter(|agency| policies.discover(peer, &party(agency)).is_ok())
+        .filter(|agency| policies.discover(peer, &party(agency)).is_permitted())
         .map(|agency| (agency.address.clone(), agency.to_wire()))
         .collect()
 }
@@ -163,7 +159,8 @@ mod tests {
 
     fn visible(agencies: &[(&str, &str)]) -> BTreeMap<AgencyAddress, wire::Agency> {
         let agency = |(address, name): &(&str, &str)| {
-            let wire = wire::Agency { address: (*address).into(), name: (*name).into(), ..Default::default() };
+            let wire =
+                wire::Agency { address: (*address).into(), name: (*name).into(), ..Default::default() };
             (address.parse().unwrap(), wire)
         };
         agencies.iter().map(agency).collect()

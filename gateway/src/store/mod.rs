@@ -13,10 +13,7 @@ use liaison_proto::{
         status::Code as Status,
     },
 };
-use liaison_trust::{
-    digest::Digest,
-    names::{AgencyAddress, Domain},
-};
+use liaison_trust::{digest::Digest, names::AgencyAddress};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -24,8 +21,8 @@ use crate::limits;
 
 pub use queue::Queue;
 pub use sqlite::{
-    Act, Addition, DatabaseVersion, Inspection, IssuedCertificate, KnownPeer, Renewal, RevokedCertificate,
-    Store, Token, TokenUse, probe,
+    Act, Addition, DatabaseVersion, Inspection, IssuedBy, IssuedCertificate, KnownPeer, Renewal,
+    RevokedCertificate, Store, Token, TokenUse, probe,
 };
 
 /// A message to accept, with everything that follows from it: it is all stored, or nothing is.

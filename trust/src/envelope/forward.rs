@@ -148,7 +148,8 @@ fn recipient(
         return Err(wrong("a wrapped key's length"));
     }
     let encapsulation = proof.encapsulation.len();
-    let fits = if wrapped.is_empty() { encapsulation == 0 } else { kem::is_encapsulation_length(encapsulation) };
+    let fits =
+        if wrapped.is_empty() { encapsulation == 0 } else { kem::is_encapsulation_length(encapsulation) };
     if !fits {
         return Err(wrong("encapsulation"));
     }
@@ -169,5 +170,9 @@ fn release(
     let is_about_it = release.message_id == head.id.as_bytes().as_slice()
         && release.manifest_digest == head.digest.as_ref()
         && release.recipient == recipient.to_string();
-    if is_about_it { Ok(release) } else { Err(EnvelopeError::NotAsReleased("the record is about another copy")) }
+    if is_about_it {
+        Ok(release)
+    } else {
+        Err(EnvelopeError::NotAsReleased("the record is about another copy"))
+    }
 }

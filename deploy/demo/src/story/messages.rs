@@ -2,10 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::cast::{POLICE, SHELTER};
-
-/// A case that a hospital hands over. The person consents to all of it for the shelter; for the police
-/// the hospital claims a public task.
+/// A case that a shelter hands over to helpers in the country that the person goes home to. She
+/// consents to all of it for them.
 pub(super) fn referral(to: &[&str]) -> Value {
     json!({
         "to": to,
@@ -13,100 +11,100 @@ pub(super) fn referral(to: &[&str]) -> Value {
         "origin": "victim",
         "content": {
             "serviceRequest": {
-                "services": ["safehouse", "psychosocial"],
-                "timeframe": "within_1d",
-                "reason": "AdditionalServicesRequired",
-                "interpreterLanguages": ["bg"],
-                "note": "A bed tonight; a woman counsellor if there is one.",
+                "services": ["safehouse", "health_medical", "psychosocial"],
+                "timeframe": "within_3d",
+                "reason": "MigrationOrChangeOfLocation",
+                "interpreterLanguages": ["hu"],
+                "note": "She travels on Thursday; a woman should meet her at the station.",
             },
             "identity": {
-                "names": [{ "given": "Elena", "family": "Petrova" }],
+                "names": [{ "given": "Ilona", "family": "Kovács" }],
                 "birthdate": "1998-04",
+            },
+            "contact": {
+                "phones": ["+36201234567"],
+                "safeContactRule": "Text only, in the morning; her brother answers calls.",
             },
             "demographic": {
                 "ageBand": "from_25_to_39",
                 "gender": "Feminine",
-                "citizenships": ["bg"],
-                "languages": ["bg"],
+                "citizenships": ["hu"],
+                "languages": ["hu"],
             },
-            "traffickingStatus": { "status": "PossibleVictimOfTrafficking", "decidedBy": "Other" },
+            "traffickingStatus": { "status": "ActualVictimOfTrafficking", "decidedBy": "Police" },
             "exploitation": {
-                "types": ["ForcedLabour"],
+                "types": ["SexualExploitation", "ForcedLabour"],
                 "recruitment": ["ThroughAnOnlineAdvertisement"],
                 "meansOfControl": ["WithholdsDocuments", "TakesEarnings"],
-                "industries": ["A"],
+                "industries": ["I"],
             },
+            "sexualExploitation": { "types": ["Prostitution"], "note": "From March on, in Antwerp." },
             "health": {
                 "physical": "Healing fracture of the left wrist, anaemia.",
                 "mental": "Sleeps badly; startles.",
                 "urgentNeeds": "Iron tablets, a check of the cast in a week.",
             },
-            "risk": { "level": "high", "reasons": ["The employer knows where she was treated."] },
-            "consent": consent(),
+            "migration": {
+                "migrantType": "eu_citizen",
+                "protectionStatus": "reflection_period",
+                "note": "Her reflection period ends on the 30th.",
+            },
+            "criminalProceedings": {
+                "caseReference": "AN37.L2.001234/25",
+                "authority": "Public prosecutor, Antwerp",
+                "witnessStatus": "potential_witness",
+            },
+            "perpetrators": [{ "roles": ["Exploiter"], "details": "Runs two bars near the station." }],
+            "risk": { "level": "high", "reasons": ["The man who sent her knows her village."] },
+            "consent": {
+                "obtainedFrom": "individual",
+                "obtainedAt": "2025-11-03T09:00:00Z",
+                "forServices": true,
+                "forDisclosure": true,
+                "lawfulBasis": "art_6_1_a",
+                "specialCategoryCondition": "art_9_2_a",
+                "scopes": [{
+                    "categories": [
+                        "service_request", "identity", "contact", "demographic", "trafficking_status",
+                        "exploitation", "sexual_exploitation", "health", "migration",
+                        "criminal_proceedings", "perpetrator", "risk", "consent",
+                    ],
+                    "agencies": to,
+                    "purposes": ["victim_support"],
+                }],
+            },
         },
-        "claimedBases": [{
-            "categories": ["service_request", "trafficking_status", "exploitation", "health", "risk"],
-            "basis": "public_task",
-            "agencies": [POLICE],
-        }],
     })
 }
 
-fn consent() -> Value {
-    json!({
-        "obtainedFrom": "individual",
-        "obtainedAt": "2025-11-03T09:00:00Z",
-        "forServices": true,
-        "forDisclosure": true,
-        "lawfulBasis": "art_6_1_a",
-        "specialCategoryCondition": "art_9_2_a",
-        "scopes": [{
-            "categories": [
-                "service_request", "identity", "demographic", "trafficking_status", "exploitation", "health",
-                "risk", "consent",
-            ],
-            "agencies": [SHELTER],
-            "purposes": ["victim_support"],
-        }],
-    })
-}
-
-/// Forged papers that border control found, for everybody in the country who might meet them.
+/// Forged papers that the police found, for everybody in both countries who inspects papers.
 pub(super) fn forged_papers() -> Value {
     json!({
         "kind": "DocumentFraud",
         "purpose": "prevention",
         "origin": "agency",
-        "audience": { "countries": ["be"] },
+        "audience": {
+            "sectors": ["LawEnforcement", "BorderManagement"],
+            "countries": ["be", "hu"],
+        },
         "content": {
-            "info": { "severity": "Severe", "certainty": "Observed", "response": "Monitor", "scope": "Restricted" },
+            "info": {
+                "severity": "Severe",
+                "certainty": "Observed",
+                "response": "Monitor",
+                "scope": "Restricted",
+            },
             "documentFraud": {
                 "type": "forged",
                 "document": "identity card",
-                "issuingCountry": "bg",
+                "issuingCountry": "ro",
                 "features": ["photo replaced", "second line of the machine-readable zone misprinted"],
             },
-        },
-        "claimedBases": [{ "categories": ["risk", "migration"], "basis": "public_task" }],
-    })
-}
-
-/// How people are recruited and held, without any person in it.
-pub(super) fn pattern() -> Value {
-    json!({
-        "kind": "ExploitationPattern",
-        "purpose": "prevention",
-        "origin": "agency",
-        "audience": { "countries": ["be"] },
-        "content": {
-            "info": { "severity": "Severe", "certainty": "Likely", "response": "Assess", "scope": "Restricted" },
-            "pattern": {
-                "types": ["ForcedLabour"],
-                "recruitment": ["ThroughAnOnlineAdvertisement"],
-                "meansOfControl": ["WithholdsDocuments", "TakesEarnings"],
-                "industries": ["A"],
-                "route": ["bg", "ro", "be"],
+            "identity": {
+                "names": [{ "given": "Maria", "family": "Ionescu" }],
+                "numbers": [{ "type": "identity card", "value": "XR482117", "issuingCountry": "ro" }],
             },
         },
+        "claimedBases": [{ "categories": ["risk", "migration", "identity"], "basis": "public_task" }],
     })
 }

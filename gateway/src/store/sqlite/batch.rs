@@ -18,8 +18,8 @@ use super::{
     writer::Job,
 };
 use crate::store::{
-    AcceptError, Accepted, Change, DeliveryId, Load, NewMessage, NewNotice, Next, Queue, QueueBound, Released,
-    Settled, Settlement, StoreError, Thread,
+    AcceptError, Accepted, Change, DeliveryId, Load, NewMessage, NewNotice, Next, Queue, QueueBound,
+    Released, Settled, Settlement, StoreError, Thread,
 };
 
 /// Commits batches, one after another.
@@ -406,7 +406,10 @@ async fn known_messages(
         select.push(") AS v CROSS JOIN message AS m ON m.sender = v.column1 AND m.id = v.column2");
         for row in select.build().fetch_all(&mut *db).await? {
             let key = (address(row.try_get("sender")?)?, id(row.try_get("id")?)?);
-            known.insert(key, (digest(row.try_get("digest")?)?, row.try_get::<Vec<u8>, _>("acceptance")?.into()));
+            known.insert(
+                key,
+                (digest(row.try_get("digest")?)?, row.try_get::<Vec<u8>, _>("acceptance")?.into()),
+            );
         }
     }
     Ok(known)

@@ -25,11 +25,12 @@ impl Store {
         digest: &[u8],
         recipient: &AgencyAddress,
     ) -> Result<Option<ForwardedCopy>, StoreError> {
-        let sender: Option<String> = sqlx::query_scalar("SELECT sender FROM message WHERE id = ? AND digest = ?")
-            .bind(message.as_bytes().to_vec())
-            .bind(digest)
-            .fetch_optional(&self.readers)
-            .await?;
+        let sender: Option<String> =
+            sqlx::query_scalar("SELECT sender FROM message WHERE id = ? AND digest = ?")
+                .bind(message.as_bytes().to_vec())
+                .bind(digest)
+                .fetch_optional(&self.readers)
+                .await?;
         let Some(sender) = sender else { return Ok(None) };
         let digest = self::digest(digest)?;
         Ok(Some(ForwardedCopy { sender: address(&sender)?, message, digest, recipient: recipient.clone() }))

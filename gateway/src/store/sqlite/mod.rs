@@ -1,6 +1,7 @@
 //! The embedded engine: one SQLite file, one connection that writes, a few that read.
 
 mod agencies;
+mod authority;
 mod batch;
 mod columns;
 mod enrolment;
@@ -29,6 +30,7 @@ use tokio::sync::mpsc;
 
 pub use self::{
     agencies::{Act, Addition},
+    authority::IssuedBy,
     enrolment::{IssuedCertificate, Renewal, RevokedCertificate, Token, TokenUse},
     inspect::{DatabaseVersion, Inspection, probe},
     peers::KnownPeer,

@@ -59,10 +59,7 @@ impl Store {
     }
 
     /// What waits in a queue, a page of it: copies with their heads, and notices.
-    pub async fn waiting(
-        &self,
-        queue: &Queue,
-    ) -> Result<Vec<(DeliveryId, Option<Head>)>, StoreError> {
+    pub async fn waiting(&self, queue: &Queue) -> Result<Vec<(DeliveryId, Option<Head>)>, StoreError> {
         let rows = sqlx::query(
             "SELECT d.seq, d.agency, d.expires, d.offered, d.message, m.sender, m.id, m.digest FROM delivery AS d \
              LEFT JOIN message AS m ON m.seq = d.message \

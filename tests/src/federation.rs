@@ -1,0 +1,145 @@
+//! Several domains that have peered, each a realm of its own.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use liaison_demo::{Agent, wait};
+use liaison_proto::{
+    case::v1::{Agency, ListAgenciesRequest, SendReferralRequest},
+    message::v1::referral_state::Code as State,
+};
+
+use crate::{
+    call,
+    realm::{Domain, Realm},
+};
+
+/// What a federation is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup<'a> {
+    pub domains: &'a [Domain],
+    /// The text of the scheme that all domains have.
+    pub scheme: &'a str,
+    /// More files of a domain's policy folder: the domain, the path, the text.
+    pub layers: &'a [(&'a str, &'a str, &'a str)],
+    /// Agencies whose agents run.
+    pub agencies: &'a [&'a str],
+}
+
+/// Running domains, each peered with each other one.
+#[derive(Debug)]
+pub struct Federation {
+    realms: BTreeMap<String, Realm>,
+}
+
+impl Federation {
+    /// All domains running, peered and linked, and every agency known to those of other domains.
+    pub async fn start(setup: &Setup<'_>) -> Result<Self> {
+        let federation = Self::linked(setup).await?;
+        for from in federation.agents() {
+            for to in federation.agents() {
+                if domain_of(&from.agency) != domain_of(&to.agency) {
+                    knows(from, &to.agency).await?;
+                }
+            }
+        }
+        Ok(federation)
+    }
+
+    /// The same, whether or not the agencies know one another.
+    pub async fn linked(setup: &Setup<'_>) -> Result<Self> {
+        let mut realms = BTreeMap::new();
+        for domain in setup.domains {
+            let own = setup.layers.iter().filter(|(of, ..)| *of == domain.name);
+            let mut files = vec![("scheme/test.cedar", setup.scheme)];
+            files.extend(own.map(|(_, path, text)| (*path, *text)));
+            let mut realm = Realm::prepare_domain(*domain, &files).await?;
+            realm.gateway.start().await?;
+            let agencies: Vec<&str> =
+                setup.agencies.iter().copied().filter(|agency| domain_of(agency) == domain.name).collect();
+            realm.join(&agencies).await?;
+            realms.insert(domain.name.to_owned(), realm);
+        }
+        let federation = Self { realms };
+        for (number, one) in federation.realms().enumerate() {
+            for other in federation.realms().skip(number + 1) {
+                one.gateway.peer_with(&other.gateway).await?;
+            }
+        }
+        federation.links().await?;
+        Ok(federation)
+    }
+
+    /// Waits until every domain is linked with every other one.
+    pub async fn links(&self) -> Result<()> {
+        for one in self.realms() {
+            for other in self.realms().filter(|other| other.gateway.domain != one.gateway.domain) {
+                one.gateway.linked(&other.gateway.domain).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn realm(&self, domain: &str) -> Result<&Realm> {
+        self.realms.get(domain).with_context(|| format!("{domain} is not in this federation"))
+    }
+
+    pub fn realm_mut(&mut self, domain: &str) -> Result<&mut Realm> {
+        self.realms.get_mut(domain).with_context(|| format!("{domain} is not in this federation"))
+    }
+
+    pub fn realms(&self) -> impl Iterator<Item = &Realm> {
+        self.realms.values()
+    }
+
+    pub fn agent(&self, agency: &str) -> Result<&Agent> {
+        self.realm(domain_of(agency))?.agent(agency)
+    }
+
+    pub fn agents(&self) -> impl Iterator<Item = &Agent> {
+        self.realms().flat_map(Realm::agents)
+    }
+
+    /// Sends a referral as an agency; ids, in the order of the recipients.
+    pub async fn send(&self, from: &str, request: SendReferralRequest) -> Result<Vec<String>> {
+        let sent = call::case(self.agent(from)?)?.send_referral(request).await?.into_inner().referrals;
+        Ok(sent.into_iter().map(|referral| referral.id).collect())
+    }
+
+    /// Sends a referral to one agency and waits until it is there; its id.
+    pub async fn send_one(&self, from: &str, request: SendReferralRequest) -> Result<String> {
+        let to = request.to.first().context("the referral goes to nobody")?.clone();
+        let id = self.send(from, request).await?.into_iter().next().context("no referral was made")?;
+        call::received(self.agent(&to)?, &id).await?;
+        call::referral_in(self.agent(from)?, &id, State::Received).await?;
+        Ok(id)
+    }
+}
+
+/// The domain of an agency's address.
+pub fn domain_of(agency: &str) -> &str {
+    agency.split('/').next().unwrap_or_default()
+}
+
+/// Agencies that an agent lists, by their addresses.
+pub async fn listed(agent: &Agent) -> Result<BTreeMap<String, Agency>> {
+    let mut case = call::case(agent)?;
+    let mut agencies = BTreeMap::new();
+    let mut page_token = String::new();
+    loop {
+        let page = case.list_agencies(ListAgenciesRequest { page_token }).await?.into_inner();
+        agencies.extend(page.agencies.into_iter().map(|agency| (agency.address.clone(), agency)));
+        if page.next_page_token.is_empty() {
+            return Ok(agencies);
+        }
+        page_token = page.next_page_token;
+    }
+}
+
+/// Waits until an agent lists an agency that messages can be sealed to.
+pub async fn knows(agent: &Agent, agency: &str) -> Result<Agency> {
+    wait::until(&format!("{} lists {agency}", agent.agency), async || {
+        listed(agent).await.ok()?.remove(agency).filter(|listed| listed.reachable)
+    })
+    .await
+}
