@@ -9,6 +9,7 @@ pub mod insider;
 pub mod liar;
 pub mod message;
 pub mod net;
+pub mod net_domain;
 pub mod outsider;
 pub mod policies;
 pub mod raw;
