@@ -8,6 +8,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     service::TowerToHyperService,
 };
+use liaison_demo::wait::PATIENCE;
 use liaison_proto::{
     federation::v1::{
         AcceptedChunk, Done, Forward, LinkRequest, LinkResponse, PreviewRequest, PreviewResponse, Refused,
@@ -96,7 +97,9 @@ impl Liar {
                 connections.spawn(async move {
                     let Ok((stream, _)) = acceptor.accept(tcp).await else { return };
                     let service = TowerToHyperService::new(service);
-                    let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    // Its caller waits for it to speak first, as HTTP/2 servers do.
+                    let server =
+                        hyper_util::server::conn::auto::Builder::new(TokioExecutor::new()).http2_only();
                     // How a connection ends is what the test asks its gateway.
                     let _ = server.serve_connection(TokioIo::new(stream), service).await;
                 });
@@ -105,9 +108,9 @@ impl Liar {
         Ok(Self { server, forwards })
     }
 
-    /// The next message that it was forwarded.
+    /// The next message that it was forwarded; none where none comes.
     pub async fn forwarded(&mut self) -> Option<Forward> {
-        self.forwards.recv().await
+        tokio::time::timeout(PATIENCE, self.forwards.recv()).await.ok().flatten()
     }
 }
 

@@ -168,7 +168,7 @@ async fn garbage() -> Result<()> {
     scene.counted("an unknown frame", ErrorCode::UnknownValue).await?;
 
     let mut link = scene.hostile.link().await?;
-    for garbage in [b"not protobuf at all".as_slice(), &[0xff; 64], &[0x0a; 300_000]] {
+    for garbage in [b"not protobuf at all".as_slice(), &[0xff; 64], &[0xff; 300_000]] {
         let answer = link.forward_bytes(garbage).await?;
         scene.violation("garbage as a forward", answer, ErrorCode::Malformed).await?;
     }
@@ -257,6 +257,12 @@ async fn lies_in_receipts() -> Result<()> {
     let port = Port::free()?;
     let mut scene = Scene::start(policies::OPEN, port.address).await?;
     let mut liar = lie(&scene, Lie::Honest).await?;
+    // Before its links here bring newer bundles than that of its welcome.
+    wait::until("be is linked to the peer", async || {
+        let shown = scene.realm.gateway.peer(DOMAIN).await.ok()?;
+        (shown.get("linked") == Some(&serde_json::Value::Bool(true))).then_some(())
+    })
+    .await?;
     let mut link = scene.hostile.link().await?;
     list(&scene, &mut link).await?;
     let id = scene.send(message::small_referral("xx/shelter")).await?;
@@ -360,12 +366,7 @@ async fn lies_in_acceptances() -> Result<()> {
     holder(&scene, &id, "be").await?;
     drop(silent);
     // No link stands on an old bundle.
-    let old = Liar::start(
-        TcpListener::bind(scene.hostile.listens).await?,
-        scene.hostile.identity.clone(),
-        insider::trust(&scene.realm.gateway)?,
-        script(&scene, Lie::Honest, 0)?,
-    )?;
+    let old = lie_with(&scene, Lie::Honest, 0).await?;
     wait::until("the old bundle is counted", async || {
         scene.counted("an old bundle in a welcome", ErrorCode::StaleBundle).await.ok()
     })
@@ -380,18 +381,22 @@ async fn lies_in_acceptances() -> Result<()> {
     scene.harmless(&mut link).await
 }
 
-/// Takes be's link and lies in this way; where a former one stood, its address is free by now.
+/// Takes be's link and lies in this way.
 async fn lie(scene: &Scene, told: Lie) -> Result<Liar> {
-    let listens = scene.hostile.listens;
-    let listener = wait::until("the address is free", async || TcpListener::bind(listens).await.ok()).await?;
-    let newest = u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos())?;
-    let trust = insider::trust(&scene.realm.gateway)?;
-    Liar::start(listener, scene.hostile.identity.clone(), trust, script(scene, told, newest)?)
+    lie_with(scene, told, u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos())?).await
 }
 
-fn script(scene: &Scene, told: Lie, sequence: u64) -> Result<Script> {
-    let signing = SigningKey::from_seed(&scene.hostile.signing.seed());
-    Ok(Script { signing, bundle: scene.hostile.sign(&scene.hostile.bundle(sequence)), lie: told })
+/// The same with a bundle of this sequence. Where another one listened, the address is free in a moment.
+async fn lie_with(scene: &Scene, told: Lie, sequence: u64) -> Result<Liar> {
+    let hostile = &scene.hostile;
+    let listener =
+        wait::until("the address is free", async || TcpListener::bind(hostile.listens).await.ok()).await?;
+    let script = Script {
+        signing: SigningKey::from_seed(&hostile.signing.seed()),
+        bundle: hostile.sign(&hostile.bundle(sequence)),
+        lie: told,
+    };
+    Liar::start(listener, hostile.identity.clone(), insider::trust(&scene.realm.gateway)?, script)
 }
 
 /// Makes the peer's shelter known, so that it can be addressed.
