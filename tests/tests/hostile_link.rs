@@ -9,8 +9,8 @@ use liaison_proto::{
     federation::v1::{Bundle, LinkRequest, SignedBundle, link_request::Frame as Request},
     limits,
     message::v1::{
-        Acknowledgement, Notice, SignedAcceptance, SignedNotice, error_code::Code as ErrorCode, notice,
-        referral_state::Code as State,
+        Acknowledgement, Notice, SignedAcceptance, SignedNotice, StateChange, error_code::Code as ErrorCode,
+        notice, referral_state::Code as State,
     },
     times,
 };
@@ -285,7 +285,7 @@ async fn lies_in_receipts() -> Result<()> {
         recipient: shelter.address.to_string(),
         key_id: shelter.key()?.id.into(),
         received_at: Some(times::to_wire(OffsetDateTime::now_utc())),
-        thread_state: None,
+        thread_state: Some(StateChange { state: State::Received.into(), ..StateChange::default() }),
     };
     let genuine = notice::Event::Acknowledged(statement::sign(&word, &shelter.signing));
     let forged = notice::Event::Acknowledged(statement::sign(&word, &scene.hostile.clinic.signing));
