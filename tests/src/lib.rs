@@ -4,13 +4,20 @@
 pub mod call;
 pub mod federation;
 pub mod forge;
+pub mod hostile;
 pub mod insider;
+pub mod liar;
 pub mod message;
+pub mod net;
+pub mod net_domain;
+pub mod outsider;
 pub mod policies;
 pub mod raw;
 pub mod realm;
+pub mod scene;
 pub mod seed;
 pub mod traffic;
+pub mod wire;
 
 pub use federation::Federation;
 pub use realm::{Realm, names};

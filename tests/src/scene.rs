@@ -1,0 +1,123 @@
+//! A real domain with a hostile peer, and what every attack on it has to show.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use anyhow::{Context, Result, bail, ensure};
+use liaison_proto::{
+    case::v1::SendReferralRequest,
+    federation::v1::Forward,
+    message::v1::{Acceptances, Refusal, error_code::Code as ErrorCode, kind::Code as Kind},
+};
+use liaison_trust::{envelope::Draft, key_record::ProvenKey};
+use time::OffsetDateTime;
+
+use crate::{
+    Realm, call,
+    hostile::{Answer, Hostile, Link, violations},
+    insider::Insider,
+    message,
+    names::{HOSPITAL, POLICE, SHELTER},
+};
+
+/// The domain `be`, of which the hospital and the shelter run, and its peer `xx`.
+pub struct Scene {
+    pub realm: Realm,
+    pub hostile: Hostile,
+    /// The key of the shelter, which is what `xx` sends to.
+    pub shelter: ProvenKey,
+    /// Of each kind, how many violations were counted.
+    counted: BTreeMap<&'static str, u64>,
+}
+
+impl Scene {
+    /// Under one scheme policy; `xx` says that it takes links at `listens`.
+    pub async fn start(scheme: &str, listens: SocketAddr) -> Result<Self> {
+        let realm = Realm::start(scheme, &[HOSPITAL, SHELTER]).await?;
+        let hostile = Hostile::accepted_by(&realm.gateway, listens).await?;
+        let shelter = Insider::enrol(&realm.gateway, POLICE).await?.key_of(SHELTER).await?;
+        Ok(Self { realm, hostile, shelter, counted: BTreeMap::new() })
+    }
+
+    /// A referral of the peer's shelter to that of `be`.
+    pub fn draft(&self) -> Draft {
+        self.hostile.shelter.draft(
+            Kind::Referral,
+            std::slice::from_ref(&self.shelter),
+            OffsetDateTime::now_utc(),
+        )
+    }
+
+    /// The same as an honest gateway forwards it.
+    pub fn honest(&self) -> Result<Forward> {
+        self.hostile.forward_of(&self.draft())
+    }
+
+    /// Checks that an answer is a refusal with this code, and that the gateway's log and metrics name the peer for
+    /// it.
+    pub async fn violation(&mut self, what: &str, answer: Answer, code: ErrorCode) -> Result<Refusal> {
+        let refusal = refused(what, answer, code)?;
+        self.counted(what, code).await?;
+        Ok(refusal)
+    }
+
+    /// Checks that one more violation of this kind was counted, and that the log names it.
+    pub async fn counted(&mut self, what: &str, code: ErrorCode) -> Result<()> {
+        let kind = code.as_str_name();
+        let count = violations(&self.realm.gateway, kind).await?;
+        let before = self.counted.insert(kind, count).unwrap_or_default();
+        ensure!(count > before, "{what}: no metric tells of {kind}");
+        let log = self.realm.gateway_log();
+        let told = log.lines().filter(|line| {
+            line.contains("a peer keeps to no rule") && line.contains("xx") && line.contains(kind)
+        });
+        ensure!(u64::try_from(told.count())? >= count, "{what}: the log does not tell of {kind}");
+        Ok(())
+    }
+
+    /// Checks that a local referral goes through, and an honest one of the peer.
+    pub async fn harmless(&self, link: &mut Link) -> Result<()> {
+        self.local().await?;
+        let draft = self.draft();
+        accepted(link.forward(&self.hostile.forward_of(&draft)?).await?)?;
+        call::received(self.realm.agent(SHELTER)?, &draft.message_id.to_string()).await?;
+        Ok(())
+    }
+
+    /// Checks that a referral between two agencies of `be` goes through.
+    pub async fn local(&self) -> Result<()> {
+        let id = self.send(message::small_referral(SHELTER)).await?;
+        call::received(self.realm.agent(SHELTER)?, &id).await.map(drop)
+    }
+
+    /// Sends a referral of the hospital; its id.
+    pub async fn send(&self, request: SendReferralRequest) -> Result<String> {
+        let sent = call::case(self.realm.agent(HOSPITAL)?)?.send_referral(request).await?.into_inner();
+        Ok(sent.referrals.first().context("no referral was made")?.id.clone())
+    }
+
+    /// How often the shelter was delivered a message.
+    pub async fn deliveries(&self, draft: &Draft) -> Result<usize> {
+        let id = draft.message_id.to_string();
+        let ids = call::received_ids(self.realm.agent(SHELTER)?).await?;
+        Ok(ids.into_iter().filter(|received| *received == id).count())
+    }
+}
+
+/// The refusal that an answer is, which has to have this code.
+pub fn refused(what: &str, answer: Answer, code: ErrorCode) -> Result<Refusal> {
+    match answer {
+        Answer::Refused(refusal) | Answer::Ended(refusal) if refusal.code() == code => Ok(*refusal),
+        Answer::Refused(refusal) | Answer::Ended(refusal) => {
+            bail!("{what}: {} instead of {}: {refusal}", refusal.code().as_str_name(), code.as_str_name())
+        }
+        answer => bail!("{what}: {answer:?} instead of {}", code.as_str_name()),
+    }
+}
+
+/// The acceptances that an answer is.
+pub fn accepted(answer: Answer) -> Result<Acceptances> {
+    match answer {
+        Answer::Accepted(acceptances) => Ok(acceptances),
+        answer => bail!("not accepted: {answer:?}"),
+    }
+}
