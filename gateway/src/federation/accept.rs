@@ -50,8 +50,10 @@ pub(super) async fn accept(
     let forward: Forward = aside(size, move || {
         strict::decode(&forward).map_err(|error| {
             let refusal = Refusal::from(error);
-            let action = "upgrade the gateway of the receiving domain, or have the sending one send what its version defines";
-            Refusal { action: action.to_owned(), ..refusal }
+            match refusal.code() {
+                ErrorCode::UnknownValue => Refusal { action: UPGRADE.to_owned(), ..refusal },
+                _ => refusal,
+            }
         })
     })
     .await?;
@@ -84,6 +86,8 @@ pub(super) async fn accept(
         outcome => outcome,
     }
 }
+
+const UPGRADE: &str = "upgrade this gateway, or have the other domain send what this version defines";
 
 /// The agency without its keys, which come with each of its messages.
 fn described_of(agency: &Agency) -> liaison_proto::exchange::v1::Agency {

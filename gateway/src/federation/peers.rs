@@ -29,6 +29,7 @@ use crate::{
 };
 
 /// All peers, and this domain's own bundle.
+#[derive(Default)]
 pub struct Peers {
     peers: ArcSwap<BTreeMap<Domain, Arc<Peer>>>,
     /// This domain's own bundle as it stands now.
@@ -76,12 +77,6 @@ struct Standing {
     cut_at: Option<Instant>,
     /// Violations of the running window.
     window: (Instant, u32),
-}
-
-impl Default for Peers {
-    fn default() -> Self {
-        Self { peers: ArcSwap::default(), own: watch::Sender::default(), changed: watch::Sender::default() }
-    }
 }
 
 impl Peers {
