@@ -16,7 +16,15 @@ SHAPE = {
             "elapsed_ms": int,
         }
     ],
-    "alerts": [{"id": str, "from": str, "delivered_to": [str], "refused_to": [{"agency": str, "rule": str}]}],
+    "alerts": [
+        {
+            "id": str,
+            "from": str,
+            "delivered_to": [str],
+            "refused_to": [{"agency": str, "rule": str}],
+            "withheld": [{"agency": str, "category": str, "layer": str, "rule": str, "explain": str}],
+        }
+    ],
     "policy": {"hash": str},
 }
 
@@ -37,14 +45,27 @@ def check(value, shape, at="the object"):
 story = json.loads(sys.stdin.read())
 check(story, SHAPE)
 to = {referral["to"]: referral for referral in story["referrals"]}
-shelter, police = to["be/shelter-antwerp"], to["be/police-federal"]
-assert "health" in shelter["released"], "the shelter has no health section"
-assert "health" not in police["released"], "the police have the health section"
-assert any(one["category"] == "health" and one["rule"] for one in police["withheld"]), "no rule is told"
-refused = [alert for alert in story["alerts"] if alert["refused_to"]]
-assert refused, "no alert was kept from anybody"
+shelter, health = to["hu/shelter-budapest"], to["hu/health-pest"]
+assert "health" in health["released"], "the health service has no health section"
+assert "health" not in shelter["released"], "the shelter has the health section"
+
+
+def countries(withheld):
+    return {one["layer"] for one in withheld if one["rule"] and one["explain"]} & {"country/be", "country/hu"}
+
+
+for referral in story["referrals"]:
+    assert referral["from"].startswith("be/") and referral["to"].startswith("hu/"), "no referral crossed the border"
+    assert referral["state"] == "accepted", f"{referral['to']} did not accept"
+    assert not {one["category"] for one in referral["withheld"]} & set(referral["released"]), "withheld and released"
+    assert len(countries(referral["withheld"])) == 2, f"one country withheld nothing from {referral['to']}"
 for alert in story["alerts"]:
-    assert alert["delivered_to"], "an alert reached nobody"
+    assert {agency.split("/")[0] for agency in alert["delivered_to"]} == {"be", "hu"}, "an alert missed a domain"
+    assert alert["refused_to"], "the alert was kept from nobody"
     assert not {one["agency"] for one in alert["refused_to"]} & set(alert["delivered_to"]), "refused and delivered"
+    assert {one["agency"] for one in alert["withheld"]} <= set(alert["delivered_to"]), "withheld from nobody"
+    assert len(countries(alert["withheld"])) == 2, "one country withheld nothing of the alert"
+    assert len({(one["category"], one["layer"]) for one in alert["withheld"]}) > 1, "all was withheld by one rule"
+assert story["referrals"] and story["alerts"], "nothing was sent"
 assert len(story["policy"]["hash"]) == 64
 print(f"the demo told its story: {len(story['referrals'])} referrals, {len(story['alerts'])} alerts")

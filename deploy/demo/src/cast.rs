@@ -8,51 +8,96 @@ pub(crate) struct Domain {
     pub(crate) agencies: &'static [Member<'static>],
 }
 
-pub(crate) const HOSPITAL: &str = "be/hospital-ghent";
 pub(crate) const SHELTER: &str = "be/shelter-antwerp";
 pub(crate) const POLICE: &str = "be/police-federal";
 pub(crate) const BORDER: &str = "be/border-zaventem";
-pub(crate) const WELFARE: &str = "be/welfare-brussels";
-pub(crate) const IMMIGRATION: &str = "be/immigration";
+pub(crate) const HOSPITAL: &str = "be/hospital-ghent";
+pub(crate) const SHELTER_HU: &str = "hu/shelter-budapest";
+pub(crate) const HEALTH_HU: &str = "hu/health-pest";
+pub(crate) const POLICE_HU: &str = "hu/police-orfk";
+pub(crate) const BORDER_HU: &str = "hu/border-guard";
 
-pub(crate) const DOMAINS: [Domain; 1] = [Domain {
-    name: "be",
-    agencies: &[
-        Member {
-            address: HOSPITAL,
-            name: "University Hospital Ghent",
-            country: "be",
-            sectors: &["HealthServiceOrganisation"],
-            groups: &[],
-        },
-        Member { address: SHELTER, name: "Shelter Antwerp", country: "be", sectors: &["NGO"], groups: &[] },
-        Member {
-            address: POLICE,
-            name: "Federal Police",
-            country: "be",
-            sectors: &["LawEnforcement"],
-            groups: &[],
-        },
-        Member {
-            address: BORDER,
-            name: "Border Control Zaventem",
-            country: "be",
-            sectors: &["BorderManagement"],
-            groups: &[],
-        },
-        Member {
-            address: WELFARE,
-            name: "Social Welfare Brussels",
-            country: "be",
-            sectors: &["SocialWelfare"],
-            groups: &[],
-        },
-        Member {
-            address: IMMIGRATION,
-            name: "Immigration Office",
-            country: "be",
-            sectors: &["ImmigrationService"],
-            groups: &[],
-        },
-    ],
-}];
+pub(crate) const DOMAINS: [Domain; 2] = [
+    Domain {
+        name: "be",
+        agencies: &[
+            Member {
+                address: SHELTER,
+                name: "Shelter Antwerp",
+                country: "be",
+                sectors: &["NGO"],
+                services: &["safehouse", "psychosocial"],
+                languages: &["nl", "fr", "en"],
+                ages: &["from_18_to_24", "from_25_to_39", "from_40_to_64"],
+                ..Member::NOBODY
+            },
+            Member {
+                address: POLICE,
+                name: "Federal Police",
+                country: "be",
+                sectors: &["LawEnforcement"],
+                services: &["police_other"],
+                languages: &["nl", "fr", "de", "en"],
+                ..Member::NOBODY
+            },
+            Member {
+                address: BORDER,
+                name: "Border Control Zaventem",
+                country: "be",
+                sectors: &["BorderManagement"],
+                languages: &["nl", "fr", "en"],
+                ..Member::NOBODY
+            },
+            Member {
+                address: HOSPITAL,
+                name: "University Hospital Ghent",
+                country: "be",
+                sectors: &["HealthServiceOrganisation"],
+                services: &["health_medical"],
+                languages: &["nl", "fr", "en"],
+                ..Member::NOBODY
+            },
+        ],
+    },
+    Domain {
+        name: "hu",
+        agencies: &[
+            Member {
+                address: SHELTER_HU,
+                name: "Shelter Budapest",
+                country: "hu",
+                sectors: &["NGO"],
+                services: &["safehouse", "legal_assistance"],
+                languages: &["hu", "en"],
+                ages: &["from_18_to_24", "from_25_to_39", "from_40_to_64"],
+                ..Member::NOBODY
+            },
+            Member {
+                address: HEALTH_HU,
+                name: "Health Service of Pest",
+                country: "hu",
+                sectors: &["HealthServiceOrganisation"],
+                services: &["health_medical", "psychosocial"],
+                languages: &["hu", "en", "de"],
+                ..Member::NOBODY
+            },
+            Member {
+                address: POLICE_HU,
+                name: "National Police Headquarters",
+                country: "hu",
+                sectors: &["LawEnforcement"],
+                services: &["police_other"],
+                languages: &["hu", "en"],
+                ..Member::NOBODY
+            },
+            Member {
+                address: BORDER_HU,
+                name: "Border Guard",
+                country: "hu",
+                sectors: &["BorderManagement"],
+                languages: &["hu", "en"],
+                ..Member::NOBODY
+            },
+        ],
+    },
+];

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fs, os::unix::fs::OpenOptionsExt, path::Path};
 
 use anyhow::{Context, Result};
-use liaison_demo::{Agent, Gateway, Programs};
-use serde_json::json;
+use liaison_demo::{Agent, Gateway, Programs, policies, wait};
+use serde_json::{Value, json};
 
 use crate::{cast::Domain, ground::RECORD};
 
@@ -15,26 +15,56 @@ pub(crate) struct Federation {
 }
 
 impl Federation {
-    /// Starts every domain's gateway, makes its agencies members and enrols and starts their agents.
+    /// Starts every domain's gateway, makes its agencies members, peers the domains, and enrols and starts the
+    /// agencies' agents.
     pub(crate) async fn start(programs: &Programs, folder: &Path, domains: &[Domain]) -> Result<Self> {
-        let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
         let mut gateways = Vec::new();
-        let mut agents = BTreeMap::new();
         for domain in domains {
+            let into = folder.join(format!("policies-{}", domain.name));
+            let policies = policies::assemble(domain.name, &into)?;
             let mut gateway = Gateway::create(programs, folder, domain.name, &policies).await?;
             gateway.start().await?;
             for member in domain.agencies {
                 gateway.add(member).await?;
-                let mut agent = Agent::enrol(&gateway, folder, member.address).await?;
-                agent.start().await?;
-                agents.insert(member.address.to_owned(), agent);
             }
             gateways.push(gateway);
         }
-        for agent in agents.values() {
-            agent.connected().await?;
+        for (number, gateway) in gateways.iter().enumerate() {
+            for other in gateways.iter().skip(number + 1) {
+                gateway.peer_with(other).await?;
+            }
         }
-        Ok(Self { gateways, agents })
+        let mut agents = BTreeMap::new();
+        for (gateway, domain) in gateways.iter().zip(domains) {
+            for member in domain.agencies {
+                let mut agent = Agent::enrol(gateway, folder, member.address).await?;
+                agent.start().await?;
+                agents.insert(member.address.to_owned(), agent);
+            }
+        }
+        let federation = Self { gateways, agents };
+        federation.joined().await?;
+        Ok(federation)
+    }
+
+    /// Waits until everybody can send to everybody.
+    async fn joined(&self) -> Result<()> {
+        for gateway in &self.gateways {
+            for other in self.gateways.iter().filter(|other| other.domain != gateway.domain) {
+                gateway.linked(&other.domain).await?;
+            }
+        }
+        for agent in self.agents() {
+            agent.connected().await?;
+            wait::until(&format!("{} knows all others", agent.agency), async || {
+                let known = agent.get("/v1/agencies").await.ok()?;
+                let known = known.get("agencies")?.as_array()?;
+                let reachable = |agency: &&Value| agency.get("reachable") == Some(&Value::Bool(true));
+                (known.iter().filter(reachable).count() >= self.agents.len() - 1).then_some(())
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// The agent of an agency.
@@ -56,7 +86,7 @@ impl Federation {
                 json!({
                     "domain": gateway.domain,
                     "exchange": gateway.exchange().to_string(),
-                    "federation": null,
+                    "federation": gateway.federation().to_string(),
                     "console": null,
                     "metrics": gateway.metrics().to_string(),
                     "config": gateway.config(),
@@ -98,7 +128,12 @@ impl Federation {
     pub(crate) fn tell(&self, folder: &Path) {
         println!("\nAll of it runs until you press Ctrl-C:\n");
         for gateway in &self.gateways {
-            println!("  gateway {:20} metrics http://{}/metrics", gateway.domain, gateway.metrics());
+            println!(
+                "  gateway {:20} metrics http://{}/metrics   peers {}",
+                gateway.domain,
+                gateway.metrics(),
+                gateway.federation()
+            );
         }
         for agent in self.agents() {
             println!(

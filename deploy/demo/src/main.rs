@@ -15,7 +15,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{federation::Federation, ground::Ground};
 
-/// Starts a domain with its agencies, sends a referral and an alert, and tells who got what.
+/// Starts two domains with their agencies, sends a referral and an alert from one to the other, and tells who
+/// got what.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {

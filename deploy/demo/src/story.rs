@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    cast::{BORDER, HOSPITAL, POLICE, SHELTER},
+    cast::{BORDER, BORDER_HU, HEALTH_HU, POLICE, POLICE_HU, SHELTER, SHELTER_HU},
     federation::Federation,
 };
 
@@ -51,6 +51,15 @@ struct Alert {
     /// Agencies that hold it, by their own account.
     delivered_to: Vec<String>,
     refused_to: Vec<Refused>,
+    /// What those who hold it do not get of it.
+    withheld: Vec<WithheldFrom>,
+}
+
+#[derive(Debug, Serialize)]
+struct WithheldFrom {
+    agency: String,
+    #[serde(flatten)]
+    what: Withheld,
 }
 
 #[derive(Debug, Serialize)]
@@ -68,18 +77,15 @@ struct Policy {
 /// Plays the story to its end.
 pub(crate) async fn play(federation: &Federation) -> Result<Story> {
     let (referrals, hash) = refer(federation).await?;
-    let alerts = vec![
-        alert(federation, BORDER, &messages::forged_papers()).await?,
-        alert(federation, SHELTER, &messages::pattern()).await?,
-    ];
+    let alerts = vec![alert(federation, POLICE, &messages::forged_papers()).await?];
     Ok(Story { referrals, alerts, policy: Policy { hash } })
 }
 
-/// The hospital refers one case to the shelter and to the police; the shelter takes it on.
+/// The shelter in Antwerp refers one case to a shelter and to a health service in Hungary, who take it on.
 async fn refer(federation: &Federation) -> Result<(Vec<Referral>, String)> {
-    let hospital = federation.agent(HOSPITAL)?;
+    let sender = federation.agent(SHELTER)?;
     let start = Instant::now();
-    let sent = hospital.post("/v1/referrals", &messages::referral(&[SHELTER, POLICE])).await?;
+    let sent = sender.post("/v1/referrals", &messages::referral()).await?;
     let mut referrals = Vec::new();
     for one in list(&sent, "referrals") {
         let (id, to) = (text(one, "/id"), text(one, "/to"));
@@ -89,7 +95,7 @@ async fn refer(federation: &Federation) -> Result<(Vec<Referral>, String)> {
             wait::until(&format!("{to} has the referral"), async || recipient.get(&path).await.ok()).await?;
         let elapsed_ms = start.elapsed().as_millis();
         referrals.push(Referral {
-            from: HOSPITAL.to_owned(),
+            from: SHELTER.to_owned(),
             state: String::new(),
             released: readable(&received),
             withheld: Vec::new(),
@@ -100,12 +106,9 @@ async fn refer(federation: &Federation) -> Result<(Vec<Referral>, String)> {
     }
     let mut hash = String::new();
     for referral in &mut referrals {
-        if referral.to == SHELTER {
-            let path = format!("/v1/referrals/{}/state", referral.id);
-            federation.agent(SHELTER)?.post(&path, &json!({ "state": "accepted" })).await?;
-        }
-        let expected = if referral.to == SHELTER { "accepted" } else { "received" };
-        let seen = follow(hospital, &referral.id, expected).await?;
+        let path = format!("/v1/referrals/{}/state", referral.id);
+        federation.agent(&referral.to)?.post(&path, &json!({ "state": "accepted" })).await?;
+        let seen = follow(sender, &referral.id, "accepted").await?;
         referral.state = text(&seen, "/state");
         referral.withheld = withheld(&seen);
         hash = text(&seen, "/policyHash");
@@ -141,6 +144,12 @@ async fn alert(federation: &Federation, from: &str, message: &Value) -> Result<A
         .filter(|one| text(one, "/state") == "refused")
         .map(|one| Refused { agency: text(one, "/agency"), rule: text(one, "/decision/rule/rule") })
         .collect();
+    let mut withheld_from = Vec::new();
+    for one in list(&settled, "deliveries").iter().filter(|one| text(one, "/state") == "received") {
+        let agency = text(one, "/agency");
+        let from = |what| WithheldFrom { agency: agency.clone(), what };
+        withheld_from.extend(withheld(one).into_iter().map(from));
+    }
     let mut delivered_to = Vec::new();
     for agent in federation.agents().filter(|agent| agent.agency != from) {
         let received = agent.get("/v1/alerts?direction=received").await?;
@@ -155,7 +164,7 @@ async fn alert(federation: &Federation, from: &str, message: &Value) -> Result<A
         .collect();
     let held: BTreeSet<String> = delivered_to.iter().cloned().collect();
     ensure!(told == held, "the alert was told to be at {told:?} and is at {held:?}");
-    Ok(Alert { id, from: from.to_owned(), delivered_to, refused_to })
+    Ok(Alert { id, from: from.to_owned(), delivered_to, refused_to, withheld: withheld_from })
 }
 
 impl Story {
@@ -167,26 +176,41 @@ impl Story {
                 .find(|referral| referral.to == address)
                 .with_context(|| format!("no referral reached {address}"))
         };
-        let (shelter, police) = (to(SHELTER)?, to(POLICE)?);
-        let health = "health".to_owned();
-        ensure!(shelter.released.contains(&health), "the shelter can't read the health section");
-        ensure!(!police.released.contains(&health), "the police can read the health section");
-        ensure!(
-            police.withheld.iter().any(|one| one.category == health && !one.rule.is_empty()),
-            "nobody told the hospital by which rule the health section was withheld from the police"
-        );
-        ensure!(shelter.state == "accepted", "the hospital does not see that the shelter accepted");
+        let (shelter, health) = (to(SHELTER_HU)?, to(HEALTH_HU)?);
+        let section = "health".to_owned();
+        ensure!(health.released.contains(&section), "the health service can't read the health section");
+        ensure!(!shelter.released.contains(&section), "the shelter can read the health section");
+        for referral in &self.referrals {
+            ensure!(referral.state == "accepted", "nobody told that {} accepted", referral.to);
+            ensure!(
+                referral.withheld.iter().all(|one| !referral.released.contains(&one.category)),
+                "{} can read what was withheld from it",
+                referral.to
+            );
+            for layer in ["country/be", "country/hu"] {
+                ensure!(
+                    referral.withheld.iter().any(|one| one.layer == layer && !one.rule.is_empty()),
+                    "no rule of {layer} withheld anything from {}",
+                    referral.to
+                );
+            }
+        }
         ensure!(!self.policy.hash.is_empty(), "nobody told the hash of the policies that decided");
         for alert in &self.alerts {
-            ensure!(!alert.delivered_to.is_empty(), "the alert reached nobody");
-            ensure!(
-                alert.from != BORDER || !alert.refused_to.is_empty(),
-                "the alert about forged papers was kept from nobody"
-            );
+            for agency in [BORDER, POLICE_HU, BORDER_HU] {
+                ensure!(alert.delivered_to.iter().any(|one| one == agency), "the alert missed {agency}");
+            }
+            ensure!(!alert.refused_to.is_empty(), "the alert was kept from nobody");
             ensure!(
                 alert.refused_to.iter().all(|refused| !alert.delivered_to.contains(&refused.agency)),
                 "the alert reached an agency that it was refused to"
             );
+            for layer in ["country/be", "country/hu"] {
+                ensure!(
+                    alert.withheld.iter().any(|one| one.what.layer == layer),
+                    "no rule of {layer} withheld anything of the alert"
+                );
+            }
         }
         Ok(())
     }
@@ -194,34 +218,48 @@ impl Story {
     /// Tells it in plain words.
     pub(crate) fn tell(&self) {
         println!(
-            "A hospital in Ghent treats a woman who was exploited. She needs a safe bed tonight, and she"
+            "A woman who was exploited is safe in a shelter in Antwerp and wants to go home to Hungary."
         );
-        println!("agrees that the shelter learns what her doctors know. The police are told as well: their");
-        println!("inquiry is a public task, but what she told her doctor is none of its business.\n");
+        println!(
+            "She agrees that a shelter in Budapest takes her in, and that a health service there learns"
+        );
+        println!(
+            "what her doctors know. Belgian law has its say before anything leaves, Hungarian law when it"
+        );
+        println!("arrives.\n");
         for referral in &self.referrals {
             println!("Referral {} to {}", referral.id, referral.to);
             println!("  readable there after {} ms: {}", referral.elapsed_ms, referral.released.join(", "));
             for withheld in &referral.withheld {
-                println!("  withheld: {} by {} of {}", withheld.category, withheld.rule, withheld.layer);
-                if !withheld.explain.is_empty() {
-                    println!("            {}", withheld.explain);
-                }
+                withheld.tell("");
             }
             println!("  state: {}\n", referral.state);
         }
         println!(
-            "At the airport, border control finds forged papers and warns who must know. The shelter tells"
+            "The Belgian police find forged papers and warn police and border control of both countries."
         );
-        println!("everybody how people like her are recruited, without a word about her.\n");
+        println!("They would tell the shelter in Budapest as well.\n");
         for alert in &self.alerts {
             println!("Alert {} from {}", alert.id, alert.from);
             println!("  delivered to {}", alert.delivered_to.join(", "));
+            for withheld in &alert.withheld {
+                withheld.what.tell(&format!(" from {}", withheld.agency));
+            }
             for refused in &alert.refused_to {
                 println!("  not to {}: {}", refused.agency, refused.rule);
             }
         }
-        println!("\nThe gateway decided all of it under policy set {},", self.policy.hash);
-        println!("and could read none of the sections.");
+        println!("\nTwo gateways decided all of it, the sender's under policy set");
+        println!("{}, and could read none of the sections.", self.policy.hash);
+    }
+}
+
+impl Withheld {
+    fn tell(&self, from: &str) {
+        println!("  withheld{from}: {} by {} of {}", self.category, self.rule, self.layer);
+        if !self.explain.is_empty() {
+            println!("            {}", self.explain);
+        }
     }
 }
 
