@@ -2,13 +2,16 @@
 //! messages to send. Each test has a realm of its own and leaves nothing behind.
 
 pub mod call;
+pub mod federation;
 pub mod forge;
 pub mod insider;
 pub mod message;
+pub mod names;
 pub mod policies;
 pub mod raw;
 pub mod realm;
 pub mod seed;
 pub mod traffic;
 
-pub use realm::{Realm, names};
+pub use federation::{Federation, Layer};
+pub use realm::Realm;

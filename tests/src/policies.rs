@@ -7,7 +7,10 @@ use std::{
 
 use anyhow::Result;
 
-/// Everything is permitted, and nothing needs a person's release.
+/// Where tests keep their scheme inside a policy folder.
+pub const SCHEME: &str = "scheme/test.cedar";
+
+/// Everything is permitted, everybody is known to every domain, and nothing needs a person's release.
 pub const OPEN: &str = r#"
 @id("open-message") @owner("tests") @legal_basis("none") @explain("Every message may go to everybody.")
 permit(principal, action in [Action::"submit", Action::"receive"], resource);
@@ -24,11 +27,26 @@ permit(
   ],
   resource
 );
+
+@id("open-directory") @owner("tests") @legal_basis("none") @explain("Every domain may know every agency.")
+permit(principal, action == Action::"discover", resource);
 "#;
 
 /// [`OPEN`], except that nobody gets a health section.
 pub fn without_health() -> String {
-    format!("{OPEN}\n{}", forbid("no-health", r#"action == Action::"share_health""#, "resource"))
+    without("health")
+}
+
+/// [`OPEN`], except that nobody gets sections of a category, by the rule `no-<category>`.
+pub fn without(category: &str) -> String {
+    let action = format!(r#"action == Action::"share_{category}""#);
+    format!("{OPEN}\n{}", forbid(&format!("no-{category}"), &action, "resource"))
+}
+
+/// [`OPEN`], except that no other domain knows of agencies in the group `hidden`.
+pub fn hiding() -> String {
+    let rule = forbid("hidden", r#"action == Action::"discover""#, r#"resource in Group::"hidden""#);
+    format!("{OPEN}\n{rule}")
 }
 
 /// [`OPEN`], except that no health section reaches this agency.
@@ -70,7 +88,7 @@ pub fn examples() -> PathBuf {
 
 /// Writes a policy folder whose only layer is the scheme.
 pub fn write_scheme(folder: &Path, text: &str) -> Result<PathBuf> {
-    write(folder, &[("scheme/test.cedar", text)])
+    write(folder, &[(SCHEME, text)])
 }
 
 /// Writes a policy folder: paths inside it, and the text of each file.
