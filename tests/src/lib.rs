@@ -2,6 +2,7 @@
 //! messages to send. Each test has a realm of its own and leaves nothing behind.
 
 pub mod call;
+pub mod crossing;
 pub mod federation;
 pub mod forge;
 pub mod insider;

@@ -7,15 +7,15 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use liaison_demo::{Agent, http};
+use liaison_demo::{Agent, http, wait};
 use liaison_proto::{
     case::v1::SendReferralRequest,
     message::v1::{Audience, data_category::Code as Category, referral_state::Code as State, sector},
 };
 use liaison_tests::{
-    Realm, call,
+    Federation, Realm, call,
     message::{self, Words},
-    names::{HOSPITAL, POLICE, SHELTER},
+    names::{HOSPITAL, POLICE, POLICE_HU, SHELTER, SHELTER_HU},
     policies,
 };
 
@@ -73,6 +73,60 @@ async fn no_word_of_a_section_is_found_where_it_does_not_belong() -> Result<()> 
     for file in files(realm.folder())? {
         // The policy folders and everything of the gateway and of the agents: databases, their
         // write-ahead logs, keys, configuration, logs.
+        assert!(!contains(&fs::read(&file)?, tag), "in {}", file.display());
+    }
+    Ok(())
+}
+
+/// Neither of two gateways that a message crosses holds a word of it, whatever becomes of the message.
+#[tokio::test]
+async fn no_word_of_a_section_stays_on_the_road_across_two_domains() -> Result<()> {
+    let scheme = policies::without_health_for(POLICE_HU);
+    let mut federation = Federation::start(&scheme, &[HOSPITAL, SHELTER_HU, POLICE_HU]).await?;
+    let words = Words::fresh();
+    for to in [SHELTER_HU, POLICE_HU] {
+        let hospital = federation.agent(HOSPITAL)?;
+        let id = call::send(hospital, message::referral(&[to], &words)).await?;
+        call::referral_in(hospital, &id, State::Received).await?;
+        let text = federation.agent(to)?.get(&format!("/v1/referrals/{id}")).await?.to_string();
+        assert!(text.contains(words.tag()), "nothing arrived at {to}");
+        assert_eq!(text.contains(&words.of(Category::Health)), to != POLICE_HU, "{to}");
+    }
+    let audience = Audience { sectors: vec![sector::Code::LawEnforcement.into()], ..Audience::default() };
+    let mut case = call::case(federation.agent(HOSPITAL)?)?;
+    let alert = case.send_alert(message::missing_minor_alert(audience, &words)).await?.into_inner().alert;
+    let alert = alert.context("no alert was made")?.id;
+    call::received_alert(federation.agent(POLICE_HU)?, &alert).await?;
+    // One waits at the recipient's gateway, and one at the sender's for the peer.
+    federation.realm_mut("hu")?.agent_mut(SHELTER_HU)?.stop().await?;
+    let hospital = federation.agent(HOSPITAL)?;
+    let id = call::send(hospital, message::referral(&[SHELTER_HU], &words)).await?;
+    wait::until("it waits for its recipient", async || {
+        call::referral(hospital, &id).await.ok().filter(|seen| seen.at == "hu")
+    })
+    .await?;
+    no_word(&federation, &words, &["be", "hu"]).await?;
+    federation.gateway_mut("hu")?.kill()?;
+    let hospital = federation.agent(HOSPITAL)?;
+    let id = call::send(hospital, message::referral(&[SHELTER_HU], &words)).await?;
+    wait::until("it waits for the peer", async || {
+        call::referral(hospital, &id).await.ok().filter(|seen| seen.at == "be")
+    })
+    .await?;
+    no_word(&federation, &words, &["be"]).await
+}
+
+/// Looks for a word in the metrics and the memory of running gateways, and in every file.
+async fn no_word(federation: &Federation, words: &Words, running: &[&str]) -> Result<()> {
+    let tag = words.tag().as_bytes();
+    for domain in running {
+        let gateway = federation.gateway(domain)?;
+        let metrics = http::request(gateway.metrics(), "GET", "/metrics", &[], &[]).await?;
+        assert!(!metrics.body.is_empty() && !contains(&metrics.body, tag), "in the metrics of {domain}");
+        let pid = gateway.pid().context("the gateway does not run")?;
+        assert!(!memory_contains(pid, tag)?, "in the memory of {domain}");
+    }
+    for file in files(federation.realm("be")?.folder())? {
         assert!(!contains(&fs::read(&file)?, tag), "in {}", file.display());
     }
     Ok(())
