@@ -43,6 +43,8 @@ pub struct Agency {
     pub country: String,
     pub sectors: Vec<Sector>,
     pub groups: Vec<String>,
+    /// What it offers.
+    pub services: wire::Services,
     /// Whether it has keys that can be sealed to.
     pub reachable: bool,
     /// The key to seal to, where it is reachable.
@@ -255,6 +257,7 @@ impl Agency {
             country: listed.country.clone(),
             sectors: listed.sectors().collect(),
             groups: listed.groups.clone(),
+            services: listed.services.clone().unwrap_or_default(),
             reachable: false,
             key: None,
             fingerprint: None,

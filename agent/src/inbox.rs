@@ -1,12 +1,13 @@
 //! What is delivered: proven, committed with its keys under a key of its own, then acknowledged.
 
+use bytes::Bytes;
 use liaison_proto::{
     exchange::v1::{Delivery, delivery},
     message::v1::{
-        Acknowledgement, Notice, Refusal, SealedCopy, SignedAcknowledgement, SignedNotice,
-        error_code::Code as ErrorCode, notice,
+        Acceptance, Acknowledgement, DomainDecision, Notice, Refusal, SealedCopy, SignedAcceptance,
+        SignedAcknowledgement, SignedNotice, error_code::Code as ErrorCode, notice,
     },
-    times,
+    strict, times,
 };
 use liaison_trust::{
     digest::Digest,
@@ -107,6 +108,7 @@ fn incoming(
         handling: manifest.handling,
         status: manifest.status(),
         state_change: manifest.state_change,
+        onward: manifest.onward,
         created,
         expires,
         digest,
@@ -156,6 +158,14 @@ async fn take_notice(agent: &Agent, signed: &SignedNotice) -> Result<Answer, Sto
     if notice.manifest_digest != digest.as_bytes().as_slice() {
         return Ok(Answer::Refused(malformed("the notice is about another message of the same id")));
     }
+    let own = agent.address.domain();
+    let passed_on = notice.relayed.is_some() || matches!(notice.event, Some(notice::Event::Forwarded(_)));
+    if passed_on && recipient.domain() == own {
+        return Ok(Answer::Refused(malformed(
+            "the notice passes on another domain's word about its own agency",
+        )));
+    }
+    let by = if passed_on { recipient.domain() } else { own };
     let event = match notice.event {
         Some(notice::Event::Acknowledged(signed)) => {
             match read_acknowledgement(agent, signed, id, &recipient, digest).await {
@@ -164,9 +174,21 @@ async fn take_notice(agent: &Agent, signed: &SignedNotice) -> Result<Answer, Sto
                 Err(answer) => return Ok(answer),
             }
         }
+        Some(notice::Event::Forwarded(signed)) => match read_forwarded(signed, id, &recipient, digest) {
+            Ok(event) => event,
+            Err(refusal) => return Ok(Answer::Refused(refusal)),
+        },
         Some(notice::Event::Expired(_)) => Event::Expired,
         Some(notice::Event::Narrowed(decision)) if decision.recipient == notice.recipient => {
-            Event::Narrowed(decision)
+            Event::Narrowed(DomainDecision {
+                domain: by.to_string(),
+                recipient: notice.recipient,
+                decision: Some(decision),
+                // A notice does not tell it.
+                policy_hash: Bytes::new(),
+                decided_at: notice.at,
+                unknown: None,
+            })
         }
         Some(notice::Event::Narrowed(_)) => {
             return Ok(Answer::Refused(malformed("the notice holds the decision for another recipient")));
@@ -176,8 +198,39 @@ async fn take_notice(agent: &Agent, signed: &SignedNotice) -> Result<Answer, Sto
         }
         None => return Ok(Answer::Refused(malformed("the notice tells nothing"))),
     };
-    agent.store.notice(id, &recipient, at, event).await?;
+    agent.store.notice(id, &recipient, at, by, event).await?;
     Ok(Answer::Held(None))
+}
+
+/// Reads the acceptance of the gateway of the recipient's domain. Only this agent's own gateway, whose notice
+/// it came in, can verify its signature; that it is about this message can be told here.
+fn read_forwarded(
+    signed: SignedAcceptance,
+    id: Uuid,
+    recipient: &AgencyAddress,
+    digest: Digest,
+) -> Result<Event, Refusal> {
+    let read: Acceptance = strict::decode(&signed.acceptance)?;
+    let same =
+        read.message_id == id.as_bytes().as_slice() && read.manifest_digest == digest.as_bytes().as_slice();
+    if !same {
+        return Err(malformed("the notice passes on the acceptance of another message"));
+    }
+    let [decision] = read.decisions.as_slice() else {
+        return Err(malformed("the acceptance that is passed on is not for one recipient alone"));
+    };
+    if decision.recipient != recipient.to_string() {
+        return Err(malformed("the acceptance that is passed on is for another recipient"));
+    }
+    let part = DomainDecision {
+        domain: recipient.domain().to_string(),
+        recipient: decision.recipient.clone(),
+        decision: Some(decision.clone()),
+        policy_hash: read.policy_hash,
+        decided_at: read.accepted_at,
+        unknown: None,
+    };
+    Ok(Event::Forwarded { signed, part })
 }
 
 /// Reads a recipient's acknowledgement with the key that this agent knows of it.
@@ -195,8 +248,8 @@ async fn read_acknowledgement(
             "the gateway must pass on what the recipient signed",
         ))
     };
-    let claimed: Acknowledgement = liaison_proto::strict::decode(&signed.acknowledgement)
-        .map_err(|error| Answer::Refused(error.into()))?;
+    let claimed: Acknowledgement =
+        strict::decode(&signed.acknowledgement).map_err(|error| Answer::Refused(error.into()))?;
     let key_id = Digest::try_from(claimed.key_id.as_ref()).map_err(|_| bad("it names no key"))?;
     let key = match agent.directory.key(recipient, &key_id).await {
         Ok(Some(key)) => key,
@@ -225,3 +278,7 @@ fn malformed(message: &str) -> Refusal {
 #[cfg(test)]
 #[path = "inbox_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "inbox_federation_tests.rs"]
+mod federation_tests;

@@ -103,6 +103,7 @@ fn blank(of: &NewMessage) -> NewMessage {
         recipients: Vec::new(),
         handling: of.handling,
         state_change: None,
+        onward: None,
         ..*of
     }
 }
@@ -318,6 +319,7 @@ async fn notices_are_believed_by_their_signatures() {
         recipient: "be/shelter".into(),
         at: Some(times::to_wire(OffsetDateTime::now_utc())),
         event: Some(event),
+        relayed: None,
     };
     let gateway = &pair.domain.gateway;
     let genuine = notice(notice::Event::Acknowledged(word.clone()));

@@ -19,6 +19,7 @@ pub mod directory;
 pub mod doctor;
 pub mod enrol;
 pub mod folder;
+mod handling;
 mod inbox;
 pub mod limits;
 pub mod link;

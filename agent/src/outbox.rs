@@ -5,13 +5,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use liaison_proto::message::v1::{
-    Acceptance, Facts, Handling, Refusal, SignedAcceptance, StateChange, alert_kind::Code as AlertKind,
-    basis::Code as Basis, data_category::Code as Category, error_code::Code as ErrorCode, kind::Code as Kind,
-    status::Code as Status, urgency::Code as Urgency,
+    Acceptance, Facts, Handling, OnwardRequest, Refusal, SignedAcceptance, StateChange,
+    alert_kind::Code as AlertKind, basis::Code as Basis, data_category::Code as Category,
+    error_code::Code as ErrorCode, kind::Code as Kind, status::Code as Status, urgency::Code as Urgency,
 };
 use liaison_trust::{
     digest::{Digest, sha256},
     envelope::{self, Recipient, SealError},
+    key_record::ProvenKey,
     keys::VerifyingKey,
     names::AgencyAddress,
     statement,
@@ -45,6 +46,10 @@ pub struct NewMessage {
     pub status: Status,
     /// Of a message of kind `state`.
     pub state_change: Option<StateChange>,
+    /// Of a message of kind `onward`.
+    pub onward: Option<OnwardRequest>,
+    /// Of a referral that is referred onward: the received one.
+    pub onward_of: Option<Uuid>,
     pub facts: Option<Facts>,
     /// The plaintext of each section, see [`liaison_proto::category::split`].
     pub sections: BTreeMap<Category, Zeroizing<Vec<u8>>>,
@@ -94,7 +99,7 @@ pub(crate) async fn prepare(agent: &Agent, id: Uuid) -> Result<Offer, StoreError
         agent.store.expire_outbox(now).await?;
         return Ok(Offer::NotNow);
     }
-    let recipients = match recipients(agent, &message).await {
+    let recipients = match recipients(agent, &message).await? {
         Recipients::Known { sealed_to, left_out } => (sealed_to, left_out),
         Recipients::NotNow(why) => {
             tracing::info!(message = %id, %why, "the message waits");
@@ -116,16 +121,37 @@ enum Recipients {
     None(Refusal),
 }
 
-async fn recipients(agent: &Agent, message: &NewMessage) -> Recipients {
+async fn recipients(agent: &Agent, message: &NewMessage) -> Result<Recipients, StoreError> {
     let addresses: Vec<_> = message.recipients.iter().map(|(address, _)| address.clone()).collect();
     match agent.directory.agencies(&addresses).await {
-        Ok(found) => sort(message, found),
-        Err(refusal) => Recipients::NotNow(refusal),
+        Ok(found) => Ok(sort(message, found, proven(agent, message).await?)),
+        Err(refusal) => Ok(Recipients::NotNow(refusal)),
     }
 }
 
-/// Sorts recipients by what the directory found of each.
-fn sort(message: &NewMessage, mut found: BTreeMap<AgencyAddress, Found>) -> Recipients {
+/// The newest keys known of those who are written to in a thread that both are in already: whoever sent to
+/// this agency came with its key, and can be answered although it is not listed.
+async fn proven(
+    agent: &Agent,
+    message: &NewMessage,
+) -> Result<BTreeMap<AgencyAddress, ProvenKey>, StoreError> {
+    let mut proven = BTreeMap::new();
+    if matches!(message.kind, Kind::State | Kind::Onward) {
+        for (address, _) in &message.recipients {
+            let newest = agent.store.keys(address).await?.pop();
+            proven.extend(newest.map(|key| (address.clone(), key)));
+        }
+    }
+    Ok(proven)
+}
+
+/// Sorts recipients by what the directory found of each, and of those not listed by the keys proven.
+fn sort(
+    message: &NewMessage,
+    mut found: BTreeMap<AgencyAddress, Found>,
+    mut proven: BTreeMap<AgencyAddress, ProvenKey>,
+) -> Recipients {
+    let now = OffsetDateTime::now_utc();
     let (mut sealed_to, mut left_out, mut without_keys) = (Vec::new(), Vec::new(), None);
     for (address, bases) in &message.recipients {
         match found.remove(address).unwrap_or(Ok(None)).map(|agency| agency.map(|agency| agency.key)) {
@@ -139,7 +165,10 @@ fn sort(message: &NewMessage, mut found: BTreeMap<AgencyAddress, Found>) -> Reci
                 without_keys.get_or_insert(refusal.clone());
                 left_out.push((address.clone(), refusal));
             }
-            Ok(None) => left_out.push((address.clone(), unknown(address))),
+            Ok(None) => match proven.remove(address).filter(|key| now <= key.not_after) {
+                Some(key) => sealed_to.push(Recipient { key, bases: bases.clone() }),
+                None => left_out.push((address.clone(), unknown(address))),
+            },
             // Only a chain of keys that is broken is the agency's own; the rest may pass.
             Err(refusal) if refusal.code() == ErrorCode::KeyChainBroken => {
                 left_out.push((address.clone(), refusal));
@@ -184,7 +213,7 @@ async fn seal(
         handling: message.handling,
         status: message.status,
         state_change: message.state_change,
-        onward: None,
+        onward: message.onward,
         facts: message.facts,
         sections: message.sections,
         recipients,
@@ -257,142 +286,5 @@ async fn postpone(agent: &Agent, id: Uuid, at_least_ms: u32) -> Result<(), Store
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use liaison_trust::keys::SigningKey;
-
-    use super::*;
-    use crate::{
-        directory::Agency,
-        testing::{Domain, add, referral},
-    };
-
-    fn found(agent: &Agent, reachable: bool) -> Found {
-        Ok(Some(Agency {
-            address: agent.address.clone(),
-            name: String::new(),
-            country: "be".into(),
-            sectors: Vec::new(),
-            groups: Vec::new(),
-            reachable,
-            key: reachable.then(|| agent.custody.ring().current().clone()),
-            fingerprint: None,
-        }))
-    }
-
-    fn broken() -> Found {
-        Err(Refusal::new(ErrorCode::KeyChainBroken, "", ""))
-    }
-
-    fn away() -> Found {
-        Err(Refusal::new(ErrorCode::GatewayUnreachable, "", ""))
-    }
-
-    #[tokio::test]
-    async fn a_referral_waits_for_keys_and_is_refused_where_there_can_be_none() {
-        let domain = Domain::new();
-        let (_dir, shelter) = domain.agent("shelter").await;
-        let message = referral(&shelter.address);
-        let sorted = |found: Option<Found>| {
-            let found = found.map(|found| (shelter.address.clone(), found));
-            sort(&message, found.into_iter().collect())
-        };
-        let Recipients::Known { sealed_to, left_out } = sorted(Some(found(&shelter, true))) else { panic!() };
-        assert_eq!((sealed_to.len(), left_out.len()), (1, 0));
-        assert_eq!(sealed_to[0].bases, message.recipients[0].1);
-        for waits in [found(&shelter, false), away()] {
-            assert!(matches!(sorted(Some(waits)), Recipients::NotNow(_)));
-        }
-        let refused = |recipients| match recipients {
-            Recipients::None(refusal) => refusal.code(),
-            _ => panic!("not refused"),
-        };
-        assert_eq!(refused(sorted(Some(broken()))), ErrorCode::KeyChainBroken);
-        assert_eq!(refused(sorted(Some(Ok(None)))), ErrorCode::UnknownRecipient);
-        assert_eq!(refused(sorted(None)), ErrorCode::UnknownRecipient);
-    }
-
-    #[tokio::test]
-    async fn an_alert_goes_to_those_it_can_be_sealed_to() {
-        let domain = Domain::new();
-        let (_dir, shelter) = domain.agent("shelter").await;
-        let mut alert = referral(&shelter.address);
-        let other = |name: &str| -> AgencyAddress { format!("be/{name}").parse().unwrap() };
-        for name in ["asleep", "broken", "gone"] {
-            alert.recipients.push((other(name), BTreeMap::new()));
-        }
-        let found = BTreeMap::from([
-            (shelter.address.clone(), found(&shelter, true)),
-            (other("asleep"), found(&shelter, false)),
-            (other("broken"), broken()),
-        ]);
-        let Recipients::Known { sealed_to, left_out } = sort(&alert, found) else { panic!() };
-        assert_eq!(sealed_to.len(), 1);
-        let left_out: Vec<_> =
-            left_out.iter().map(|(address, refusal)| (address.name(), refusal.code())).collect();
-        assert_eq!(
-            left_out,
-            [
-                ("asleep", ErrorCode::UnknownKey),
-                ("broken", ErrorCode::KeyChainBroken),
-                ("gone", ErrorCode::UnknownRecipient),
-            ]
-        );
-    }
-
-    #[tokio::test]
-    async fn a_draft_waits_while_the_gateway_is_away_and_a_refusal_for_now_is_not_for_good() {
-        let domain = Domain::new();
-        let (_dir, police) = domain.agent("police").await;
-        let id = add(&police.store, referral(&"be/shelter".parse().unwrap())).await;
-        let due = |at| {
-            let store = police.store.clone();
-            async move { store.due(at, &HashSet::new(), 9).await.unwrap() }
-        };
-        let now = OffsetDateTime::now_utc();
-        assert!(matches!(prepare(&police, id).await.unwrap(), Offer::NotNow));
-        assert!(due(now).await.is_empty(), "not at once again");
-        assert_eq!(due(now + time::Duration::MINUTE * 2).await, [id]);
-
-        let full = Refusal::new(ErrorCode::QueueFull, "", "").retry_after_ms(120_000);
-        refused(&police, id, &full).await.unwrap();
-        assert!(due(now + time::Duration::seconds(119)).await.is_empty(), "not before the gateway asks");
-        assert_eq!(due(now + time::Duration::HOUR).await, [id]);
-        refused(&police, id, &Refusal::new(ErrorCode::ForbiddenByPolicy, "", "")).await.unwrap();
-        assert!(due(now + time::Duration::HOUR).await.is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_draft_that_can_t_be_read_holds_up_no_other_and_is_kept() {
-        let domain = Domain::new();
-        let (_dir, police) = domain.agent("police").await;
-        let (_other_dir, other) = domain.agent("other").await;
-        let id = add(&police.store, referral(&"be/shelter".parse().unwrap())).await;
-        // As if agent.db were that of a backup with another vault key.
-        other.store.close().await;
-        police.store.close().await;
-        std::fs::copy(police.folder.database(), other.folder.database()).unwrap();
-        let mixed = Agent::open(other.folder).await.unwrap();
-        assert!(mixed.store.waiting(id).await.is_err());
-        assert!(matches!(prepare(&mixed, id).await.unwrap(), Offer::NotNow));
-        assert_eq!(mixed.store.attempts(id).await.unwrap(), 1);
-        assert_eq!(mixed.store.counts().await.unwrap().outbox, 1);
-    }
-
-    #[test]
-    fn an_acceptance_is_believed_for_its_message_alone() {
-        let (gateway, id, digest) = (SigningKey::generate(), Uuid::now_v7(), Digest([1; 32]));
-        let acceptance = Acceptance {
-            message_id: id.as_bytes().to_vec().into(),
-            manifest_digest: digest.into(),
-            ..Acceptance::default()
-        };
-        let signed: SignedAcceptance = statement::sign(&acceptance, &gateway);
-        let read = |key: &SigningKey, id, digest| read_acceptance(&signed, &key.public(), id, digest);
-        assert_eq!(read(&gateway, id, digest), Ok(acceptance.clone()));
-        assert!(read(&SigningKey::generate(), id, digest).is_err());
-        assert!(read(&gateway, Uuid::now_v7(), digest).is_err());
-        assert!(read(&gateway, id, Digest([2; 32])).is_err());
-    }
-}
+#[path = "outbox_tests.rs"]
+mod tests;

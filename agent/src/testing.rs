@@ -1,14 +1,14 @@
 //! Agents of one domain for tests, without a gateway: what a gateway does to a message is done by hand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use liaison_proto::{
-    exchange::v1::DomainBundle,
+    exchange::v1::{Delivery, DomainBundle, delivery},
     message::v1::{
-        Envelope, Facts, ReleaseRecord, ReleasedSection, SealedCopy, alert_kind::Code as AlertKind,
-        basis::Code as Basis, data_category::Code as Category, kind::Code as Kind, purpose::Code as Purpose,
-        status::Code as Status, urgency::Code as Urgency,
+        Acceptance, Envelope, Facts, ReleaseRecord, ReleasedSection, SealedCopy,
+        alert_kind::Code as AlertKind, basis::Code as Basis, data_category::Code as Category,
+        kind::Code as Kind, purpose::Code as Purpose, status::Code as Status, urgency::Code as Urgency,
     },
     times,
 };
@@ -32,6 +32,7 @@ use crate::{
     config::Config,
     custody::Custody,
     folder::{self, Folder},
+    inbox::{self, Answer},
     outbox::NewMessage,
     store::{Store, Waiting},
 };
@@ -41,21 +42,26 @@ pub(crate) const CANARY: &[u8] = b"canary-7f3d9a";
 
 /// A domain without a gateway.
 pub(crate) struct Domain {
+    name: &'static str,
     authority: Authority,
     pub(crate) gateway: SigningKey,
 }
 
 impl Domain {
     pub(crate) fn new() -> Self {
-        let authority = Authority::create(&"be".parse().unwrap()).unwrap();
-        Self { authority, gateway: SigningKey::generate() }
+        Self::named("be")
+    }
+
+    pub(crate) fn named(name: &'static str) -> Self {
+        let authority = Authority::create(&name.parse().unwrap()).unwrap();
+        Self { name, authority, gateway: SigningKey::generate() }
     }
 
     /// An agent of this domain; its gateway can't be reached.
     pub(crate) async fn agent(&self, name: &str) -> (TempDir, Agent) {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::new(dir.path());
-        let agency: AgencyAddress = format!("be/{name}").parse().unwrap();
+        let agency: AgencyAddress = format!("{}/{name}", self.name).parse().unwrap();
         let config = Config {
             agency: agency.clone(),
             gateway: "127.0.0.1:1".parse().unwrap(),
@@ -75,7 +81,7 @@ impl Domain {
             )
             .unwrap();
         let bundle = DomainBundle {
-            domain: "be".into(),
+            domain: self.name.into(),
             roots: vec![self.authority.certificate_der().to_vec().into()],
             gateway_signing_key: self.gateway.public().as_bytes().to_vec().into(),
         };
@@ -89,14 +95,25 @@ impl Domain {
 
     /// The copy that a gateway hands over, with every section released.
     pub(crate) fn copy(&self, envelope: Envelope) -> SealedCopy {
+        self.copy_to_share(envelope, &[])
+    }
+
+    /// The same, with categories that may be shared onward.
+    pub(crate) fn copy_to_share(&self, envelope: Envelope, onward: &[Category]) -> SealedCopy {
         let now = OffsetDateTime::now_utc();
         let verified = envelope::verify(envelope, now).unwrap();
         let recipient = verified.recipients.into_iter().next().unwrap();
         let released: Vec<u32> = verified.sections.iter().map(|section| section.section.position).collect();
+        let onward: Vec<u32> = verified
+            .sections
+            .iter()
+            .filter(|section| onward.contains(&section.category))
+            .map(|section| section.section.position)
+            .collect();
         let waived = |position: &u32| ReleasedSection {
             position: *position,
             retention_days: 30,
-            onward_share: false,
+            onward_share: onward.contains(position),
             use_as_evidence: false,
         };
         let release = ReleaseRecord {
@@ -141,6 +158,8 @@ pub(crate) fn referral(to: &AgencyAddress) -> NewMessage {
         handling: None,
         status: Status::Actual,
         state_change: None,
+        onward: None,
+        onward_of: None,
         facts: Some(Facts { purpose: Purpose::HealthCare.into(), ..Facts::default() }),
         sections: BTreeMap::from([(Category::Health, Zeroizing::new(CANARY.to_vec()))]),
         recipients: vec![(to.clone(), BTreeMap::from([(Category::Health, Basis::ConsentOfPerson)]))],
@@ -165,7 +184,7 @@ pub(crate) async fn seal(from: &Agent, to: &Agent, id: Uuid) -> Envelope {
         handling: message.handling,
         status: message.status,
         state_change: message.state_change,
-        onward: None,
+        onward: message.onward,
         facts: message.facts,
         sections: message.sections,
         recipients: recipients.into_iter().map(|(key, bases)| envelope::Recipient { key, bases }).collect(),
@@ -176,6 +195,25 @@ pub(crate) async fn seal(from: &Agent, to: &Agent, id: Uuid) -> Envelope {
     let bytes = Bytes::from(envelope.encode_to_vec());
     assert!(from.store.sealed(id, &bytes, digest, &[]).await.unwrap());
     envelope
+}
+
+/// Hands over all that waits in `from`'s outbox to `to`, as the gateway of both, and gives the answers.
+pub(crate) async fn convey(domain: &Domain, from: &Agent, to: &Agent, onward: &[Category]) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    while let [id, ..] = from.store.due(OffsetDateTime::now_utc(), &HashSet::new(), 1).await.unwrap()[..] {
+        let copy = domain.copy_to_share(seal(from, to, id).await, onward);
+        let delivery = Delivery { content: Some(delivery::Content::Copy(copy)) };
+        answers.push(inbox::take(to, delivery).await.unwrap());
+        accepted(domain, from, id).await;
+    }
+    answers
+}
+
+/// The gateway takes a message out of an outbox.
+pub(crate) async fn accepted(domain: &Domain, from: &Agent, id: Uuid) {
+    let acceptance = Acceptance { message_id: id.as_bytes().to_vec().into(), ..Acceptance::default() };
+    let signed = statement::sign(&acceptance, &domain.gateway);
+    from.store.accepted(id, &acceptance, &signed).await.unwrap();
 }
 
 /// Whether a word stands anywhere in the files of a store, its write-ahead log included.

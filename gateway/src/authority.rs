@@ -1,5 +1,7 @@
 //! The domain's authority at work: agencies' certificates, the gateway's own, which it renews long
-//! before it ends, and the revocation list that every handshake is checked against.
+//! before it ends, the revocation lists that every handshake is checked against, and the change of the CA.
+
+mod cas;
 
 use std::{
     sync::{
@@ -9,29 +11,33 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
+use liaison_proto::admin::v1::authority_step::Code as Step;
 use liaison_trust::{
     ca::{Authority as Ca, CaError, RevokedSerial},
     certificate::{Certificate, ReadError},
-    digest::{Digest, sha256},
+    digest::Digest,
     names::{AgencyAddress, SpiffeId},
     tls::{Acceptor, DomainTrust, Identity, SetupError},
 };
-use rustls::pki_types::CertificateRevocationListDer;
+use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
+
+pub use cas::{Cas, CasError, Other, Stage};
 
 use crate::{
     config::Config,
     data::DataError,
     limits,
     revoked::{Revocations, RevokedFile},
-    store::{IssuedCertificate, RevokedCertificate, Store, StoreError},
+    store::{IssuedBy, IssuedCertificate, RevokedCertificate, Store, StoreError},
 };
 
 /// The authority of a running gateway.
 pub struct Authority {
-    ca: Ca,
+    cas: ArcSwap<Cas>,
     acceptor: Arc<Acceptor>,
     /// Host names in the gateway's certificate.
     names: Vec<String>,
@@ -42,6 +48,7 @@ pub struct Authority {
     stale: AtomicBool,
     /// Held while the acceptor's view is replaced, so that an older list never follows a newer one.
     revoked: Mutex<RevokedFile>,
+    revised: watch::Sender<()>,
 }
 
 #[derive(Clone)]
@@ -64,6 +71,8 @@ pub enum AuthorityError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Data(#[from] DataError),
+    #[error(transparent)]
+    Cas(#[from] CasError),
     #[error(
         "the CA certificate is for the domain {ca}, gateway.toml for {config}; use the folder of one domain"
     )]
@@ -75,6 +84,8 @@ pub struct Issued {
     /// The certificate, DER.
     pub leaf: Vec<u8>,
     pub record: IssuedCertificate,
+    /// Who issued it, and what its owner is told with it.
+    pub by: IssuedBy,
 }
 
 impl Authority {
@@ -84,31 +95,33 @@ impl Authority {
     /// # Errors
     /// The CA, the database or the file of revocations is not usable.
     pub async fn start(
-        ca: Ca,
+        cas: Cas,
         config: &Config,
         file: RevokedFile,
         revocations: &Revocations,
         store: &Store,
         now: OffsetDateTime,
     ) -> Result<Self, AuthorityError> {
-        if *ca.domain() != config.domain {
-            let (ca, config) = (ca.domain().to_string(), config.domain.to_string());
+        if *cas.issuing().domain() != config.domain {
+            let (ca, config) = (cas.issuing().domain().to_string(), config.domain.to_string());
             return Err(AuthorityError::Domain { ca, config });
         }
         store.merge_revocations(revocations).await?;
+        store.adopt_certificates(&cas::fingerprint(cas.issuing())).await?;
         let names = config.certificate_names();
         let life = Duration::from_secs(config.limits.certificate_seconds.into());
-        let own = OwnCertificate::issue(&ca, &names, life, now)?;
-        let list = revocation_list(&ca, store, now).await?;
-        let acceptor = Arc::new(Acceptor::new(own.identity.clone(), trust(&ca, list))?);
+        let own = OwnCertificate::issue(cas.issuing(), &names, life, now)?;
+        let trust = trust(&cas, store, now).await?;
+        let acceptor = Arc::new(Acceptor::new(own.identity.clone(), vec![trust])?);
         Ok(Self {
-            ca,
+            cas: ArcSwap::from_pointee(cas),
             acceptor,
             names,
             life,
             own: RwLock::new(own),
             stale: AtomicBool::new(false),
             revoked: Mutex::new(file),
+            revised: watch::Sender::new(()),
         })
     }
 
@@ -117,14 +130,84 @@ impl Authority {
         &self.acceptor
     }
 
-    /// The domain's root, DER.
-    pub fn root(&self) -> &[u8] {
-        self.ca.certificate_der()
+    /// The domain's roots: of the CA that issues, and while it is being changed of the other one.
+    pub fn roots(&self) -> Vec<CertificateDer<'static>> {
+        self.cas.load().all().map(|ca| ca.certificate_der().clone()).collect()
     }
 
-    /// What tokens name the domain's root by.
+    /// The gateway's own certificate, as it is now.
+    pub fn identity(&self) -> Identity {
+        self.own.read().unwrap_or_else(PoisonError::into_inner).identity.clone()
+    }
+
+    /// Changes whenever [`Self::roots`] or [`Self::identity`] does.
+    pub fn revised(&self) -> watch::Receiver<()> {
+        self.revised.subscribe()
+    }
+
+    /// What tokens name the domain's root by: that of the CA that issues, which the gateway shows.
     pub fn fingerprint(&self) -> Digest {
-        sha256(self.root())
+        cas::fingerprint(self.cas.load().issuing())
+    }
+
+    /// The other root's fingerprint while the CA is being changed.
+    pub fn other_fingerprint(&self) -> Option<Digest> {
+        self.cas.load().other().map(|other| cas::fingerprint(other.ca()))
+    }
+
+    /// The step of a change of the CA that comes next.
+    pub fn next_step(&self) -> Step {
+        match self.cas.load().other() {
+            None => Step::Prepare,
+            Some(Other::Next(_)) => Step::Switch,
+            Some(Other::Former(_)) => Step::Retire,
+        }
+    }
+
+    /// The members that the next step would shut out, until they enrol anew. While the next CA is only
+    /// prepared: those that got no certificate since, and so don't know it. While the former one is still
+    /// believed: those whose certificate is of it. Members whose certificate ended count as long as it lets
+    /// them come back.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn behind(
+        &self,
+        store: &Store,
+        now: OffsetDateTime,
+    ) -> Result<Vec<AgencyAddress>, AuthorityError> {
+        let cas = self.cas.load_full();
+        let Some(other) = cas.other() else { return Ok(Vec::new()) };
+        let root = cas::fingerprint(other.ca());
+        let knows = |by: &IssuedBy| match other {
+            Other::Next(_) => by.other == Some(root),
+            Other::Former(_) => by.ca != root,
+        };
+        let newest = store.newest_certificates(now - limits::RENEWAL_GRACE).await?;
+        Ok(newest.into_iter().filter(|(_, by)| !knows(by)).map(|(agency, _)| agency).collect())
+    }
+
+    /// Takes a step of a change of the CA: on disk first, then in what runs. One at a time, and only
+    /// [`Self::next_step`].
+    ///
+    /// # Errors
+    /// The files could not be changed, and what runs is as before; or handshakes still follow what was
+    /// before, until [`Self::publish`] succeeds. Taking the step again, or a restart, goes on from there.
+    pub async fn take(&self, step: Step, store: &Store, now: OffsetDateTime) -> Result<(), AuthorityError> {
+        let cas = self.cas.load_full();
+        let changed = match step {
+            Step::Unspecified => return Ok(()),
+            Step::Prepare => cas.prepare()?,
+            Step::Switch => cas.switch()?,
+            Step::Retire => cas.retire()?,
+        };
+        self.cas.store(Arc::new(changed));
+        self.stale.store(true, Ordering::Release);
+        if step == Step::Switch {
+            self.issue_own(now, |_| true)?;
+        }
+        self.revised.send_replace(());
+        self.publish(store, now).await
     }
 
     /// When the gateway's own certificate ends.
@@ -148,7 +231,12 @@ impl Authority {
         agency: &AgencyAddress,
         now: OffsetDateTime,
     ) -> Result<Issued, AuthorityError> {
-        let leaf = self.ca.sign_request(
+        let cas = self.cas.load();
+        let by = IssuedBy {
+            ca: cas::fingerprint(cas.issuing()),
+            other: cas.other().map(|other| cas::fingerprint(other.ca())),
+        };
+        let leaf = cas.issuing().sign_request(
             &request.into(),
             &SpiffeId::Agency(agency.clone()),
             now - liaison_proto::limits::CLOCK_AHEAD,
@@ -157,20 +245,23 @@ impl Authority {
         let read = Certificate::read(&leaf)?;
         let record =
             IssuedCertificate { serial: read.serial, agency: agency.clone(), not_after: read.not_after };
-        Ok(Issued { leaf: leaf.to_vec(), record })
+        Ok(Issued { leaf: leaf.to_vec(), record, by })
     }
 
     /// A certificate with the root that it leads to.
     pub fn chain(&self, leaf: Vec<u8>) -> Vec<Bytes> {
-        vec![leaf.into(), Bytes::copy_from_slice(self.root())]
+        let cas = self.cas.load();
+        let issuer = cas.recognise(&leaf).map_or(cas.issuing(), |(issuer, _)| issuer);
+        let root = Bytes::copy_from_slice(issuer.certificate_der());
+        vec![leaf.into(), root]
     }
 
-    /// Reads a certificate that this authority issued, whether or not it is still valid.
+    /// Reads a certificate that a CA issued which is believed, whether or not it is still valid.
     ///
     /// # Errors
     /// Somebody else issued it, or it is no certificate.
     pub fn recognise(&self, certificate: &[u8]) -> Result<Certificate, CaError> {
-        self.ca.recognise(certificate)
+        self.cas.load().recognise(certificate).map(|(_, read)| read)
     }
 
     /// Writes down, durably and outside the database, that certificates and, with `agency`, a
@@ -211,9 +302,9 @@ impl Authority {
     }
 
     async fn replace(&self, store: &Store, now: OffsetDateTime) -> Result<(), AuthorityError> {
-        let list = revocation_list(&self.ca, store, now).await?;
-        let identity = self.own.read().unwrap_or_else(PoisonError::into_inner).identity.clone();
-        Ok(self.acceptor.replace(identity, trust(&self.ca, list))?)
+        let cas = self.cas.load_full();
+        let trust = trust(&cas, store, now).await?;
+        Ok(self.acceptor.replace(self.identity(), vec![trust])?)
     }
 
     /// Whether [`Self::publish`] is due: the last time it failed, or there is a new certificate to use.
@@ -226,12 +317,26 @@ impl Authority {
     /// # Errors
     /// The CA failed.
     pub fn renew_own(&self, now: OffsetDateTime) -> Result<(), AuthorityError> {
-        if now >= self.own.read().unwrap_or_else(PoisonError::into_inner).renew {
-            let new = OwnCertificate::issue(&self.ca, &self.names, self.life, now)?;
-            *self.own.write().unwrap_or_else(PoisonError::into_inner) = new;
+        if self.issue_own(now, |own| now >= own.renew)? {
             self.stale.store(true, Ordering::Release);
+            self.revised.send_replace(());
         }
         Ok(())
+    }
+
+    /// Replaces the gateway's own certificate if that is due.
+    fn issue_own(
+        &self,
+        now: OffsetDateTime,
+        is_due: impl FnOnce(&OwnCertificate) -> bool,
+    ) -> Result<bool, AuthorityError> {
+        // Held from before the CA is looked up, so that one of the former CA never replaces one of the next.
+        let mut own = self.own.write().unwrap_or_else(PoisonError::into_inner);
+        let due = is_due(&own);
+        if due {
+            *own = OwnCertificate::issue(self.cas.load().issuing(), &self.names, self.life, now)?;
+        }
+        Ok(due)
     }
 
     /// How often [`Self::renew_own`] is to be called: several times before a renewal is late.
@@ -249,11 +354,9 @@ impl OwnCertificate {
     }
 }
 
-async fn revocation_list(
-    ca: &Ca,
-    store: &Store,
-    now: OffsetDateTime,
-) -> Result<CertificateRevocationListDer<'static>, AuthorityError> {
+/// What the acceptor believes: every CA, each with a list of its own. Serial numbers are random, so that
+/// each list may name all that are revoked.
+async fn trust(cas: &Cas, store: &Store, now: OffsetDateTime) -> Result<DomainTrust, AuthorityError> {
     let revoked: Vec<_> = store
         .revocations(now)
         .await?
@@ -262,13 +365,10 @@ async fn revocation_list(
         .collect();
     // The moment serves as the list's number: it grows, and survives a restore.
     let number = u64::try_from(now.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
-    Ok(ca.revocation_list(&revoked, number, now, now + limits::REVOCATION_LIST_LIFE)?)
-}
-
-fn trust(ca: &Ca, list: CertificateRevocationListDer<'static>) -> Vec<DomainTrust> {
-    vec![DomainTrust {
-        domain: ca.domain().clone(),
-        roots: vec![ca.certificate_der().clone()],
-        crls: vec![list],
-    }]
+    let list = |ca: &Ca| ca.revocation_list(&revoked, number, now, now + limits::REVOCATION_LIST_LIFE);
+    Ok(DomainTrust {
+        domain: cas.issuing().domain().clone(),
+        roots: cas.all().map(|ca| ca.certificate_der().clone()).collect(),
+        crls: cas.all().map(list).collect::<Result<_, _>>()?,
+    })
 }

@@ -21,6 +21,9 @@ pub struct Config {
     pub domain: Domain,
     /// Where agents connect.
     pub exchange: SocketAddr,
+    /// Where the gateways of other domains connect; without it, this domain has no peers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub federation: Option<SocketAddr>,
     /// Where `/metrics`, `/livez` and `/readyz` are answered, in plain HTTP.
     pub metrics: SocketAddr,
     /// Host names and IP addresses by which agents reach the gateway; the first goes into tokens.
@@ -94,10 +97,9 @@ pub enum ConfigError {
     #[error("{path}: limits.{name} is {value}, outside {min} to {max}; put a value between them")]
     OutOfRange { path: String, name: &'static str, value: u64, min: u64, max: u64 },
     #[error(
-        "{path}: exchange listens on {exchange}, which is no address that agents can connect to; \
-         add the gateway's host name to `names`"
+        "{path}: {address} is no address that others can connect to; add the gateway's host name to `names`"
     )]
-    Nameless { path: String, exchange: SocketAddr },
+    Nameless { path: String, address: SocketAddr },
 }
 
 /// Why a text is not a host name.
@@ -130,8 +132,11 @@ impl Config {
                 return Err(ConfigError::OutOfRange { path, name, value, min, max });
             }
         }
-        if config.names.is_empty() && config.exchange.ip().is_unspecified() {
-            return Err(ConfigError::Nameless { path, exchange: config.exchange });
+        let listeners = std::iter::once(config.exchange).chain(config.federation);
+        if let Some(address) = listeners.into_iter().find(|address| address.ip().is_unspecified())
+            && config.names.is_empty()
+        {
+            return Err(ConfigError::Nameless { path, address });
         }
         Ok(config)
     }
@@ -146,11 +151,19 @@ impl Config {
 
     /// Where agents reach the gateway, `host:port`: what tokens carry.
     pub fn reachable_at(&self) -> String {
-        match self.names.first() {
-            Some(HostName(name)) if name.contains(':') => format!("[{name}]:{}", self.exchange.port()),
-            Some(HostName(name)) => format!("{name}:{}", self.exchange.port()),
-            None => self.exchange.to_string(),
+        self.names
+            .first()
+            .map_or_else(|| self.exchange.to_string(), |name| name.with_port(self.exchange.port()))
+    }
+
+    /// Where the gateways of other domains reach this one, `host:port` each: what stands in its bundle.
+    pub fn federation_addresses(&self) -> Vec<String> {
+        let Some(federation) = self.federation else { return Vec::new() };
+        if !federation.ip().is_unspecified() {
+            return vec![federation.to_string()];
         }
+        let names = self.names.iter().map(|name| name.with_port(federation.port()));
+        names.take(liaison_proto::limits::BUNDLE_ADDRESSES).collect()
     }
 
     /// The names that the gateway's certificate carries, for clients that check the host name.
@@ -163,6 +176,13 @@ impl Config {
         names.sort();
         names.dedup();
         names
+    }
+}
+
+impl HostName {
+    fn with_port(&self, port: u16) -> String {
+        let Self(name) = self;
+        if name.contains(':') { format!("[{name}]:{port}") } else { format!("{name}:{port}") }
     }
 }
 

@@ -80,6 +80,26 @@ impl DataFolder {
         self.path.join("ca.key")
     }
 
+    /// The certificate of the CA that is to issue next, PEM, while a change of the CA is prepared.
+    pub fn next_ca_certificate(&self) -> PathBuf {
+        self.path.join("ca-next.pem")
+    }
+
+    /// Its private key, PEM. A secret.
+    pub fn next_ca_key(&self) -> PathBuf {
+        self.path.join("ca-next.key")
+    }
+
+    /// The certificate of the CA that issued before, PEM, until it is retired.
+    pub fn former_ca_certificate(&self) -> PathBuf {
+        self.path.join("ca-former.pem")
+    }
+
+    /// Its private key, PEM. A secret.
+    pub fn former_ca_key(&self) -> PathBuf {
+        self.path.join("ca-former.key")
+    }
+
     /// The seed of the key with which the gateway signs, hexadecimal. A secret.
     pub fn signing_key(&self) -> PathBuf {
         self.path.join("signing.key")
@@ -105,9 +125,11 @@ impl DataFolder {
         self.path.join("revoked")
     }
 
-    /// Every file that only the owner may read.
-    pub fn secrets(&self) -> [PathBuf; 2] {
-        [self.ca_key(), self.signing_key()]
+    /// Every file that only the owner may read; the keys of CAs as far as they are there.
+    pub fn secrets(&self) -> Vec<PathBuf> {
+        let cas = [self.ca_key(), self.next_ca_key(), self.former_ca_key()];
+        let cas = cas.into_iter().filter(|key| key.exists());
+        cas.chain([self.signing_key()]).collect()
     }
 }
 

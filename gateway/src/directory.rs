@@ -1,4 +1,4 @@
-//! Who is in the domain: an immutable snapshot of every agency, swapped as a whole when one changes.
+//! Who is in the domain, and who of other domains is known here: an immutable snapshot of every agency, swapped as a whole when one changes.
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -8,10 +8,14 @@ use liaison_proto::{
     limits::CLOCK_AHEAD,
     message::v1::{Audience, sector::Code as Sector},
 };
-use liaison_trust::{digest::Digest, key_record::ProvenKey, names::AgencyAddress};
+use liaison_trust::{
+    digest::Digest,
+    key_record::ProvenKey,
+    names::{AgencyAddress, Domain},
+};
 use time::OffsetDateTime;
 
-/// All agencies of a domain at one moment.
+/// All agencies at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Directory {
     agencies: BTreeMap<AgencyAddress, Arc<Agency>>,
@@ -28,6 +32,10 @@ pub struct Agency {
     pub sectors: Vec<Sector>,
     pub groups: Vec<String>,
     pub state: AgencyState,
+    /// Whether it can be addressed. An agency of another domain that is not, is known for what it sent.
+    pub listed: bool,
+    /// What it offers to those who are referred to it.
+    pub services: wire::Services,
     /// Every key record so far, the current one last.
     pub keys: Vec<ProvenKey>,
 }
@@ -50,14 +58,26 @@ impl Directory {
 
     /// The active agencies that an audience means.
     pub fn audience(&self, audience: &Audience) -> impl Iterator<Item = &Arc<Agency>> {
-        self.iter().filter(|agency| agency.state == AgencyState::Active && agency.is_in(audience))
+        let reachable = |agency: &Agency| agency.listed && agency.state == AgencyState::Active;
+        self.iter().filter(move |agency| reachable(agency) && agency.is_in(audience))
+    }
+
+    /// The agencies of a domain.
+    pub fn of(&self, domain: &Domain) -> impl Iterator<Item = &Arc<Agency>> {
+        self.iter().filter(move |agency| agency.address.domain() == domain)
     }
 
     /// The same directory with one agency added or replaced.
     #[must_use]
     pub fn with(&self, agency: Agency) -> Self {
+        self.with_all([agency])
+    }
+
+    /// The same directory with agencies added or replaced.
+    #[must_use]
+    pub fn with_all(&self, changed: impl IntoIterator<Item = Agency>) -> Self {
         let mut agencies = self.agencies.clone();
-        agencies.insert(agency.address.clone(), Arc::new(agency));
+        agencies.extend(changed.into_iter().map(|agency| (agency.address.clone(), Arc::new(agency))));
         Self { agencies }
     }
 }
@@ -108,6 +128,7 @@ impl Agency {
             sectors: self.sectors.iter().map(|sector| (*sector).into()).collect(),
             groups: self.groups.clone(),
             keys: self.keys.iter().map(|key| key.signed.clone()).collect(),
+            services: Some(self.services.clone()),
         }
     }
 }

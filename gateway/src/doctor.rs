@@ -5,13 +5,14 @@ mod running;
 
 use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 
-use liaison_trust::{ca::Authority as Ca, certificate::Certificate};
+use liaison_trust::certificate::Certificate;
 use rustix::fs::statvfs;
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
+    authority::{Cas, Stage},
     config::Config,
-    data::{DataFolder, is_exposed, read_secret, read_text},
+    data::{DataFolder, is_exposed},
     limits,
     policy::{self, PolicyFile, PolicySet},
     revoked::Revocations,
@@ -113,13 +114,14 @@ fn secrets(folder: &DataFolder) -> Finding {
         match is_exposed(&path) {
             Err(error) => return fail(CHECK, error.to_string(), "restore it from a backup"),
             Ok(true) => {
+                let replace = match path == folder.signing_key() {
+                    true => "make a new domain",
+                    false => "change the CA, beginning with `liaison-gateway ca prepare`",
+                };
                 return fail(
                     CHECK,
                     format!("others may read {}", path.display()),
-                    format!(
-                        "run `chmod 600 {}`; if anybody could have read it, make a new domain",
-                        path.display()
-                    ),
+                    format!("run `chmod 600 {}`; if anybody could have read it, {replace}", path.display()),
                 );
             }
             Ok(false) => {}
@@ -133,13 +135,19 @@ fn secrets(folder: &DataFolder) -> Finding {
 
 fn authority(folder: &DataFolder, config: Option<&Config>, now: OffsetDateTime) -> Vec<Finding> {
     const CHECK: &str = "CA";
-    let read = || -> anyhow::Result<Ca> {
-        Ok(Ca::from_pem(&read_text(&folder.ca_certificate())?, &read_secret(&folder.ca_key())?)?)
+    let stage = Stage::of(folder);
+    if stage == Stage::Switching {
+        let detail = "a switch to the next CA was interrupted";
+        return vec![warn(CHECK, detail, "restart the gateway: it finishes that")];
+    }
+    let cas = match Cas::read(folder) {
+        Ok(cas) => cas,
+        Err(error) => {
+            let action = "restore the files whose names begin with `ca` from one backup";
+            return vec![fail(CHECK, error.to_string(), action)];
+        }
     };
-    let ca = match read() {
-        Ok(ca) => ca,
-        Err(error) => return vec![fail(CHECK, error.to_string(), "restore ca.pem and ca.key from a backup")],
-    };
+    let ca = cas.issuing();
     if let Some(config) = config
         && *ca.domain() != config.domain
     {
@@ -163,11 +171,24 @@ fn authority(folder: &DataFolder, config: Option<&Config>, now: OffsetDateTime) 
     let life = if left <= Duration::ZERO {
         fail(CHECK, format!("ended {ends}"), "make a new domain and enrol its agencies again")
     } else if left < limits::AUTHORITY_WARNING {
-        warn(CHECK, format!("ends {ends}, in {} days", left.whole_days()), "plan its replacement now")
+        warn(
+            CHECK,
+            format!("ends {ends}, in {} days", left.whole_days()),
+            "replace it: begin with `liaison-gateway ca prepare`",
+        )
     } else {
         ok(CHECK, format!("{} until {}", ca.domain(), ends.date()))
     };
-    vec![life, clock]
+    let change = match stage {
+        Stage::Prepared => {
+            Some("the next one is prepared; `liaison-gateway ca show` tells when it can be switched to")
+        }
+        Stage::Switched => {
+            Some("the former one is still believed; `liaison-gateway ca show` tells when it can be retired")
+        }
+        Stage::Settled | Stage::Switching => None,
+    };
+    [life, clock].into_iter().chain(change.map(|change| ok("CA change", change))).collect()
 }
 
 fn revocations(folder: &DataFolder) -> Finding {

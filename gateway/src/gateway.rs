@@ -8,16 +8,17 @@ use liaison_trust::{
     keys::SigningKey,
     names::{AgencyAddress, Domain},
 };
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::{
     directory::{Agency, Directory},
     exchange::sessions::Sessions,
+    federation::peers::Peers,
     limits,
     policy::PolicySet,
-    store::Store,
+    store::{Queue, Store},
 };
 
 /// A running gateway.
@@ -30,6 +31,10 @@ pub struct Gateway {
     /// The active policy set.
     pub policy: ArcSwap<PolicySet>,
     pub sessions: Arc<Sessions>,
+    /// The domains that this one has peered with.
+    pub peers: Peers,
+    /// Changes when the directory or the policies do.
+    pub revised: watch::Sender<()>,
     /// Room for submissions under way, KiB.
     pub submissions: Arc<Semaphore>,
     /// Told when something is to be swept before its time, such as the queue of a revoked agency.
@@ -46,6 +51,7 @@ impl Gateway {
         store: Store,
         directory: Directory,
         policy: PolicySet,
+        peers: Peers,
     ) -> Self {
         Self {
             domain,
@@ -54,6 +60,8 @@ impl Gateway {
             directory: ArcSwap::from_pointee(directory),
             policy: ArcSwap::from_pointee(policy),
             sessions: Arc::default(),
+            peers,
+            revised: watch::Sender::default(),
             submissions: Arc::new(Semaphore::new(limits::SUBMISSION_BYTES >> 10)),
             sweep: Notify::new(),
             stop: CancellationToken::new(),
@@ -63,6 +71,28 @@ impl Gateway {
     /// Puts an agency into the directory, in place of what it was.
     pub fn update(&self, agency: Agency) {
         self.directory.rcu(|directory| directory.with(agency.clone()));
+        self.revised.send_replace(());
+    }
+
+    /// Makes a policy set the active one.
+    pub fn activate(&self, policies: PolicySet) {
+        self.policy.store(Arc::new(policies));
+        self.revised.send_replace(());
+    }
+
+    /// Deliveries that wait for agencies of this domain.
+    pub fn queued(&self) -> u64 {
+        let directory = self.directory.load();
+        let queues = directory.of(&self.domain).map(|agency| Queue::Agency(agency.address.clone()));
+        queues.map(|queue| self.store.load(&queue).deliveries).sum()
+    }
+
+    /// Tells whoever takes from a queue that something waits in it.
+    pub fn wake(&self, queue: &Queue) {
+        match queue {
+            Queue::Agency(agency) => self.sessions.wake(agency),
+            Queue::Lane { to, .. } => self.peers.wake(to),
+        }
     }
 
     /// Changes an agency in the directory, whatever else changes at the same time.
@@ -75,6 +105,7 @@ impl Gateway {
             }
             None => Arc::clone(directory),
         });
+        self.revised.send_replace(());
     }
 
     /// Changes the state of an agency in the directory, if it is one of these.

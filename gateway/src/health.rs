@@ -65,10 +65,9 @@ async fn metrics_text(State(health): State<Arc<Health>>) -> String {
     let left = (health.authority.own_not_after() - now).as_seconds_f64();
     metrics::gauge!("liaison_gateway_certificate_seconds_left").set(left);
     let directory = health.gateway.directory.load();
-    let queued: u64 =
-        directory.iter().map(|agency| health.gateway.store.load(&agency.address).deliveries).sum();
-    metrics::gauge!("liaison_gateway_agencies").set(directory.iter().count() as f64);
-    metrics::gauge!("liaison_gateway_queued").set(queued as f64);
+    metrics::gauge!("liaison_gateway_agencies").set(directory.of(&health.gateway.domain).count() as f64);
+    metrics::gauge!("liaison_gateway_queued").set(health.gateway.queued() as f64);
+    health.gateway.peers.measure(&health.gateway.store);
     health.metrics.render()
 }
 

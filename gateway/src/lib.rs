@@ -2,6 +2,7 @@
 //! and category by category what may pass, holds what is accepted durably, and hands it over.
 
 pub mod admin;
+mod assembly;
 pub mod authority;
 pub mod cli;
 pub mod config;
@@ -11,11 +12,13 @@ pub mod directory;
 pub mod doctor;
 pub mod enrolment;
 pub mod exchange;
+pub mod federation;
 pub mod gateway;
 pub mod health;
 pub mod limits;
 pub mod policy;
 pub mod revoked;
 pub mod run;
+pub mod server;
 pub mod store;
 pub mod strict;

@@ -108,10 +108,49 @@ pub const AGENCIES: u32 = 10_000;
 pub const AGENCY_TITLE_CHARS: usize = 200;
 /// Sectors of one agency.
 pub const AGENCY_SECTORS: usize = 8;
+/// Types of services of one agency.
+pub const AGENCY_SERVICES: usize = 24;
+/// Languages of one agency.
+pub const AGENCY_LANGUAGES: usize = 32;
 /// Groups of one agency.
 pub const AGENCY_GROUPS: usize = 32;
 /// Name of a group, characters.
 pub const GROUP_CHARS: usize = 64;
+
+/// Peers of the domain.
+pub const PEERS: usize = 200;
+/// Agencies of one peer.
+pub const PEER_AGENCIES: usize = 10_000;
+/// Connections of one peer's gateway.
+pub const PEER_CONNECTIONS: usize = 16;
+/// Links from one peer: the one that lives, and those whose connection has yet to go.
+pub const PEER_LINKS: usize = 4;
+/// How often a bundle is made anew though nothing in it has changed.
+pub const BUNDLE_RENEWAL: Duration = Duration::from_secs(3600);
+/// Bytes of messages under way on one link, in either direction.
+pub const LINK_BYTES: usize = 64 << 20;
+/// Messages of one link that wait to be offered again; past it, no others are offered.
+pub const LINK_POSTPONED: usize = 1_024;
+/// Waiting between two attempts to reach a peer, at least and at most.
+pub const LINK_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+/// How long a link is silent before the peer is asked whether it is there, and how long it may take to answer.
+pub const LINK_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
+/// How long a change of the directory or of the policies waits for others before peers are told.
+pub const TELL_WAIT: Duration = Duration::from_millis(50);
+/// What a peer says in a refusal that is passed on, characters.
+pub const PEER_WORDS_CHARS: usize = 500;
+/// How long a message waits until it is offered to a peer again that refused it for now, where the peer does not say.
+pub const FORWARD_RETRY: Duration = Duration::from_secs(5);
+/// How long a message waits that another of its thread is under way before.
+pub const THREAD_WAIT: Duration = Duration::from_millis(50);
+/// What a peer may do against the rules in one window before it is not listened to until the window's end.
+pub const VIOLATIONS: u32 = 100;
+/// That window.
+pub const VIOLATIONS_WINDOW: Duration = Duration::from_secs(60);
+/// Previews that one peer may ask for in a second.
+pub const PEER_PREVIEWS: u32 = 20;
+/// How long a peer may take to answer a preview.
+pub const PREVIEW_WAIT: Duration = Duration::from_secs(5);
 
 /// Former policy sets that are kept.
 pub const POLICY_SETS: u32 = 100;

@@ -9,11 +9,13 @@ use liaison_proto::{
         enrolment_service_server::{self, EnrolmentServiceServer},
         exchange_service_server,
     },
+    federation::v1::federation_service_server,
     limits::GRPC_MESSAGE_BYTES,
+    message::v1::Refusal,
 };
 use liaison_trust::{
-    ca::{Authority as Ca, CaError},
     keys::SigningKey,
+    tls::{Acceptor, DomainTrust, SetupError},
 };
 use time::OffsetDateTime;
 use tokio::{
@@ -33,16 +35,18 @@ use tracing::{error, info};
 
 use crate::{
     admin::{self, Admin, SocketError},
-    authority::{Authority, AuthorityError},
+    authority::{Authority, AuthorityError, Cas, CasError},
     config::Config,
-    data::{DataError, DataFolder, read_secret, read_text},
+    data::{DataError, DataFolder, read_secret},
     delivery::sweep,
     enrolment::Enrolment,
     exchange,
+    federation::{self, peers::Peers},
     gateway::Gateway,
     health, limits,
     policy::{PolicyError, PolicyFile, PolicySet},
     revoked::RevokedFile,
+    server,
     store::{Store, StoreError},
     strict::Strict,
 };
@@ -52,8 +56,8 @@ use crate::{
 pub enum RunError {
     #[error(transparent)]
     Data(#[from] DataError),
-    #[error("the CA's files are not usable ({0}); restore ca.pem and ca.key from a backup")]
-    Ca(#[from] CaError),
+    #[error(transparent)]
+    Cas(#[from] CasError),
     #[error(transparent)]
     Authority(#[from] AuthorityError),
     #[error("{} is not there; restore it from a backup", .0.display())]
@@ -62,6 +66,10 @@ pub enum RunError {
     Store(#[from] StoreError),
     #[error("the database holds no policy set; restore it from a backup")]
     NoPolicy,
+    #[error("what the database holds of a peer can't be read ({0}); restore it from a backup")]
+    Peers(Refusal),
+    #[error("the federation listener can't be set up ({0})")]
+    Tls(#[from] SetupError),
     #[error("the active policy set does not fit this version: {0}")]
     Policy(#[from] PolicyError),
     #[error(
@@ -92,6 +100,10 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
     let _alone = folder.lock()?;
     let socket = admin::listen(&folder.admin_socket())?;
     let listener = bind("exchange", config.exchange).await?;
+    let peers_at = match config.federation {
+        Some(address) => Some(bind("federation", address).await?),
+        None => None,
+    };
     let watched = bind("metrics", config.metrics).await?;
     let metrics = health::record_metrics()?;
     let (gateway, authority) = load(folder, config).await?;
@@ -101,6 +113,14 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
     let stop = gateway.stop.clone();
     let mut parts = JoinSet::<Result<(), RunError>>::new();
     let admin = Admin::new(Arc::clone(&gateway), Arc::clone(&authority), config.reachable_at());
+    let federation = match peers_at {
+        Some(listener) => Some((
+            listener,
+            federation_acceptor(&gateway, &authority)?,
+            federation_routes(&gateway, grpc_health.clone())?,
+        )),
+        None => None,
+    };
     parts.spawn({
         let (stop, grpc_health) = (stop.clone(), grpc_health.clone());
         async move { Ok(socket.serve(admin, stop, grpc_health).await?) }
@@ -108,16 +128,23 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
     let routes = routes(&gateway, &authority, grpc_health)?;
     let acceptor = Arc::clone(authority.acceptor());
     parts.spawn({
-        let gateway = Arc::clone(&gateway);
-        async move { Ok(exchange::server::serve(gateway, acceptor, listener, routes).await?) }
+        let (stop, admit) = (stop.clone(), exchange::admit(&gateway));
+        async move { Ok(server::serve(stop, admit, acceptor, listener, routes).await?) }
     });
-    parts.spawn({
-        let gateway = Arc::clone(&gateway);
-        async move {
-            sweep::run(gateway).await;
-            Ok(())
-        }
-    });
+    if let Some((listener, acceptor, routes)) = federation {
+        let addresses = config.federation_addresses();
+        let now = OffsetDateTime::now_utc();
+        gateway.peers.set_own(federation::bundle_of(&gateway, &authority, &addresses, now));
+        parts.spawn({
+            let (stop, admit, acceptor) = (stop.clone(), federation::admit(&gateway), Arc::clone(&acceptor));
+            async move { Ok(server::serve(stop, admit, acceptor, listener, routes).await?) }
+        });
+        parts.spawn(to_its_end(federation::run(Arc::clone(&gateway), Arc::clone(&authority))));
+        let (shared, issuing) = (Arc::clone(&gateway), Arc::clone(&authority));
+        parts.spawn(to_its_end(federation::renew_own(shared, issuing, addresses)));
+        parts.spawn(to_its_end(keep_acceptor(Arc::clone(&gateway), Arc::clone(&authority), acceptor)));
+    }
+    parts.spawn(to_its_end(sweep::run(Arc::clone(&gateway))));
     parts.spawn(maintain(Arc::clone(&gateway), Arc::clone(&authority)));
     // Readiness is told until all else has ended.
     let drained = CancellationToken::new();
@@ -149,7 +176,7 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
 
 /// Reads everything that a gateway consists of.
 async fn load(folder: &DataFolder, config: &Config) -> Result<(Arc<Gateway>, Arc<Authority>), RunError> {
-    let ca = Ca::from_pem(&read_text(&folder.ca_certificate())?, &read_secret(&folder.ca_key())?)?;
+    let cas = Cas::open(folder)?;
     let signing = signing_key(folder)?;
     // Opening would make an empty one, and everything that was accepted would be forgotten.
     if !folder.database().exists() {
@@ -158,10 +185,13 @@ async fn load(folder: &DataFolder, config: &Config) -> Result<(Arc<Gateway>, Arc
     let store = Store::open(&folder.database(), config.limits.queue()).await?;
     let (file, revocations) = RevokedFile::open(&folder.revoked())?;
     let now = OffsetDateTime::now_utc();
-    let authority = Authority::start(ca, config, file, &revocations, &store, now).await?;
+    let authority = Authority::start(cas, config, file, &revocations, &store, now).await?;
     let policy = active_policy(&store).await?;
-    let directory = store.directory().await?;
-    let gateway = Gateway::new(config.domain.clone(), signing, store, directory, policy);
+    let peers = Peers::new(store.peers().await?).map_err(RunError::Peers)?;
+    let foreign =
+        federation::from_store(&store.peer_agencies().await?, &peers.all()).map_err(RunError::Peers)?;
+    let directory = store.directory().await?.with_all(foreign);
+    let gateway = Gateway::new(config.domain.clone(), signing, store, directory, policy, peers);
     Ok((Arc::new(gateway), Arc::new(authority)))
 }
 
@@ -188,6 +218,7 @@ async fn report(reporter: &HealthReporter, status: ServingStatus) {
         "",
         enrolment_service_server::SERVICE_NAME,
         exchange_service_server::SERVICE_NAME,
+        federation_service_server::SERVICE_NAME,
         admin_service_server::SERVICE_NAME,
     ];
     for service in services {
@@ -213,6 +244,46 @@ fn routes(
         .build_v1()?;
     let exchange = exchange::service(gateway);
     Ok(Routes::new(enrolment).add_service(exchange).add_service(reflection).add_service(health))
+}
+
+/// What the federation listener answers.
+fn federation_routes(gateway: &Arc<Gateway>, health: HealthServer<impl Health>) -> Result<Routes, RunError> {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .with_service_name(federation_service_server::SERVICE_NAME)
+        .build_v1()?;
+    Ok(Routes::new(federation::service(gateway)).add_service(reflection).add_service(health))
+}
+
+/// What accepts the connections of peers: each under the roots of its own domain.
+fn federation_acceptor(gateway: &Gateway, authority: &Authority) -> Result<Arc<Acceptor>, SetupError> {
+    Ok(Arc::new(Acceptor::new(authority.identity(), trusted(gateway))?))
+}
+
+fn trusted(gateway: &Gateway) -> Vec<DomainTrust> {
+    let peers = gateway.peers.all();
+    let active = peers.iter().filter(|peer| gateway.peers.active(&peer.domain).is_ok());
+    active.map(|peer| peer.bundle.trust()).collect()
+}
+
+/// Lets the federation listener follow the gateway's own certificate and the peers' roots.
+async fn keep_acceptor(gateway: Arc<Gateway>, authority: Arc<Authority>, acceptor: Arc<Acceptor>) {
+    let (mut peers, mut own) = (gateway.peers.changed(), authority.revised());
+    loop {
+        if let Err(error) = acceptor.replace(authority.identity(), trusted(&gateway)) {
+            error!(%error, "the federation listener goes on with the roots of before");
+        }
+        tokio::select! {
+            () = gateway.stop.cancelled() => return,
+            _ = peers.changed() => {}
+            _ = own.changed() => {}
+        }
+    }
+}
+
+async fn to_its_end(part: impl Future<Output = ()>) -> Result<(), RunError> {
+    part.await;
+    Ok(())
 }
 
 /// Renews the gateway's own certificate and the revocation list, and forgets what is long over.

@@ -14,14 +14,14 @@ use bytes::Bytes;
 use liaison_gateway::{
     limits,
     store::{
-        AcceptError, Accepted, Change, DeliveryId, Item, Load, NewCopy, NewMessage, NewNotice, Next,
+        AcceptError, Accepted, Change, DeliveryId, Item, Load, NewCopy, NewMessage, NewNotice, Next, Queue,
         QueueBound, Queued, Released, Store, Thread,
     },
 };
 use liaison_proto::{
     exchange::v1::PreviewRecipient,
     message::v1::{
-        Envelope, RecipientDecision, RecipientProof, Refusal, SealedSection, SignedAcceptance, SignedNotice,
+        Envelope, RecipientDecision, RecipientProof, Refusal, SealedSection, SignedNotice,
         SignedReleaseRecord, error_code::Code as ErrorCode, status::Code as Status,
     },
 };
@@ -38,9 +38,9 @@ async fn accepts_once_and_answers_again() {
     let (folder, store) = store().await;
     let message = message("be/a", &["be/b"]);
     let (id, acceptance) = (message.id, message.acceptance.clone());
-    assert_eq!(store.accept(again(&message)).await.unwrap(), Accepted::New(acceptance.clone()));
+    assert_eq!(store.accept(again(&message)).await.unwrap(), Accepted::New);
     let mut same = again(&message);
-    same.acceptance = signed("another time");
+    same.acceptance = Bytes::from_static(b"another time");
     assert_eq!(store.accept(same).await.unwrap(), Accepted::Again(acceptance));
     assert_eq!(queue(&store, "be/b").await.len(), 1);
 
@@ -52,7 +52,7 @@ async fn accepts_once_and_answers_again() {
     // The id belongs to its sender alone.
     let mut foreign = self::message("be/c", &["be/b"]);
     foreign.id = id;
-    assert!(matches!(store.accept(foreign).await, Ok(Accepted::New(_))));
+    assert!(matches!(store.accept(foreign).await, Ok(Accepted::New)));
     drop(folder);
 }
 
@@ -70,7 +70,7 @@ async fn one_batch_knows_its_own_duplicates() {
     });
     let mut accepted = 0;
     for offer in offers.collect::<Vec<_>>() {
-        accepted += u32::from(matches!(offer.await.unwrap(), Ok(Accepted::New(_))));
+        accepted += u32::from(matches!(offer.await.unwrap(), Ok(Accepted::New)));
     }
     assert_eq!(accepted, 1);
     assert_eq!(queue(&store, "be/b").await.len(), 1);
@@ -101,16 +101,16 @@ async fn a_full_queue_refuses_and_stores_nothing() {
     store.accept(message("be/a", &["be/b"])).await.unwrap();
     let refused = message("be/a", &["be/c", "be/b"]);
     match store.accept(again(&refused)).await {
-        Err(AcceptError::QueueFull(agency)) => assert_eq!(agency, address("be/b")),
+        Err(AcceptError::QueueFull(queue)) => assert_eq!(queue, waiting("be/b")),
         other => panic!("{other:?}"),
     }
     assert!(queue(&store, "be/c").await.is_empty());
-    assert_eq!(store.load(&address("be/c")), Load::default());
+    assert_eq!(store.load(&waiting("be/c")), Load::default());
 
     // Room again, and the same message gets through.
     let first = queue(&store, "be/b").await.remove(0);
     assert!(store.change(gone(first.id)).await.unwrap());
-    assert!(matches!(store.accept(refused).await, Ok(Accepted::New(_))));
+    assert!(matches!(store.accept(refused).await, Ok(Accepted::New)));
 }
 
 #[tokio::test]
@@ -135,7 +135,7 @@ async fn a_sender_that_takes_no_notices_is_held() {
     let copy = queue(&store, "be/b").await.remove(0);
     store.change(Change { notice: Some(notice("be/a")), ..gone(copy.id) }).await.unwrap();
     match store.accept(message("be/a", &["be/b"])).await {
-        Err(AcceptError::QueueFull(agency)) => assert_eq!(agency, address("be/a")),
+        Err(AcceptError::QueueFull(queue)) => assert_eq!(queue, waiting("be/a")),
         other => panic!("{other:?}"),
     }
 }
@@ -153,7 +153,7 @@ async fn the_last_answer_deletes_the_content() {
     checkpoint(folder.path()).await;
     assert!(!on_disk(folder.path(), CONTENT), "the content is still in the database file");
     assert_eq!(queue(&store, "be/a").await.len(), 2);
-    assert_eq!(store.load(&address("be/b")), Load::default());
+    assert_eq!(store.load(&waiting("be/b")), Load::default());
 }
 
 #[tokio::test]
@@ -177,12 +177,12 @@ async fn quarantine_keeps_the_evidence_and_frees_the_queue() {
     let change = Change { to: Next::Quarantined(refusal), notice: Some(notice("be/a")), ..gone(copy.id) };
     assert!(store.change(change).await.unwrap());
     assert!(queue(&store, "be/b").await.is_empty());
-    assert_eq!(store.load(&address("be/b")), Load::default());
+    assert_eq!(store.load(&waiting("be/b")), Load::default());
     assert!(on_disk(folder.path(), CONTENT));
     assert!(!store.change(gone(copy.id)).await.unwrap());
     // Evidence outlives the memory of ids.
     assert_eq!(store.forget(now() + Duration::days(60)).await.unwrap(), 0);
-    assert_eq!(store.trim_quarantine(&address("be/b")).await.unwrap(), 0);
+    assert_eq!(store.trim_quarantine(&waiting("be/b")).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -200,7 +200,7 @@ async fn quarantine_is_bounded_by_bytes() {
     let mut database = options.connect().await.unwrap();
     let large = i64::try_from(limits::QUARANTINED_BYTES / 2).unwrap();
     sqlx::query("UPDATE delivery SET bytes = ?").bind(large).execute(&mut database).await.unwrap();
-    let agency = address("be/b");
+    let agency = waiting("be/b");
     assert_eq!(store.overfull_quarantines().await.unwrap(), std::slice::from_ref(&agency));
     assert_eq!(store.trim_quarantine(&agency).await.unwrap(), 1);
     assert!(store.overfull_quarantines().await.unwrap().is_empty());
@@ -233,11 +233,11 @@ async fn a_restart_changes_nothing() {
     let message = message("be/a", &["be/b", "be/c"]);
     store.accept(again(&message)).await.unwrap();
     let before = queue(&store, "be/b").await.remove(0);
-    let load = store.load(&address("be/b"));
+    let load = store.load(&waiting("be/b"));
     // As after a crash: nothing is closed, nothing is flushed.
     std::mem::forget(store);
     let store = open(folder.path()).await;
-    assert_eq!(store.load(&address("be/b")), load);
+    assert_eq!(store.load(&waiting("be/b")), load);
     assert!(matches!(store.accept(again(&message)).await, Ok(Accepted::Again(_))));
     let after = queue(&store, "be/b").await.remove(0);
     assert_eq!(after.id, before.id);
@@ -279,7 +279,7 @@ async fn a_page_of_a_queue_is_bounded_and_in_order() {
     let mut pages = Vec::new();
     let mut after = DeliveryId::default();
     loop {
-        let page = store.queue(&address("be/b"), after).await.unwrap();
+        let page = store.queue(&waiting("be/b"), after).await.unwrap();
         let Some(last) = page.last() else { break };
         after = last.id;
         pages.push(page.len());
@@ -298,7 +298,7 @@ async fn open(folder: &Path) -> Store {
 }
 
 async fn queue(store: &Store, agency: &str) -> Vec<Queued> {
-    store.queue(&address(agency), DeliveryId::default()).await.unwrap()
+    store.queue(&waiting(agency), DeliveryId::default()).await.unwrap()
 }
 
 /// Moves everything committed from the write-ahead log into the database file, as a restart would.
@@ -329,7 +329,7 @@ fn message(sender: &str, recipients: &[&str]) -> NewMessage {
         id,
         digest: sha256(id.as_bytes()),
         expires: now() + Duration::days(7),
-        acceptance: signed("accepted"),
+        acceptance: Bytes::from_static(b"accepted"),
         content: Envelope {
             manifest: Bytes::from_static(b"manifest"),
             sections: vec![SealedSection { ciphertext: Bytes::from_static(CONTENT), ..Default::default() }],
@@ -340,6 +340,9 @@ fn message(sender: &str, recipients: &[&str]) -> NewMessage {
             .iter()
             .map(|recipient| NewCopy {
                 recipient: address(recipient),
+                queue: waiting(recipient),
+                answers: waiting(sender),
+                bases_salt: Bytes::new(),
                 proof: RecipientProof { address: (*recipient).to_owned(), ..Default::default() },
                 released: released(recipient, "all"),
             })
@@ -367,13 +370,10 @@ fn released(recipient: &str, what: &'static str) -> Released {
     }
 }
 
-fn signed(what: &'static str) -> SignedAcceptance {
-    SignedAcceptance { acceptance: Bytes::from_static(what.as_bytes()), ..Default::default() }
-}
-
 fn notice(to: &str) -> NewNotice {
     NewNotice {
         to: address(to),
+        queue: waiting(to),
         notice: SignedNotice { notice: Bytes::from_static(b"notice"), ..Default::default() },
     }
 }
@@ -389,6 +389,11 @@ fn thread(requester: &str, responder: &str) -> Thread {
 
 fn gone(delivery: DeliveryId) -> Change {
     Change { delivery, to: Next::Gone, notice: None }
+}
+
+/// The queue of an agency, or a lane.
+fn waiting(text: &str) -> Queue {
+    text.parse().unwrap()
 }
 
 fn address(text: &str) -> AgencyAddress {

@@ -21,6 +21,24 @@ pub const ENVELOPE_BYTES: usize = ENVELOPE_HEAD_BYTES + SECTIONS_BYTES;
 pub const GRPC_MESSAGE_BYTES: usize = 1 << 20;
 /// One chunk on a session, bytes.
 pub const CHUNK_BYTES: usize = 256 << 10;
+/// An encoded Forward, bytes: each recipient has a path and a record beside its entry.
+pub const FORWARD_BYTES: usize = 2 * ENVELOPE_HEAD_BYTES + SECTIONS_BYTES;
+/// Encoded acceptances of one Forward, bytes.
+pub const ACCEPTANCES_BYTES: usize = 16 << 20;
+/// Frames under way on one link without an answer.
+pub const LINK_WINDOW: u32 = 256;
+/// Agencies on one page of a peer's directory.
+pub const DIRECTORY_PAGE: usize = 100;
+/// Withdrawn addresses on one page of a peer's directory.
+pub const DIRECTORY_WITHDRAWN: usize = 1_000;
+/// A signed bundle, bytes.
+pub const BUNDLE_BYTES: usize = 32 << 10;
+/// Addresses of a gateway in its bundle.
+pub const BUNDLE_ADDRESSES: usize = 8;
+/// Countries in a bundle.
+pub const BUNDLE_COUNTRIES: usize = 64;
+/// How long a bundle can be relied on.
+pub const BUNDLE_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Fields of one protobuf message, every element of a list counted.
 pub const MESSAGE_FIELDS: usize = 2 * RECIPIENTS;
 /// Fields of a protobuf message and of all messages in it: more than the acceptance of the largest

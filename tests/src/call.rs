@@ -1,17 +1,14 @@
 //! Callers of the case API over gRPC.
 
-use std::collections::BTreeMap;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use hyper_util::rt::TokioIo;
 use liaison_demo::{Agent, Gateway, agent::ACTOR, wait};
 use liaison_proto::{
     case::v1::{
-        Agency, Alert, GetAlertRequest, GetReferralRequest, ListAgenciesRequest, ListAlertsRequest,
-        ListReferralsRequest, Referral, SendReferralRequest, UpdateReferralRequest,
+        Alert, GetAlertRequest, GetReferralRequest, ListAlertsRequest, ListReferralsRequest, Referral,
         case_service_client::CaseServiceClient, direction,
     },
-    message::v1::{Refusal, error_code::Code as ErrorCode, outcome, referral_state::Code as State},
+    message::v1::{Refusal, error_code::Code as ErrorCode, referral_state::Code as State},
 };
 use tokio::net::UnixStream;
 use tonic::{
@@ -45,46 +42,7 @@ pub fn case(agent: &Agent) -> Result<Case> {
 
 /// A channel to an agent's gRPC API, without any token.
 pub fn plain(agent: &Agent) -> Result<Channel> {
-    let place = agent.place(agent.grpc());
-    let connector = tower::service_fn(move |_| {
-        let place = place.clone();
-        async move { std::io::Result::Ok(TokioIo::new(place.connect().await?)) }
-    });
-    let endpoint = Endpoint::from_shared(format!("http://{}", agent.grpc()))?;
-    Ok(endpoint.connect_with_connector_lazy(connector))
-}
-
-/// Sends a referral to one agency; its id.
-pub async fn send(from: &Agent, request: SendReferralRequest) -> Result<String> {
-    let sent = case(from)?.send_referral(request).await?.into_inner().referrals;
-    Ok(sent.into_iter().next().context("no referral was made")?.id)
-}
-
-/// Moves a referral to another state; what is completed was provided.
-pub async fn update(agent: &Agent, id: &str, state: State) -> Result<()> {
-    let mut change =
-        UpdateReferralRequest { id: id.to_owned(), state: state.into(), ..UpdateReferralRequest::default() };
-    if state == State::Completed {
-        change.set_outcome(outcome::Code::ServiceProvided);
-    }
-    case(agent)?.update_referral(change).await?;
-    Ok(())
-}
-
-/// The agencies that an agency can send to, by their addresses.
-pub async fn reachable(agent: &Agent) -> Result<BTreeMap<String, Agency>> {
-    let mut case = case(agent)?;
-    let mut agencies = BTreeMap::new();
-    let mut page_token = String::new();
-    loop {
-        let page = case.list_agencies(ListAgenciesRequest { page_token }).await?.into_inner();
-        let reachable = page.agencies.into_iter().filter(|agency| agency.reachable);
-        agencies.extend(reachable.map(|agency| (agency.address.clone(), agency)));
-        if page.next_page_token.is_empty() {
-            return Ok(agencies);
-        }
-        page_token = page.next_page_token;
-    }
+    Ok(Endpoint::from_shared(format!("http://{}", agent.grpc()))?.connect_lazy())
 }
 
 /// The code with which a call was refused.

@@ -1,187 +1,145 @@
-//! Several domains that are peers of one another, running.
+//! Several domains that have peered, each a realm of its own.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use liaison_demo::{Agent, Gateway, Net, Programs, wait};
-use serde_json::Value;
-
-use crate::{
-    Realm, call,
-    names::{REFUGE_HU, domain_of},
-    policies, realm,
+use liaison_demo::{Agent, wait};
+use liaison_proto::{
+    case::v1::{Agency, ListAgenciesRequest, SendReferralRequest},
+    message::v1::referral_state::Code as State,
 };
 
-/// A layer that one domain adds to the scheme.
+use crate::{
+    call,
+    realm::{Domain, Realm},
+};
+
+/// What a federation is to be.
 #[derive(Debug, Clone, Copy)]
-pub struct Layer<'a> {
-    pub domain: &'a str,
-    /// Inside the policy folder, such as `country/be/law.cedar`.
-    pub path: &'a str,
-    pub text: &'a str,
+pub struct Setup<'a> {
+    pub domains: &'a [Domain],
+    /// The text of the scheme that all domains have.
+    pub scheme: &'a str,
+    /// More files of a domain's policy folder: the domain, the path, the text.
+    pub layers: &'a [(&'a str, &'a str, &'a str)],
+    /// Agencies whose agents run.
+    pub agencies: &'a [&'a str],
 }
 
-/// Running domains, each two of them peers and linked, under one scheme.
+/// Running domains, each peered with each other one.
 #[derive(Debug)]
 pub struct Federation {
-    // Dropped before the net that its processes run on.
     realms: BTreeMap<String, Realm>,
-    /// With a host for each domain, of its name; none where all of them are on this machine's loopback.
-    pub net: Option<Net>,
 }
 
 impl Federation {
-    /// The domains of these agencies, with the agencies' agents running, connected and known to one another.
-    pub async fn start(scheme: &str, agencies: &[&str]) -> Result<Self> {
-        Self::start_under(scheme, &[], agencies).await
+    /// All domains running, peered and linked, and every agency known to those of other domains.
+    pub async fn start(setup: &Setup<'_>) -> Result<Self> {
+        let federation = Self::linked(setup).await?;
+        for from in federation.agents() {
+            for to in federation.agents() {
+                if domain_of(&from.agency) != domain_of(&to.agency) {
+                    knows(from, &to.agency).await?;
+                }
+            }
+        }
+        Ok(federation)
     }
 
-    /// The same with more layers than the scheme.
-    pub async fn start_under(scheme: &str, layers: &[Layer<'_>], agencies: &[&str]) -> Result<Self> {
-        Self::assemble(scheme, layers, agencies, None).await
-    }
-
-    /// The same with each domain on a host of its own.
-    pub async fn start_apart(scheme: &str, agencies: &[&str]) -> Result<Self> {
-        let names: Vec<&str> = domains(agencies).into_iter().collect();
-        Self::assemble(scheme, &[], agencies, Some(Net::new(&names)?)).await
-    }
-
-    async fn assemble(
-        scheme: &str,
-        layers: &[Layer<'_>],
-        agencies: &[&str],
-        net: Option<Net>,
-    ) -> Result<Self> {
-        let federation = Self::prepare(scheme, layers, agencies, net).await?;
-        federation.peer().await?;
-        federation.enrolled(agencies).await
-    }
-
-    /// The domains running, with their members, and not yet peers.
-    pub async fn prepare(
-        scheme: &str,
-        layers: &[Layer<'_>],
-        agencies: &[&str],
-        net: Option<Net>,
-    ) -> Result<Self> {
-        let programs = Programs::beside_this_one()?;
-        let folder = realm::folder()?;
+    /// The same, whether or not the agencies know one another.
+    pub async fn linked(setup: &Setup<'_>) -> Result<Self> {
         let mut realms = BTreeMap::new();
-        for domain in domains(agencies) {
-            let programs = match &net {
-                Some(net) => programs.on(net.host(domain)?),
-                None => programs.clone(),
-            };
-            let own = layers.iter().filter(|layer| layer.domain == domain);
-            let mut files = vec![(policies::SCHEME, scheme)];
-            files.extend(own.map(|layer| (layer.path, layer.text)));
-            let mut realm = Realm::prepare_in(&programs, Arc::clone(&folder), domain, &files).await?;
+        for domain in setup.domains {
+            let own = setup.layers.iter().filter(|(of, ..)| *of == domain.name);
+            let mut files = vec![("scheme/test.cedar", setup.scheme)];
+            files.extend(own.map(|(_, path, text)| (*path, *text)));
+            let mut realm = Realm::prepare_domain(*domain, &files).await?;
             realm.gateway.start().await?;
-            realm.add_members().await?;
-            realms.insert(domain.to_owned(), realm);
+            let agencies: Vec<&str> =
+                setup.agencies.iter().copied().filter(|agency| domain_of(agency) == domain.name).collect();
+            realm.join(&agencies).await?;
+            realms.insert(domain.name.to_owned(), realm);
         }
-        Ok(Self { realms, net })
-    }
-
-    /// Peers each domain with every other one and waits until they are linked.
-    pub async fn peer(&self) -> Result<()> {
-        let gateways: Vec<&Gateway> = self.realms.values().map(|realm| &realm.gateway).collect();
-        for (number, gateway) in gateways.iter().enumerate() {
-            for other in gateways.iter().skip(number + 1) {
-                gateway.peer_with(other).await?;
+        let federation = Self { realms };
+        for (number, one) in federation.realms().enumerate() {
+            for other in federation.realms().skip(number + 1) {
+                one.gateway.peer_with(&other.gateway).await?;
             }
         }
-        self.linked().await
+        federation.links().await?;
+        Ok(federation)
     }
 
-    /// Enrols and starts agents, and waits until they know one another.
-    async fn enrolled(mut self, agencies: &[&str]) -> Result<Self> {
-        for (domain, realm) in &mut self.realms {
-            let own: Vec<&str> =
-                agencies.iter().copied().filter(|agency| domain_of(agency) == domain).collect();
-            realm.enrol(&own).await?;
-        }
-        self.acquainted().await?;
-        Ok(self)
-    }
-
-    /// Waits until each two domains are linked both ways.
-    pub async fn linked(&self) -> Result<()> {
-        for (domain, realm) in &self.realms {
-            for other in self.realms.keys().filter(|other| *other != domain) {
-                realm.gateway.linked(other).await?;
+    /// Waits until every domain is linked with every other one.
+    pub async fn links(&self) -> Result<()> {
+        for one in self.realms() {
+            for other in self.realms().filter(|other| other.gateway.domain != one.gateway.domain) {
+                one.gateway.linked(&other.gateway.domain).await?;
             }
         }
         Ok(())
     }
 
-    /// Waits until every agency can send to every other one; nobody abroad knows of the hidden one.
-    async fn acquainted(&self) -> Result<()> {
-        for agent in self.agents() {
-            let others = self.agents().map(|other| other.agency.as_str());
-            let others: Vec<&str> =
-                others.filter(|other| *other != agent.agency && *other != REFUGE_HU).collect();
-            wait::until(&format!("{} knows all others", agent.agency), async || {
-                let known = call::reachable(agent).await.ok()?;
-                others.iter().all(|other| known.contains_key(*other)).then_some(())
-            })
-            .await?;
-        }
-        Ok(())
-    }
-
-    /// A domain.
     pub fn realm(&self, domain: &str) -> Result<&Realm> {
-        self.realms.get(domain).with_context(|| format!("{domain} does not take part"))
+        self.realms.get(domain).with_context(|| format!("{domain} is not in this federation"))
     }
 
     pub fn realm_mut(&mut self, domain: &str) -> Result<&mut Realm> {
-        self.realms.get_mut(domain).with_context(|| format!("{domain} does not take part"))
+        self.realms.get_mut(domain).with_context(|| format!("{domain} is not in this federation"))
     }
 
-    /// All domains' names.
-    pub fn domains(&self) -> impl Iterator<Item = &str> {
-        self.realms.keys().map(String::as_str)
+    pub fn realms(&self) -> impl Iterator<Item = &Realm> {
+        self.realms.values()
     }
 
-    pub fn gateway(&self, domain: &str) -> Result<&Gateway> {
-        Ok(&self.realm(domain)?.gateway)
-    }
-
-    pub fn gateway_mut(&mut self, domain: &str) -> Result<&mut Gateway> {
-        Ok(&mut self.realm_mut(domain)?.gateway)
-    }
-
-    /// The agent of an agency of any domain.
     pub fn agent(&self, agency: &str) -> Result<&Agent> {
         self.realm(domain_of(agency))?.agent(agency)
     }
 
     pub fn agents(&self) -> impl Iterator<Item = &Agent> {
-        self.realms.values().flat_map(Realm::agents)
+        self.realms().flat_map(Realm::agents)
     }
 
-    /// The net that the domains are apart on.
-    pub fn net(&self) -> Result<&Net> {
-        self.net.as_ref().context("the domains are on one host")
+    /// Sends a referral as an agency; ids, in the order of the recipients.
+    pub async fn send(&self, from: &str, request: SendReferralRequest) -> Result<Vec<String>> {
+        let sent = call::case(self.agent(from)?)?.send_referral(request).await?.into_inner().referrals;
+        Ok(sent.into_iter().map(|referral| referral.id).collect())
     }
 
-    /// What waits at a domain for another: copies and notices that are queued, and messages whose end it has
-    /// not been told.
-    pub async fn waiting(&self, at: &str, peer: &str) -> Result<(u64, u64)> {
-        let shown = self.gateway(at)?.peer(peer).await?;
-        let count = |field: &str| {
-            let number = shown.get(field).and_then(Value::as_u64);
-            number.with_context(|| format!("peer show tells no {field}: {shown}"))
-        };
-        Ok((count("queued")?, count("outstanding")?))
+    /// Sends a referral to one agency and waits until it is there; its id.
+    pub async fn send_one(&self, from: &str, request: SendReferralRequest) -> Result<String> {
+        let to = request.to.first().context("the referral goes to nobody")?.clone();
+        let id = self.send(from, request).await?.into_iter().next().context("no referral was made")?;
+        call::received(self.agent(&to)?, &id).await?;
+        call::referral_in(self.agent(from)?, &id, State::Received).await?;
+        Ok(id)
     }
 }
 
-fn domains<'a>(agencies: &[&'a str]) -> BTreeSet<&'a str> {
-    agencies.iter().map(|agency| domain_of(agency)).collect()
+/// The domain of an agency's address.
+pub fn domain_of(agency: &str) -> &str {
+    agency.split('/').next().unwrap_or_default()
+}
+
+/// Agencies that an agent lists, by their addresses.
+pub async fn listed(agent: &Agent) -> Result<BTreeMap<String, Agency>> {
+    let mut case = call::case(agent)?;
+    let mut agencies = BTreeMap::new();
+    let mut page_token = String::new();
+    loop {
+        let page = case.list_agencies(ListAgenciesRequest { page_token }).await?.into_inner();
+        agencies.extend(page.agencies.into_iter().map(|agency| (agency.address.clone(), agency)));
+        if page.next_page_token.is_empty() {
+            return Ok(agencies);
+        }
+        page_token = page.next_page_token;
+    }
+}
+
+/// Waits until an agent lists an agency that messages can be sealed to.
+pub async fn knows(agent: &Agent, agency: &str) -> Result<Agency> {
+    wait::until(&format!("{} lists {agency}", agent.agency), async || {
+        listed(agent).await.ok()?.remove(agency).filter(|listed| listed.reachable)
+    })
+    .await
 }

@@ -1,12 +1,12 @@
 //! A member agency whose agent is the test itself: it has genuine keys and certificates, speaks the
 //! exchange API directly, and need not be honest.
 
-use std::{collections::BTreeMap, fs, sync::Mutex, time::Duration};
+use std::{collections::BTreeMap, fs, net::SocketAddr, sync::Mutex, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
-use liaison_demo::{Gateway, Place, wait::PATIENCE};
+use liaison_demo::{Gateway, wait::PATIENCE};
 use liaison_proto::{
     exchange::v1::{
         Ack, Delivery, EnrollRequest, Hello, ListAgenciesRequest, PublishKeyRequest, SessionRequest,
@@ -34,7 +34,7 @@ use liaison_trust::{
 };
 use prost::Message;
 use time::OffsetDateTime;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{net::TcpStream, sync::mpsc, time::timeout};
 use tonic::{
     Streaming,
     transport::{Channel, Endpoint},
@@ -53,7 +53,7 @@ pub struct Insider {
     pub identity: Identity,
     pub trust: DomainTrust,
     pub gateway_key: VerifyingKey,
-    exchange: Place,
+    exchange: SocketAddr,
 }
 
 impl Insider {
@@ -64,7 +64,7 @@ impl Insider {
         let key = TlsKey::generate()?;
         let request =
             EnrollRequest { token, certificate_request: Bytes::copy_from_slice(&certificate_request(&key)?) };
-        let channel = connect(gateway.place(gateway.exchange()), &trust, None).await?;
+        let channel = connect(gateway.exchange(), &trust, None).await?;
         let enrolled = EnrolmentServiceClient::new(channel).enroll(request).await?.into_inner();
         let chain = enrolled.certificates.iter().map(|der| der.to_vec().into()).collect();
         let gateway_key = enrolled.bundle.context("no bundle came")?.gateway_signing_key;
@@ -81,7 +81,7 @@ impl Insider {
             identity: Identity::new(chain, key)?,
             trust,
             gateway_key: VerifyingKey::try_from(gateway_key.as_ref())?,
-            exchange: gateway.place(gateway.exchange()),
+            exchange: gateway.exchange(),
         };
         let mut exchange = insider.exchange().await?;
         exchange.publish_key(PublishKeyRequest { key: Some(record) }).await?;
@@ -90,7 +90,7 @@ impl Insider {
 
     /// A connection with its certificate.
     pub async fn channel(&self) -> Result<Channel> {
-        Ok(connect(self.exchange.clone(), &self.trust, Some(&self.identity)).await?)
+        Ok(connect(self.exchange, &self.trust, Some(&self.identity)).await?)
     }
 
     /// A client on a connection of its own.
@@ -177,10 +177,10 @@ pub fn trust(gateway: &Gateway) -> Result<DomainTrust> {
     Ok(DomainTrust { domain: gateway.domain.parse()?, roots, crls: Vec::new() })
 }
 
-/// Connects to a gateway's exchange or federation listener, with or without a certificate. The server has admitted the caller
+/// Connects to a gateway's exchange, with or without a certificate. The server has admitted the caller
 /// when this returns.
 pub async fn connect(
-    to: impl Into<Place>,
+    to: SocketAddr,
     trust: &DomainTrust,
     identity: Option<&Identity>,
 ) -> Result<Channel, TlsError> {
@@ -188,7 +188,7 @@ pub async fn connect(
         // Only a test's own mistake can end here: its roots or its key are unusable.
         TlsError::from_io(&std::io::Error::other(error))
     })?;
-    let tcp = to.into().connect().await.map_err(|error| TlsError::from_io(&error))?;
+    let tcp = TcpStream::connect(to).await.map_err(|error| TlsError::from_io(&error))?;
     let gateway = SpiffeId::Gateway(trust.domain.clone());
     let stream = admitted(connector.connect(tcp, &gateway).await?).await?;
     let stream = Mutex::new(Some(TokioIo::new(stream)));

@@ -1,18 +1,16 @@
 //! What the tests that cross crates share: domains of real processes, callers of every kind, and
-//! messages to send. Each test has a realm of its own and leaves nothing behind.
+//! messages to send. Each test has a realm or a federation of its own and leaves nothing behind.
 
 pub mod call;
-pub mod crossing;
 pub mod federation;
 pub mod forge;
 pub mod insider;
 pub mod message;
-pub mod names;
 pub mod policies;
 pub mod raw;
 pub mod realm;
 pub mod seed;
 pub mod traffic;
 
-pub use federation::{Federation, Layer};
-pub use realm::Realm;
+pub use federation::Federation;
+pub use realm::{Realm, names};

@@ -7,13 +7,13 @@ use std::{
 
 use anyhow::Result;
 
-/// Where tests keep their scheme inside a policy folder.
-pub const SCHEME: &str = "scheme/test.cedar";
-
-/// Everything is permitted, everybody is known to every domain, and nothing needs a person's release.
+/// Everything is permitted, nothing needs a person's release, and every domain sees every agency.
 pub const OPEN: &str = r#"
 @id("open-message") @owner("tests") @legal_basis("none") @explain("Every message may go to everybody.")
 permit(principal, action in [Action::"submit", Action::"receive"], resource);
+
+@id("open-discover") @owner("tests") @legal_basis("none") @explain("Every domain knows of every agency.")
+permit(principal, action == Action::"discover", resource);
 
 @id("open-share") @owner("tests") @legal_basis("none") @explain("Every category may go to everybody.")
 permit(principal, action in Action::"share_all", resource);
@@ -27,26 +27,28 @@ permit(
   ],
   resource
 );
-
-@id("open-directory") @owner("tests") @legal_basis("none") @explain("Every domain may know every agency.")
-permit(principal, action == Action::"discover", resource);
 "#;
+
+/// A layer besides the scheme that lets everything through.
+pub const PASS: &str = r#"
+@id("pass") @owner("tests") @legal_basis("none") @explain("This layer adds nothing.")
+permit(principal, action, resource);
+"#;
+
+/// [`PASS`], except that one category is withheld.
+pub fn layer_without(id: &str, category: &str) -> String {
+    format!("{PASS}\n{}", forbid(id, &format!(r#"action == Action::"share_{category}""#), "resource"))
+}
+
+/// [`OPEN`], except that no other domain sees agencies of this group.
+pub fn hiding(group: &str) -> String {
+    let resource = format!(r#"resource in Group::"{group}""#);
+    format!("{OPEN}\n{}", forbid("hidden", r#"action == Action::"discover""#, &resource))
+}
 
 /// [`OPEN`], except that nobody gets a health section.
 pub fn without_health() -> String {
-    without("health")
-}
-
-/// [`OPEN`], except that nobody gets sections of a category, by the rule `no-<category>`.
-pub fn without(category: &str) -> String {
-    let action = format!(r#"action == Action::"share_{category}""#);
-    format!("{OPEN}\n{}", forbid(&format!("no-{category}"), &action, "resource"))
-}
-
-/// [`OPEN`], except that no other domain knows of agencies in the group `hidden`.
-pub fn hiding() -> String {
-    let rule = forbid("hidden", r#"action == Action::"discover""#, r#"resource in Group::"hidden""#);
-    format!("{OPEN}\n{rule}")
+    format!("{OPEN}\n{}", forbid("no-health", r#"action == Action::"share_health""#, "resource"))
 }
 
 /// [`OPEN`], except that no health section reaches this agency.
@@ -81,14 +83,14 @@ pub fn forbid(id: &str, action: &str, resource: &str) -> String {
     )
 }
 
-/// The policies that are shipped as examples.
-pub fn examples() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/policies")
+/// Writes the policies that are shipped as examples for a domain.
+pub fn examples(domain: &str, folder: &Path) -> Result<PathBuf> {
+    liaison_demo::policies::assemble(domain, folder)
 }
 
 /// Writes a policy folder whose only layer is the scheme.
 pub fn write_scheme(folder: &Path, text: &str) -> Result<PathBuf> {
-    write(folder, &[(SCHEME, text)])
+    write(folder, &[("scheme/test.cedar", text)])
 }
 
 /// Writes a policy folder: paths inside it, and the text of each file.

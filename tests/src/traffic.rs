@@ -25,7 +25,7 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(240);
 
 /// As many referrals are sent at the least, however slow the machine.
-pub(crate) const AT_LEAST: usize = 20;
+const TRAFFIC: usize = 20;
 
 /// Runs `disturb` while referrals go from the hospital to the shelter, one after the other, each asked
 /// for until it is answered; the ids of all that were.
@@ -47,7 +47,7 @@ pub async fn under_traffic(
 async fn send_while(on: &AtomicBool, mut case: Case) -> Result<BTreeSet<String>> {
     let mut sent = BTreeSet::new();
     for number in 0_u32.. {
-        if !on.load(Ordering::Relaxed) && sent.len() >= AT_LEAST {
+        if !on.load(Ordering::Relaxed) && sent.len() >= TRAFFIC {
             break;
         }
         let request = message::small_referral(SHELTER);
@@ -61,7 +61,7 @@ async fn send_while(on: &AtomicBool, mut case: Case) -> Result<BTreeSet<String>>
 }
 
 /// Sends under a key, again and again until there is an answer: one referral, however often it was asked.
-pub(crate) async fn send_once(case: &mut Case, content: &SendReferralRequest, key: &str) -> Result<String> {
+async fn send_once(case: &mut Case, content: &SendReferralRequest, key: &str) -> Result<String> {
     wait::until("a referral is answered", async || {
         let mut request = Request::new(content.clone());
         request.metadata_mut().insert("idempotency-key", key.parse().ok()?);
@@ -86,7 +86,7 @@ pub(crate) async fn send_once(case: &mut Case, content: &SendReferralRequest, ke
 /// Waits until everything sent is at the shelter, and checks that it is there once, that the hospital
 /// knows it, and that nothing else is there.
 pub async fn every_one_arrived_once(realm: &Realm, sent: &BTreeSet<String>) -> Result<()> {
-    ensure!(sent.len() >= AT_LEAST, "only {} referrals were sent: no traffic to disturb", sent.len());
+    ensure!(sent.len() >= TRAFFIC, "only {} referrals were sent: no traffic to disturb", sent.len());
     println!("{} referrals were sent", sent.len());
     let shelter = realm.agent(SHELTER)?;
     let drained = wait::within(DRAIN, "every referral arrived", async || {

@@ -1,7 +1,9 @@
 //! Every RPC of the descriptor set and every endpoint of the OpenAPI document, tried as every kind of
 //! caller. One that stands in no table fails.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{
+    collections::BTreeMap, fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 use liaison_demo::http;
@@ -10,11 +12,13 @@ use liaison_proto::{
     message::v1::{Refusal, error_code::Code as ErrorCode},
 };
 use liaison_tests::{
-    Realm, call,
+    Federation, Realm, call,
+    federation::Setup,
     forge::Claim,
     insider::{self, Insider},
-    names::{BORDER, HOSPITAL, POLICE, SHELTER},
+    names::{BORDER, HOSPITAL, POLICE, SHELTER, SHELTER_HU},
     policies, raw,
+    realm::{BE, HU},
 };
 use liaison_trust::{
     ca::Authority,
@@ -46,12 +50,55 @@ enum Caller {
     Revoked,
     ForeignCa,
     Gateway,
+    /// The gateway of a domain that has peered, and an agency of it.
+    Peer,
+    PeersAgency,
+    /// This domain's gateway and the peer's, by the authority of the other one each.
+    VouchedByPeer,
+    PeerVouchedByUs,
 }
-use Caller::{Anonymous, Enrolled, ForeignCa, Gateway, Invited, Revoked, Suspended};
+use Caller::{
+    Anonymous, Enrolled, ForeignCa, Gateway, Invited, Peer, PeerVouchedByUs, PeersAgency, Revoked, Suspended,
+    VouchedByPeer,
+};
 
-/// Services of the exchange listener, and what each kind of caller gets of every RPC of theirs.
+/// A listener for callers from elsewhere.
+#[derive(Debug, Clone, Copy)]
+enum Listener {
+    Exchange,
+    Federation,
+}
+
+impl Listener {
+    fn address(self, gateway: &liaison_demo::Gateway) -> SocketAddr {
+        match self {
+            Self::Exchange => gateway.exchange(),
+            Self::Federation => gateway.federation(),
+        }
+    }
+
+    /// Who gets no connection at all.
+    fn shuts_out(self, caller: Caller) -> bool {
+        let foreign = matches!(caller, ForeignCa | VouchedByPeer | PeerVouchedByUs);
+        let peers = matches!(caller, Peer | PeersAgency);
+        foreign
+            || match self {
+                Self::Exchange => peers || caller == Revoked,
+                Self::Federation => !peers && caller != Anonymous,
+            }
+    }
+
+    /// What a caller gets of an RPC whose service it has; none where it has not.
+    fn end(self, service: &str, method: &str, caller: Caller) -> Option<End> {
+        match self {
+            Self::Exchange => on_exchange(service, method)?.get(&caller).copied(),
+            Self::Federation => on_federation(service)?.get(&caller).copied(),
+        }
+    }
+}
+
+/// Services of the exchange listener, and what each kind of caller that it lets in gets of every RPC of theirs.
 fn on_exchange(service: &str, method: &str) -> Option<BTreeMap<Caller, End>> {
-    let never = [(Revoked, NoConnection), (ForeignCa, NoConnection)];
     let ends: Vec<(Caller, End)> = match (service, method) {
         ("liaison.exchange.v1.ExchangeService", _) => vec![
             (Anonymous, Refused(ErrorCode::NoClientCertificate)),
@@ -75,7 +122,18 @@ fn on_exchange(service: &str, method: &str) -> Option<BTreeMap<Caller, End>> {
         ],
         _ => return None,
     };
-    Some(ends.into_iter().chain(never).collect())
+    Some(ends.into_iter().collect())
+}
+
+/// The same of the federation listener: all its RPCs are for gateways of peers.
+fn on_federation(service: &str) -> Option<BTreeMap<Caller, End>> {
+    (service == "liaison.federation.v1.FederationService").then(|| {
+        BTreeMap::from([
+            (Anonymous, Refused(ErrorCode::NoClientCertificate)),
+            (PeersAgency, Refused(ErrorCode::WrongName)),
+            (Peer, Admitted),
+        ])
+    })
 }
 
 const CASE: &str = "liaison.case.v1.CaseService";
@@ -83,35 +141,46 @@ const ADMIN: &str = "liaison.admin.v1.AdminService";
 
 #[tokio::test]
 async fn every_rpc_as_every_caller() -> Result<()> {
-    let mut realm = Realm::start(policies::OPEN, &[HOSPITAL]).await?;
-    let callers = callers(&realm).await?;
+    let mut federation = Federation::linked(&Setup {
+        domains: &[BE, HU],
+        scheme: policies::OPEN,
+        layers: &[],
+        agencies: &[HOSPITAL],
+    })
+    .await?;
+    let callers = callers(&federation).await?;
+    let realm = federation.realm("be")?;
     let trust = insider::trust(&realm.gateway)?;
-    let address = realm.gateway.exchange();
+    let listeners = [Listener::Exchange, Listener::Federation];
     let mut tried = 0;
     for service in POOL.services() {
         for method in service.methods() {
             let path = format!("/{}/{}", service.full_name(), method.name());
             let own = matches!(service.full_name(), CASE | ADMIN);
-            let table = on_exchange(service.full_name(), method.name());
-            ensure!(own || table.is_some(), "{path} stands in no table: say who may call it");
-            for (caller, identity) in &callers {
+            let of_gateway = on_exchange(service.full_name(), method.name()).is_some()
+                || on_federation(service.full_name()).is_some();
+            ensure!(own || of_gateway, "{path} stands in no table: say who may call it");
+            for (listener, (caller, identity)) in listeners
+                .into_iter()
+                .flat_map(|listener| callers.iter().map(move |caller| (listener, caller)))
+            {
+                let address = listener.address(&realm.gateway);
                 let connected = insider::connect(address, &trust, identity.as_ref()).await;
                 let end = match connected {
                     Err(TlsError::Ours(_)) => NoConnection,
                     Err(other) => return Err(other.into()),
                     Ok(channel) => end(raw::call(channel, &path, MetadataMap::new()).await),
                 };
-                let expected = match &table {
-                    Some(table) => table.get(caller).copied(),
-                    None if matches!(caller, Revoked | ForeignCa) => Some(NoConnection),
-                    None => Some(NotServed),
+                let expected = match listener.shuts_out(*caller) {
+                    true => NoConnection,
+                    false => listener.end(service.full_name(), method.name(), *caller).unwrap_or(NotServed),
                 };
-                assert_eq!(Some(end), expected, "{path} as {caller:?}");
+                assert_eq!(end, expected, "{path} as {caller:?} on {listener:?}");
                 tried += 1;
             }
             let plain = call::plain(realm.agent(HOSPITAL)?)?;
             let case = service.full_name() == CASE;
-            for (caller, metadata, expected) in case_callers(&realm, case)? {
+            for (caller, metadata, expected) in case_callers(realm, case)? {
                 assert_eq!(
                     end(raw::call(plain.clone(), &path, metadata).await),
                     expected,
@@ -127,13 +196,13 @@ async fn every_rpc_as_every_caller() -> Result<()> {
         }
     }
     println!("{tried} calls");
-    ensure!(tried > 150, "only {tried} calls were tried");
-    realm.gateway.stop().await
+    ensure!(tried > 1_000, "only {tried} calls were tried");
+    federation.realm_mut("be")?.gateway.stop().await
 }
 
-/// Each kind of caller with its certificate.
-async fn callers(realm: &Realm) -> Result<Vec<(Caller, Option<Identity>)>> {
-    let gateway = &realm.gateway;
+/// Each kind of caller of `be`'s gateway with its certificate; `hu` has peered with it.
+async fn callers(federation: &Federation) -> Result<Vec<(Caller, Option<Identity>)>> {
+    let (gateway, peer) = (&federation.realm("be")?.gateway, &federation.realm("hu")?.gateway);
     let enrolled = Insider::enrol(gateway, SHELTER).await?;
     let suspended = Insider::enrol(gateway, POLICE).await?;
     gateway.command(&["agency", "suspend", POLICE]).await?;
@@ -154,6 +223,10 @@ async fn callers(realm: &Realm) -> Result<Vec<(Caller, Option<Identity>)>> {
         (Revoked, Some(revoked.identity)),
         (ForeignCa, Some(foreign)),
         (Gateway, Some(Claim::genuine("spiffe://be/gateway").by_authority_of(gateway)?)),
+        (Peer, Some(Claim::genuine("spiffe://hu/gateway").by_authority_of(peer)?)),
+        (PeersAgency, Some(Insider::enrol(peer, SHELTER_HU).await?.identity)),
+        (VouchedByPeer, Some(Claim::genuine("spiffe://be/gateway").by_authority_of(peer)?)),
+        (PeerVouchedByUs, Some(Claim::genuine("spiffe://hu/gateway").by_authority_of(gateway)?)),
     ])
 }
 
@@ -213,12 +286,15 @@ fn is_about_caller(status: &Status) -> bool {
 /// Endpoints that anybody on the host may read.
 const OPEN_ENDPOINTS: [(&str, &str); 2] = [("get", "/openapi.json"), ("get", "/livez")];
 /// Endpoints that show the API token and name an actor.
-const GUARDED_ENDPOINTS: [(&str, &str); 10] = [
+const GUARDED_ENDPOINTS: [(&str, &str); 13] = [
     ("post", "/v1/preview"),
     ("post", "/v1/referrals"),
     ("get", "/v1/referrals"),
     ("get", "/v1/referrals/{id}"),
     ("post", "/v1/referrals/{id}/state"),
+    ("post", "/v1/referrals/{id}/onward"),
+    ("get", "/v1/onward-requests"),
+    ("post", "/v1/onward-requests/{id}/answer"),
     ("post", "/v1/alerts"),
     ("get", "/v1/alerts"),
     ("get", "/v1/alerts/{id}"),

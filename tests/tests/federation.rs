@@ -1,372 +1,360 @@
-//! The road across two domains: the law of each has its say, and the sender sees which said what.
+//! Two domains that have peered, and a third: what crosses the border, what each side keeps, who sees whom.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use liaison_demo::wait;
 use liaison_proto::{
     case::v1::{
-        GetAlertRequest, ListReferralsRequest, PreviewRequest, Referral, SendReferralRequest, direction,
-        disclosure::Code as Disclosed, preview_request,
+        AnswerOnwardRequestRequest, GetAlertRequest, ListOnwardRequestsRequest, ListReferralsRequest,
+        PreviewRequest, PreviewResponse, ReferOnwardRequest, SendReferralRequest, UpdateReferralRequest,
+        direction, disclosure::Code as Disclosed, preview_request, refer_onward_response::Outcome,
     },
-    category,
     message::v1::{
-        Audience, DomainDecision, RecipientDecision, data_category::Code as Category,
-        error_code::Code as ErrorCode, outcome, referral_state::Code as State, sector,
-        service_type::Code as ServiceType, status::Code as Exercise, verdict::Code as Verdict,
+        Audience, DomainDecision, Handling, RecipientDecision, age_band, data_category::Code as Category,
+        error_code::Code as ErrorCode, onward_step::Code as Step, outcome, police_handling,
+        purpose::Code as Purpose, referral_state::Code as State, service_type, status::Code as Exercise,
+        verdict,
     },
 };
 use liaison_tests::{
-    Federation, Layer, call,
+    Federation, call,
+    federation::{Setup, knows, listed},
     message::{self, Words},
-    names::{BORDER, HEALTH_HU, HOSPITAL, POLICE, POLICE_HU, REFUGE_HU, SHELTER, SHELTER_HU},
+    names::{HEALTH_HU, HOSPITAL, POLICE, POLICE_HU, SHELTER, SHELTER_FR, SHELTER_HU},
     policies,
+    realm::{BE, Domain, FR, HU},
 };
 
-/// In which a peer has to learn of a change.
-const SECONDS: Duration = Duration::from_secs(5);
+const BOTH: [Domain; 2] = [BE, HU];
+/// In which an agency that is suspended has to vanish in another domain.
+const GONE: Duration = Duration::from_secs(5);
+
+/// Both domains without any rule against anything.
+fn open<'a>(agencies: &'a [&'a str]) -> Setup<'a> {
+    Setup { domains: &BOTH, scheme: policies::OPEN, layers: &[], agencies }
+}
+
+fn change(id: &str, state: State) -> UpdateReferralRequest {
+    UpdateReferralRequest { id: id.to_owned(), state: state.into(), ..Default::default() }
+}
 
 #[tokio::test]
-async fn a_referral_goes_its_whole_road_across_the_border() -> Result<()> {
-    let federation = Federation::start(policies::OPEN, &[HOSPITAL, SHELTER_HU]).await?;
-    let (hospital, shelter) = (federation.agent(HOSPITAL)?, federation.agent(SHELTER_HU)?);
-    let request = message::referral(&[SHELTER_HU], &Words::fresh());
-    let id = call::send(hospital, request.clone()).await?;
-
-    let received = call::received(shelter, &id).await?;
-    assert_eq!((received.from.as_str(), received.to.as_str()), (HOSPITAL, SHELTER_HU));
-    let parts = category::split(&request.content.unwrap_or_default())?;
+async fn a_referral_goes_its_whole_road_abroad() -> Result<()> {
+    let federation = Federation::start(&open(&[SHELTER, SHELTER_HU])).await?;
+    let (from, to) = (federation.agent(SHELTER)?, federation.agent(SHELTER_HU)?);
+    let words = Words::fresh();
+    let id = federation.send_one(SHELTER, message::referral(&[SHELTER_HU], &words)).await?;
+    let received = call::referral(to, &id).await?;
+    assert_eq!((received.from.as_str(), received.to.as_str()), (SHELTER, SHELTER_HU));
     for category in message::referral_categories() {
         let name = category.as_str_name();
         let section = received.sections.get(name).with_context(|| format!("{name} is not told of"))?;
         assert_eq!(section.disclosure(), Disclosed::Released, "{name}");
-        let content = section.content.as_ref().map(prost::Message::encode_to_vec);
-        assert_eq!(content.as_ref(), parts.get(&category), "{name} arrived changed");
     }
-    let seen = call::referral_in(hospital, &id, State::Received).await?;
-    assert_eq!(seen.at, SHELTER_HU, "whoever received it holds it");
-    let domains: Vec<&str> = seen.parts.iter().map(|part| part.domain.as_str()).collect();
-    assert_eq!(domains, ["be", "hu"], "the part of each domain is told");
+    let text = message::to_json(&received)?.to_string();
+    assert!(text.contains(&words.of(Category::Health)), "it arrived changed");
+    let sent = call::referral(from, &id).await?;
+    assert_eq!(sent.at, SHELTER_HU);
 
     for state in [State::Accepted, State::InProgress, State::Completed] {
-        call::update(shelter, &id, state).await?;
-        call::referral_in(hospital, &id, state).await?;
-    }
-    let seen = call::referral(hospital, &id).await?;
-    assert_eq!(seen.history.last().map(|event| event.outcome()), Some(outcome::Code::ServiceProvided));
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_requester_cancels_across_the_border() -> Result<()> {
-    let federation = Federation::start(policies::OPEN, &[HOSPITAL, SHELTER_HU]).await?;
-    let (hospital, shelter) = (federation.agent(HOSPITAL)?, federation.agent(SHELTER_HU)?);
-    let id = call::send(hospital, message::small_referral(SHELTER_HU)).await?;
-    call::received(shelter, &id).await?;
-    call::referral_in(hospital, &id, State::Received).await?;
-    call::update(hospital, &id, State::Cancelled).await?;
-    call::referral_in(shelter, &id, State::Cancelled).await?;
-    call::referral_in(hospital, &id, State::Cancelled).await?;
-
-    // Too late, and told so by the state that stands.
-    let id = call::send(hospital, message::small_referral(SHELTER_HU)).await?;
-    call::received(shelter, &id).await?;
-    for state in [State::Accepted, State::Completed] {
-        call::update(shelter, &id, state).await?;
-    }
-    call::referral_in(hospital, &id, State::Completed).await?;
-    let late = call::update(hospital, &id, State::Cancelled).await;
-    let late = late.err().context("a finished referral was cancelled")?.downcast::<tonic::Status>()?;
-    assert_eq!(call::refused::<()>(Err(late)), Some(ErrorCode::TransitionNotAllowed));
-    Ok(())
-}
-
-/// What each layer of the two countries keeps from the recipient.
-const KEPT: [(Category, &str, &str); 4] = [
-    (Category::Location, "be", "country/be"),
-    (Category::Risk, "be", "agency/be/hospital-ghent"),
-    (Category::Health, "hu", "country/hu"),
-    (Category::Migration, "hu", "agency/hu/shelter-budapest"),
-];
-
-/// A federation in which every layer keeps something.
-async fn two_laws() -> Result<Federation> {
-    let texts = KEPT.map(|(category, _, _)| policies::without(category.as_str_name()));
-    let paths = KEPT.map(|(_, _, layer)| format!("{layer}/own.cedar"));
-    let layers: Vec<Layer<'_>> = KEPT
-        .iter()
-        .zip(paths.iter().zip(&texts))
-        .map(|((_, domain, _), (path, text))| Layer { domain, path, text })
-        .collect();
-    Federation::start_under(policies::OPEN, &layers, &[HOSPITAL, SHELTER_HU]).await
-}
-
-#[tokio::test]
-async fn both_laws_withhold_and_the_sender_sees_which() -> Result<()> {
-    let federation = two_laws().await?;
-    let hospital = federation.agent(HOSPITAL)?;
-    let words = Words::fresh();
-    let id = call::send(hospital, message::referral(&[SHELTER_HU], &words)).await?;
-    let received = call::received(federation.agent(SHELTER_HU)?, &id).await?;
-    let seen = call::referral_in(hospital, &id, State::Received).await?;
-    let merged = seen.decision.as_ref().context("no decision is told")?;
-    for (category, domain, layer) in KEPT {
-        let name = category.as_str_name();
-        let section = received.sections.get(name).with_context(|| format!("{name} is not told of"))?;
-        assert_eq!((section.disclosure(), &section.content), (Disclosed::Withheld, &None), "{name}");
-        let own = part(&seen.parts, domain)?.decision.as_ref().context("a part without its decision")?;
-        for decision in [merged, own] {
-            let rule = (layer.to_owned(), format!("no-{name}"));
-            assert_eq!(withheld_by(decision, category), Some(rule), "{name} in {decision:?}");
+        let mut change = change(&id, state);
+        if state == State::Completed {
+            change.set_outcome(outcome::Code::ServiceProvided);
         }
-        // Neither domain speaks for the other.
-        let other = if domain == "be" { "hu" } else { "be" };
-        let other = part(&seen.parts, other)?.decision.as_ref().context("a part without its decision")?;
-        assert_eq!(withheld_by(other, category), None, "{name} in {other:?}");
+        call::case(to)?.update_referral(change).await?;
+        call::referral_in(from, &id, state).await?;
     }
-    for category in message::referral_categories() {
-        if KEPT.iter().all(|(kept, _, _)| *kept != category) {
-            let section = received.sections.get(category.as_str_name()).context("a category is missing")?;
-            assert_eq!(section.disclosure(), Disclosed::Released, "{category:?}");
-        }
-    }
-    for part in &seen.parts {
-        assert!(part.unknown.is_none() && part.decided_at.is_some() && !part.policy_hash.is_empty());
-    }
+    let seen = call::referral(from, &id).await?;
+    let last = seen.history.last().context("no history")?;
+    assert_eq!((last.outcome(), last.by.as_str()), (outcome::Code::ServiceProvided, SHELTER_HU));
     Ok(())
 }
 
 #[tokio::test]
-async fn the_preview_is_what_happens_and_tells_what_it_cannot_know() -> Result<()> {
-    let mut federation = two_laws().await?;
+async fn a_requester_cancels_abroad() -> Result<()> {
+    let federation = Federation::start(&open(&[SHELTER, SHELTER_HU])).await?;
+    let id = federation.send_one(SHELTER, message::small_referral(SHELTER_HU)).await?;
+    call::case(federation.agent(SHELTER)?)?.update_referral(change(&id, State::Cancelled)).await?;
+    for agency in [SHELTER, SHELTER_HU] {
+        let seen = call::referral_in(federation.agent(agency)?, &id, State::Cancelled).await?;
+        assert!(!seen.cancel_pending, "at {agency}");
+    }
+    Ok(())
+}
+
+/// The sender's country withholds one category, the recipient's another, and the preview knew both.
+#[tokio::test]
+async fn each_country_withholds_by_its_own_law() -> Result<()> {
+    let be = policies::layer_without("be-secrecy", "criminal_proceedings");
+    let hu = policies::layer_without("hu-secrecy", "migration");
+    let federation = Federation::start(&Setup {
+        layers: &[("be", "country/be/law.cedar", &be), ("hu", "country/hu/law.cedar", &hu)],
+        ..open(&[SHELTER, SHELTER_HU])
+    })
+    .await?;
+    let sender = federation.agent(SHELTER)?;
     let request = message::referral(&[SHELTER_HU], &Words::fresh());
-    let question = PreviewRequest { message: Some(preview_request::Message::Referral(request.clone())) };
-    let preview = call::case(federation.agent(HOSPITAL)?)?.preview(question.clone()).await?.into_inner();
-    assert!(call::received_ids(federation.agent(SHELTER_HU)?).await?.is_empty(), "looking ahead sends");
-    let id = call::send(federation.agent(HOSPITAL)?, request).await?;
-    let seen = call::referral_in(federation.agent(HOSPITAL)?, &id, State::Received).await?;
-    assert_eq!(preview.recipients.first(), seen.decision.as_ref());
-    for domain in ["be", "hu"] {
-        let (told, happened) = (part(&preview.parts, domain)?, part(&seen.parts, domain)?);
-        assert_eq!((&told.decision, &told.policy_hash), (&happened.decision, &happened.policy_hash));
-        assert!(told.decided_at.is_some(), "nothing tells how fresh the part of {domain} is");
+    let preview = preview(&federation, &request).await?;
+    let id = federation.send_one(SHELTER, request).await?;
+    let seen = wait::until("the sender knows what both domains decided", async || {
+        let seen = call::referral(sender, &id).await.ok()?;
+        (seen.parts.len() == 2).then_some(seen)
+    })
+    .await?;
+
+    let decision = seen.decision.context("no decision is told")?;
+    assert_eq!(
+        against(&decision),
+        [
+            ("criminal_proceedings".to_owned(), "country/be".to_owned(), "be-secrecy".to_owned()),
+            ("migration".to_owned(), "country/hu".to_owned(), "hu-secrecy".to_owned()),
+        ]
+    );
+    assert_eq!(preview.recipients, [decision], "what happened is not what was foreseen");
+    assert_eq!(without_times(&preview.parts), without_times(&seen.parts));
+    for (domain, category, layer) in
+        [("be", "criminal_proceedings", "country/be"), ("hu", "migration", "country/hu")]
+    {
+        let part = seen.parts.iter().find(|part| part.domain == domain);
+        let part = part.and_then(|part| part.decision.as_ref()).with_context(|| format!("of {domain}"))?;
+        let [(withheld, by, _)] = against(part).try_into().map_err(|all| anyhow::anyhow!("{all:?}"))?;
+        assert_eq!((withheld.as_str(), by.as_str()), (category, layer));
     }
 
-    federation.gateway_mut("hu")?.kill()?;
-    let preview = call::case(federation.agent(HOSPITAL)?)?.preview(question).await?.into_inner();
-    let unknown = part(&preview.parts, "hu")?;
-    assert_eq!(unknown.decision, None);
-    assert!(unknown.unknown.as_ref().is_some_and(|why| !why.message.is_empty()), "{unknown:?}");
-    let known = part(&preview.parts, "be")?;
-    assert_eq!((&known.decision, &known.unknown), (&part(&seen.parts, "be")?.decision, &None));
-    let merged = preview.recipients.first().context("nothing is told of the recipient")?;
-    assert_eq!(merged.verdict(), Verdict::Undecided);
-    for decision in &merged.categories {
-        let here = KEPT.iter().any(|(kept, domain, _)| *kept == decision.category() && *domain == "be");
-        let expected = if here { Verdict::Withheld } else { Verdict::Undecided };
-        assert_eq!(decision.verdict(), expected, "{:?}", decision.category());
+    let received = call::referral(federation.agent(SHELTER_HU)?, &id).await?;
+    for (name, section) in &received.sections {
+        let withheld = ["criminal_proceedings", "migration"].contains(&name.as_str());
+        assert!(!withheld || section.content.is_none(), "{name} is there");
     }
+    let health = received.sections.get("health").map(|section| section.disclosure());
+    assert_eq!(health, Some(Disclosed::Released));
     Ok(())
 }
 
 #[tokio::test]
-async fn a_domain_refuses_what_its_law_forbids() -> Result<()> {
-    let nothing = policies::closed_for(SHELTER_HU);
-    let law = Layer { domain: "hu", path: "country/hu/law.cedar", text: &nothing };
-    let federation = Federation::start_under(policies::OPEN, &[law], &[HOSPITAL, SHELTER_HU]).await?;
-    let hospital = federation.agent(HOSPITAL)?;
-    let id = call::send(hospital, message::small_referral(SHELTER_HU)).await?;
-    let seen = call::referral_in(hospital, &id, State::Refused).await?;
-    let rule = seen.refusal.and_then(|refusal| refusal.rule).context("no rule is told")?;
-    assert_eq!((rule.layer.as_str(), rule.rule.as_str()), ("country/hu", "nothing-there"));
-    assert!(call::received_ids(federation.agent(SHELTER_HU)?).await?.is_empty());
+async fn what_waits_for_a_domain_that_is_away_arrives_later() -> Result<()> {
+    let mut federation = Federation::start(&open(&[SHELTER, SHELTER_HU])).await?;
+    federation.realm_mut("hu")?.gateway.stop().await?;
+    let request = message::small_referral(SHELTER_HU);
+    let part = wait::until("the preview says that the other domain can't be asked", async || {
+        let preview = preview(&federation, &request).await.ok()?;
+        let part = preview.parts.into_iter().find(|part| part.domain == "hu")?;
+        let decision = preview.recipients.first()?;
+        (decision.verdict() == verdict::Code::Undecided).then_some(part)
+    })
+    .await?;
+    assert!(part.decision.is_none(), "{part:?}");
+    assert_eq!(part.unknown.map(|refusal| refusal.code()), Some(ErrorCode::GatewayUnreachable));
+
+    let sent = federation.send(SHELTER, request).await?;
+    let id = sent.first().context("no referral was made")?;
+    let seen = call::referral_in(federation.agent(SHELTER)?, id, State::Requested).await?;
+    assert_eq!(seen.at, "be");
+    federation.realm_mut("hu")?.gateway.start().await?;
+    call::received(federation.agent(SHELTER_HU)?, id).await?;
+    let seen = call::referral_in(federation.agent(SHELTER)?, id, State::Received).await?;
+    assert_eq!(seen.at, SHELTER_HU);
     Ok(())
 }
 
 #[tokio::test]
-async fn an_alert_reaches_its_audience_in_both_domains() -> Result<()> {
-    let agencies = [HOSPITAL, SHELTER, POLICE, SHELTER_HU, POLICE_HU];
-    let federation = Federation::start(policies::OPEN, &agencies).await?;
-    let audience = Audience { sectors: vec![sector::Code::LawEnforcement.into()], ..Audience::default() };
+async fn an_alert_goes_to_both_domains() -> Result<()> {
+    let hu = policies::layer_without("hu-secrecy", "exploitation");
+    let federation = Federation::start(&Setup {
+        layers: &[("hu", "country/hu/law.cedar", &hu)],
+        ..open(&[HOSPITAL, SHELTER, POLICE, SHELTER_HU, POLICE_HU])
+    })
+    .await?;
+    let audience = Audience {
+        agencies: [SHELTER, SHELTER_HU, POLICE_HU].map(str::to_owned).to_vec(),
+        ..Audience::default()
+    };
     let mut case = call::case(federation.agent(HOSPITAL)?)?;
-    let words = Words::fresh();
-    let sent = case.send_alert(message::missing_minor_alert(audience, &words)).await?.into_inner();
-    let id = sent.alert.context("no alert was made")?.id;
-    for agency in [POLICE, POLICE_HU] {
+    let sent = case.send_alert(message::pattern_alert(audience)).await?.into_inner().alert;
+    let id = sent.context("no alert was made")?.id;
+    for (agency, expected) in
+        [(SHELTER, Disclosed::Released), (SHELTER_HU, Disclosed::Withheld), (POLICE_HU, Disclosed::Withheld)]
+    {
         let received = call::received_alert(federation.agent(agency)?, &id).await?;
-        let identity = received.sections.get("identity").and_then(|section| section.content.as_ref());
-        let name = identity.and_then(|content| content.identity.as_ref()?.names.first());
-        assert_eq!(name.map(|name| &name.given), Some(&words.of(Category::Identity)), "at {agency}");
+        assert_eq!(received.from, HOSPITAL);
+        let pattern = received.sections.get("exploitation").map(|section| section.disclosure());
+        assert_eq!(pattern, Some(expected), "{agency}");
     }
     let seen = wait::until("the sender knows the end of each delivery", async || {
         let seen = case.get_alert(GetAlertRequest { id: id.clone() }).await.ok()?.into_inner();
-        let ended = seen.deliveries.iter().all(|delivery| delivery.state() == State::Received);
-        (ended && seen.deliveries.len() == 2).then_some(seen)
+        let done = seen.deliveries.iter().all(|one| one.state() == State::Received);
+        (done && seen.deliveries.len() == 3).then_some(seen)
     })
     .await?;
     for delivery in &seen.deliveries {
-        assert_eq!(delivery.at, delivery.agency, "whoever received it holds it");
-        let abroad = delivery.agency == POLICE_HU;
-        assert_eq!(delivery.parts.len(), if abroad { 2 } else { 0 }, "{:?}", delivery.parts);
+        let abroad = delivery.agency.starts_with("hu/");
+        let domains: Vec<&str> = delivery.parts.iter().map(|part| part.domain.as_str()).collect();
+        assert_eq!(domains.len(), if abroad { 2 } else { 0 }, "{}: {domains:?}", delivery.agency);
+        assert_eq!(delivery.at, delivery.agency);
     }
-    for agency in [SHELTER, SHELTER_HU] {
-        let ids = call::received_alert_ids(federation.agent(agency)?, Exercise::Actual.into()).await?;
-        assert!(ids.is_empty(), "{agency} received {ids:?}");
-    }
+    let ids = call::received_alert_ids(federation.agent(POLICE)?, Exercise::Actual.into()).await?;
+    assert!(ids.is_empty(), "{POLICE} received {ids:?}");
     Ok(())
 }
 
 #[tokio::test]
-async fn exercise_traffic_stands_apart_across_the_border() -> Result<()> {
-    let federation = Federation::start(policies::OPEN, &[HOSPITAL, SHELTER_HU]).await?;
-    let (hospital, shelter) = (federation.agent(HOSPITAL)?, federation.agent(SHELTER_HU)?);
-    let real = call::send(hospital, message::small_referral(SHELTER_HU)).await?;
+async fn exercises_stand_apart_abroad_as_well() -> Result<()> {
+    let federation = Federation::start(&open(&[SHELTER, SHELTER_HU])).await?;
+    let real = federation.send_one(SHELTER, message::small_referral(SHELTER_HU)).await?;
     let mut request = message::small_referral(SHELTER_HU);
     request.set_status(Exercise::Exercise);
-    let exercise = call::send(hospital, request).await?;
-    call::received(shelter, &real).await?;
-    call::received(shelter, &exercise).await?;
-    for (status, expected) in
-        [(0, &real), (Exercise::Actual.into(), &real), (Exercise::Exercise.into(), &exercise)]
-    {
-        for (agent, direction) in [(shelter, direction::Code::Received), (hospital, direction::Code::Sent)] {
-            let request = ListReferralsRequest { status, direction: direction.into(), ..Default::default() };
-            let listed = call::case(agent)?.list_referrals(request).await?.into_inner().referrals;
-            let ids: Vec<&String> = listed.iter().map(|referral| &referral.id).collect();
-            assert_eq!(ids, [expected], "status {status} at {}", agent.agency);
+    let exercise = federation.send_one(SHELTER, request).await?;
+    for (status, expected) in [(Exercise::Actual, &real), (Exercise::Exercise, &exercise)] {
+        let direction = direction::Code::Received.into();
+        let request = ListReferralsRequest { status: status.into(), direction, ..Default::default() };
+        let mut case = call::case(federation.agent(SHELTER_HU)?)?;
+        let listed = case.list_referrals(request).await?.into_inner().referrals;
+        let ids: Vec<&String> = listed.iter().map(|referral| &referral.id).collect();
+        assert_eq!(ids, [expected], "{}", status.as_str_name());
+    }
+    Ok(())
+}
+
+/// Whom a domain shows to others is policy; whom it does not show is answered all the same.
+#[tokio::test]
+async fn an_agency_that_is_hidden_abroad_refers_and_is_answered() -> Result<()> {
+    let hiding = policies::hiding("hidden");
+    let setup = Setup { scheme: &hiding, ..open(&[SHELTER, SHELTER_HU, POLICE_HU]) };
+    let federation = Federation::linked(&setup).await?;
+    let (shelter, police) = (federation.agent(SHELTER)?, federation.agent(POLICE_HU)?);
+    let seen = knows(shelter, SHELTER_HU).await?;
+    assert_eq!((seen.country.as_str(), seen.name.as_str()), ("hu", "Shelter Budapest"));
+    let offered = [service_type::Code::Safehouse, service_type::Code::Return].map(i32::from);
+    assert_eq!(seen.services, offered);
+    assert_eq!(seen.languages, ["hu", "en"]);
+    assert_eq!(seen.ages, [i32::from(age_band::Code::From18To24)]);
+    assert!(!listed(shelter).await?.contains_key(POLICE_HU));
+    assert!(listed(federation.agent(SHELTER_HU)?).await?.contains_key(POLICE_HU), "hidden at home as well");
+
+    knows(police, SHELTER).await?;
+    let id = federation.send_one(POLICE_HU, message::small_referral(SHELTER)).await?;
+    for state in [State::Accepted, State::InProgress] {
+        call::case(shelter)?.update_referral(change(&id, state)).await?;
+        call::referral_in(police, &id, state).await?;
+    }
+    call::case(police)?.update_referral(change(&id, State::Cancelled)).await?;
+    call::referral_in(shelter, &id, State::Cancelled).await?;
+    assert!(!listed(shelter).await?.contains_key(POLICE_HU), "it was revealed by referring");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agency_that_is_suspended_vanishes_abroad() -> Result<()> {
+    let federation = Federation::start(&open(&[SHELTER, SHELTER_HU])).await?;
+    let shelter = federation.agent(SHELTER)?;
+    let hu = &federation.realm("hu")?.gateway;
+    hu.command(&["agency", "suspend", SHELTER_HU]).await?;
+    wait::within(GONE, &format!("{SHELTER_HU} has vanished"), async || {
+        (!listed(shelter).await.ok()?.contains_key(SHELTER_HU)).then_some(())
+    })
+    .await?;
+    hu.command(&["agency", "resume", SHELTER_HU]).await?;
+    knows(shelter, SHELTER_HU).await?;
+    federation.send_one(SHELTER, message::small_referral(SHELTER_HU)).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_marked_goes_onward_abroad_once_its_originator_granted_it() -> Result<()> {
+    let federation = Federation::start(&open(&[SHELTER, SHELTER_HU, HEALTH_HU])).await?;
+    let (originator, holder) = (federation.agent(SHELTER)?, federation.agent(SHELTER_HU)?);
+    let words = Words::fresh();
+    let consent = message::consent(&[SHELTER_HU, HEALTH_HU], &message::referral_categories());
+    let request = SendReferralRequest {
+        content: Some(message::content(&words, consent)),
+        handling: Some(Handling { police: police_handling::Code::H2.into(), ..Handling::default() }),
+        ..message::referral(&[SHELTER_HU], &words)
+    };
+    let id = federation.send_one(SHELTER, request).await?;
+    let onward = ReferOnwardRequest {
+        id: id.clone(),
+        to: HEALTH_HU.to_owned(),
+        categories: [Category::Health, Category::Consent].map(i32::from).to_vec(),
+        purpose: Purpose::VictimSupport.into(),
+        ..ReferOnwardRequest::default()
+    };
+    let mut case = call::case(holder)?;
+    let Some(Outcome::Request(asked)) = case.refer_onward(onward.clone()).await?.into_inner().outcome else {
+        anyhow::bail!("it was sent without a question");
+    };
+    assert_eq!((asked.originator.as_str(), asked.step()), (SHELTER, Step::Asked));
+
+    // The originator, in the other domain, sees who asks for whom, and grants it.
+    let direction = direction::Code::Received.into();
+    let listing = ListOnwardRequestsRequest { direction, ..ListOnwardRequestsRequest::default() };
+    let request = wait::until("the originator is asked", async || {
+        let mut case = call::case(originator).ok()?;
+        case.list_onward_requests(listing.clone()).await.ok()?.into_inner().requests.pop()
+    })
+    .await?;
+    assert_eq!((request.from.as_str(), request.to.as_str()), (SHELTER_HU, HEALTH_HU));
+    assert_eq!((&request.id, &request.referral), (&asked.id, &id));
+    let answer = AnswerOnwardRequestRequest { id: request.id, step: Step::Granted.into() };
+    call::case(originator)?.answer_onward_request(answer).await?;
+
+    let sent = wait::until("the grant has arrived and the referral is sent", async || {
+        match case.refer_onward(onward.clone()).await.ok()?.into_inner().outcome? {
+            Outcome::Referral(referral) => Some(referral),
+            Outcome::Request(_) => None,
         }
-    }
+    })
+    .await?;
+    assert_eq!(sent.onward_of, id);
+    assert_ne!(sent.thread, call::referral(holder, &id).await?.thread);
+    let received = call::received(federation.agent(HEALTH_HU)?, &sent.id).await?;
+    let text = message::to_json(&received)?.to_string();
+    assert!(text.contains(&words.of(Category::Health)));
+    assert!(!text.contains(&words.of(Category::Narrative)), "more went onward than was asked for");
+    assert!(!text.contains(&id), "the recipient learns which referral it came from");
     Ok(())
 }
 
+/// No message transits a third domain, so none is needed.
 #[tokio::test]
-async fn agencies_abroad_are_looked_up_like_those_at_home() -> Result<()> {
-    let agencies = [HOSPITAL, SHELTER, SHELTER_HU, HEALTH_HU, REFUGE_HU];
-    let federation = Federation::start(&policies::hiding(), &agencies).await?;
-    let hospital = federation.agent(HOSPITAL)?;
-    let known = call::reachable(hospital).await?;
-    let addresses: Vec<&str> = known.keys().map(String::as_str).filter(|one| *one != HOSPITAL).collect();
-    assert_eq!(addresses, [SHELTER, HEALTH_HU, SHELTER_HU]);
-    let abroad = known.get(SHELTER_HU).context("the shelter abroad is unknown")?;
-    assert_eq!(
-        (abroad.country.as_str(), abroad.languages.as_slice()),
-        ("hu", &["hu".into(), "en".into()][..])
-    );
-    assert_eq!(abroad.services, [i32::from(ServiceType::Safehouse)]);
-    assert_eq!((abroad.sectors.as_slice(), abroad.ages.len()), (&[sector::Code::Ngo.into()][..], 2));
-    assert!(!abroad.fingerprint.is_empty(), "there is nothing to compare by telephone");
-    let home = call::reachable(federation.agent(HEALTH_HU)?).await?;
-    assert!(home.contains_key(REFUGE_HU), "its own domain knows the hidden agency");
-    let hidden = call::case(hospital)?.send_referral(message::small_referral(REFUGE_HU)).await;
-    assert_eq!(call::refused(hidden), Some(ErrorCode::UnknownRecipient));
+async fn two_domains_go_on_without_a_third() -> Result<()> {
+    let setup = Setup { domains: &[BE, HU, FR], ..open(&[SHELTER, SHELTER_HU, SHELTER_FR]) };
+    let mut federation = Federation::start(&setup).await?;
+    federation.realm_mut("be")?.gateway.stop().await?;
+    federation.send_one(SHELTER_FR, message::small_referral(SHELTER_HU)).await?;
+    federation.send_one(SHELTER_HU, message::small_referral(SHELTER_FR)).await?;
+    // To the one that is away it waits, and hinders nothing else.
+    let waiting = federation.send(SHELTER_HU, message::small_referral(SHELTER)).await?;
+    federation.send_one(SHELTER_HU, message::small_referral(SHELTER_FR)).await?;
+    federation.realm_mut("be")?.gateway.start().await?;
+    call::received(federation.agent(SHELTER)?, waiting.first().context("no referral was made")?).await?;
+    Ok(())
+}
 
-    // What is withdrawn there is gone here, and a suspended agency comes back.
-    for (command, agency, known) in
-        [("suspend", SHELTER_HU, false), ("resume", SHELTER_HU, true), ("revoke", HEALTH_HU, false)]
-    {
-        federation.gateway("hu")?.command(&["agency", command, agency]).await?;
-        wait::within(SECONDS, &format!("be learns of {command} {agency}"), async || {
-            let now = call::reachable(hospital).await.ok()?;
-            (now.contains_key(agency) == known).then_some(())
+async fn preview(federation: &Federation, request: &SendReferralRequest) -> Result<PreviewResponse> {
+    let question = PreviewRequest { message: Some(preview_request::Message::Referral(request.clone())) };
+    Ok(call::case(federation.agent(SHELTER)?)?.preview(question).await?.into_inner())
+}
+
+/// Categories that are not released, with the layer and the rule, in the order of their names.
+fn against(decision: &RecipientDecision) -> Vec<(String, String, String)> {
+    let mut all: Vec<_> = decision
+        .categories
+        .iter()
+        .filter(|one| one.verdict() != verdict::Code::Released)
+        .map(|one| {
+            let rule = one.rule.clone().unwrap_or_default();
+            (one.category().as_str_name().to_owned(), rule.layer, rule.rule)
         })
-        .await?;
-    }
-    Ok(())
+        .collect();
+    all.sort();
+    all
 }
 
-#[tokio::test]
-async fn a_hidden_sender_can_be_answered() -> Result<()> {
-    let federation = Federation::start(&policies::hiding(), &[SHELTER, REFUGE_HU]).await?;
-    let (shelter, refuge) = (federation.agent(SHELTER)?, federation.agent(REFUGE_HU)?);
-    let id = call::send(refuge, message::small_referral(SHELTER)).await?;
-    assert_eq!(call::received(shelter, &id).await?.from, REFUGE_HU);
-    for state in [State::Accepted, State::Completed] {
-        call::update(shelter, &id, state).await?;
-        call::referral_in(refuge, &id, state).await?;
-    }
-    // It is no more visible than before.
-    assert!(!call::reachable(shelter).await?.contains_key(REFUGE_HU));
-    Ok(())
-}
-
-/// An agency that is no member of a country that its domain speaks for is nobody.
-#[tokio::test]
-async fn a_domain_speaks_for_the_countries_that_were_confirmed() -> Result<()> {
-    let federation = Federation::start(policies::OPEN, &[HOSPITAL, BORDER, SHELTER_HU]).await?;
-    let shelter = federation.agent(SHELTER_HU)?;
-    assert!(call::reachable(shelter).await?.contains_key(BORDER), "be was accepted with be and nl");
-    let be = federation.gateway("be")?;
-    be.command(&["agency", "add", "be/annex", "--name", "Annex", "--country", "de", "--sector", "NGO"])
-        .await?;
-    let shown = wait::until("hu hears of a new country", async || {
-        let shown = federation.gateway("hu").ok()?.peer("be").await.ok()?;
-        let unconfirmed = shown.get("unconfirmed_countries")?.as_array()?;
-        (!unconfirmed.is_empty()).then_some(shown)
-    })
-    .await?;
-    assert_eq!(shown.get("unconfirmed_countries"), Some(&serde_json::json!(["de"])));
-    assert_eq!(shown.get("countries"), Some(&serde_json::json!(["be", "nl"])));
-    let invitation = be.invite().await?;
-    federation.gateway("hu")?.accept(be, &invitation).await?;
-    let shown = federation.gateway("hu")?.peer("be").await?;
-    assert_eq!(shown.get("countries"), Some(&serde_json::json!(["be", "de", "nl"])));
-    Ok(())
-}
-
-#[tokio::test]
-async fn nothing_crosses_between_different_schemes() -> Result<()> {
-    let federation = Federation::start(policies::OPEN, &[HOSPITAL, SHELTER_HU]).await?;
-    let hospital = federation.agent(HOSPITAL)?;
-    federation.realm("hu")?.load_scheme(&policies::without_health()).await?;
-    wait::until("be sees that hu has another scheme", async || {
-        let shown = federation.gateway("be").ok()?.peer("hu").await.ok()?;
-        let told = shown.get("problem").and_then(|problem| problem.as_str()).is_some();
-        (told && shown.get("same_scheme") == Some(&serde_json::Value::Bool(false))).then_some(())
-    })
-    .await?;
-    let id = call::send(hospital, message::small_referral(SHELTER_HU)).await?;
-    tokio::time::sleep(SECONDS).await;
-    assert!(call::received_ids(federation.agent(SHELTER_HU)?).await?.is_empty(), "it crossed");
-    assert_ne!(call::referral(hospital, &id).await?.state(), State::Received);
-    // Once they agree again it goes on by itself, if its sender was not told to give it up.
-    federation.realm("be")?.load_scheme(&policies::without_health()).await?;
-    federation.gateway("be")?.linked("hu").await?;
-    let id = call::send(hospital, message::small_referral(SHELTER_HU)).await?;
-    let received = call::received(federation.agent(SHELTER_HU)?, &id).await?;
-    let health = received.sections.get("health").map(|section| section.disclosure());
-    assert_eq!(health, Some(Disclosed::Withheld));
-    Ok(())
-}
-
-/// One case to an agency at home and to one abroad: two messages that nothing joins.
-#[tokio::test]
-async fn home_and_abroad_are_two_messages() -> Result<()> {
-    let federation = Federation::start(policies::OPEN, &[HOSPITAL, SHELTER, SHELTER_HU]).await?;
-    let request: SendReferralRequest = message::referral(&[SHELTER, SHELTER_HU], &Words::fresh());
-    let hospital = federation.agent(HOSPITAL)?;
-    let sent = call::case(hospital)?.send_referral(request).await?.into_inner().referrals;
-    ensure!(sent.len() == 2, "{sent:?}");
-    let mut threads = Vec::new();
-    for one in &sent {
-        let received: Referral = call::received(federation.agent(&one.to)?, &one.id).await?;
-        threads.push(received.thread);
-        let seen = call::referral_in(hospital, &one.id, State::Received).await?;
-        assert_eq!(seen.parts.len(), if one.to == SHELTER { 0 } else { 2 }, "{}", one.to);
-    }
-    assert_ne!(threads.first(), threads.last());
-    Ok(())
-}
-
-fn part<'a>(parts: &'a [DomainDecision], domain: &str) -> Result<&'a DomainDecision> {
-    let mut own = parts.iter().filter(|part| part.domain == domain);
-    let part = own.next().with_context(|| format!("{domain} has no part in {parts:?}"))?;
-    ensure!(own.next().is_none(), "{domain} has two parts in {parts:?}");
-    Ok(part)
-}
-
-/// The layer and the rule that withheld a category.
-fn withheld_by(decision: &RecipientDecision, category: Category) -> Option<(String, String)> {
-    let decision = decision.categories.iter().find(|one| one.category() == category)?;
-    let rule = decision.rule.as_ref().filter(|_| decision.verdict() == Verdict::Withheld)?;
-    Some((rule.layer.clone(), rule.rule.clone()))
+/// What each domain decided, under which policies; not when.
+fn without_times(parts: &[DomainDecision]) -> BTreeMap<&str, DomainDecision> {
+    parts
+        .iter()
+        .map(|part| (part.domain.as_str(), DomainDecision { decided_at: None, ..part.clone() }))
+        .collect()
 }

@@ -18,7 +18,7 @@ fn project(path: &str) -> PathBuf {
 /// Runs a Python script; what it printed.
 async fn python(arguments: &[&str]) -> Result<String> {
     let python = std::env::var_os("LIAISON_PYTHON").unwrap_or_else(|| "python3".into());
-    process::text(None, Path::new(&python), arguments)
+    process::text(Path::new(&python), arguments)
         .await
         .context("run tests/run once: it installs what the foreign clients need, in target/python")
 }
@@ -57,7 +57,7 @@ async fn curl_on_rest() -> Result<()> {
     let (sender_token, recipient_token) = (hospital.api_token()?, shelter.api_token()?);
     let arguments =
         [&*script.to_string_lossy(), &sender, &sender_token, &recipient, &recipient_token, SHELTER];
-    let told = process::text(None, Path::new("bash"), arguments).await?;
+    let told = process::text(Path::new("bash"), arguments).await?;
     assert!(told.contains("read at the other end"), "{told}");
     Ok(())
 }

@@ -9,14 +9,16 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use liaison_demo::{Agent, http, wait};
 use liaison_proto::{
-    case::v1::SendReferralRequest,
+    case::v1::{PreviewRequest, SendReferralRequest, preview_request},
     message::v1::{Audience, data_category::Code as Category, referral_state::Code as State, sector},
 };
 use liaison_tests::{
     Federation, Realm, call,
+    federation::Setup,
     message::{self, Words},
     names::{HOSPITAL, POLICE, POLICE_HU, SHELTER, SHELTER_HU},
     policies,
+    realm::{BE, HU},
 };
 
 #[tokio::test]
@@ -65,69 +67,72 @@ async fn no_word_of_a_section_is_found_where_it_does_not_belong() -> Result<()> 
     ensure!(answer.status == 400, "{}", answer.text());
     assert!(!answer.text().contains(words.tag()), "the error quotes what was sent: {}", answer.text());
 
-    let tag = words.tag().as_bytes();
-    let gateway = realm.gateway.pid().context("the gateway does not run")?;
-    let metrics = http::request(realm.gateway.metrics(), "GET", "/metrics", &[], &[]).await?;
-    assert!(!metrics.body.is_empty() && !contains(&metrics.body, tag), "in the gateway's metrics");
-    assert!(!memory_contains(gateway, tag)?, "in the gateway's memory");
-    for file in files(realm.folder())? {
-        // The policy folders and everything of the gateway and of the agents: databases, their
-        // write-ahead logs, keys, configuration, logs.
-        assert!(!contains(&fs::read(&file)?, tag), "in {}", file.display());
+    nothing_of(&realm, words.tag()).await
+}
+
+/// Neither of the two gateways between a sender and a recipient abroad knows a word either.
+#[tokio::test]
+async fn no_word_of_a_section_is_found_in_either_domain() -> Result<()> {
+    let hu = policies::layer_without("hu-secrecy", "health");
+    let mut federation = Federation::start(&Setup {
+        domains: &[BE, HU],
+        scheme: policies::OPEN,
+        layers: &[("hu", "country/hu/law.cedar", &hu)],
+        agencies: &[SHELTER, SHELTER_HU, POLICE_HU],
+    })
+    .await?;
+    let words = Words::fresh();
+    let request = message::referral(&[SHELTER_HU, POLICE_HU], &words);
+    let question = PreviewRequest { message: Some(preview_request::Message::Referral(request.clone())) };
+    call::case(federation.agent(SHELTER)?)?.preview(question).await?;
+    let sent = federation.send(SHELTER, request).await?;
+    for (id, to) in sent.iter().zip([SHELTER_HU, POLICE_HU]) {
+        let received = message::to_json(&call::received(federation.agent(to)?, id).await?)?.to_string();
+        for (category, there) in [(Category::Narrative, true), (Category::Health, false)] {
+            assert_eq!(received.contains(&words.of(category)), there, "{} at {to}", category.as_str_name());
+        }
+        call::referral_in(federation.agent(SHELTER)?, id, State::Received).await?;
+    }
+    let audience = Audience { countries: vec!["hu".to_owned()], ..Audience::default() };
+    let alert = message::missing_minor_alert(audience, &words);
+    let alert = call::case(federation.agent(SHELTER)?)?.send_alert(alert).await?.into_inner().alert;
+    call::received_alert(federation.agent(POLICE_HU)?, &alert.context("no alert was made")?.id).await?;
+
+    // One more waits in the recipient's domain, and one in the sender's, with their sections.
+    federation.realm_mut("hu")?.agent_mut(SHELTER_HU)?.stop().await?;
+    for domain in ["hu", "be"] {
+        if domain == "be" {
+            federation.realm("be")?.gateway.command(&["peer", "suspend", "hu"]).await?;
+        }
+        let sent = federation.send(SHELTER, message::referral(&[SHELTER_HU], &words)).await?;
+        let id = sent.first().context("no referral was made")?;
+        wait::until(&format!("{domain} holds the referral"), async || {
+            let seen = call::referral(federation.agent(SHELTER).ok()?, id).await.ok()?;
+            (seen.at == domain).then_some(())
+        })
+        .await?;
+    }
+    for realm in federation.realms() {
+        nothing_of(realm, words.tag()).await?;
     }
     Ok(())
 }
 
-/// Neither of two gateways that a message crosses holds a word of it, whatever becomes of the message.
-#[tokio::test]
-async fn no_word_of_a_section_stays_on_the_road_across_two_domains() -> Result<()> {
-    let scheme = policies::without_health_for(POLICE_HU);
-    let mut federation = Federation::start(&scheme, &[HOSPITAL, SHELTER_HU, POLICE_HU]).await?;
-    let words = Words::fresh();
-    for to in [SHELTER_HU, POLICE_HU] {
-        let hospital = federation.agent(HOSPITAL)?;
-        let id = call::send(hospital, message::referral(&[to], &words)).await?;
-        call::referral_in(hospital, &id, State::Received).await?;
-        let text = federation.agent(to)?.get(&format!("/v1/referrals/{id}")).await?.to_string();
-        assert!(text.contains(words.tag()), "nothing arrived at {to}");
-        assert_eq!(text.contains(&words.of(Category::Health)), to != POLICE_HU, "{to}");
-    }
-    let audience = Audience { sectors: vec![sector::Code::LawEnforcement.into()], ..Audience::default() };
-    let mut case = call::case(federation.agent(HOSPITAL)?)?;
-    let alert = case.send_alert(message::missing_minor_alert(audience, &words)).await?.into_inner().alert;
-    let alert = alert.context("no alert was made")?.id;
-    call::received_alert(federation.agent(POLICE_HU)?, &alert).await?;
-    // One waits at the recipient's gateway, and one at the sender's for the peer.
-    federation.realm_mut("hu")?.agent_mut(SHELTER_HU)?.stop().await?;
-    let hospital = federation.agent(HOSPITAL)?;
-    let id = call::send(hospital, message::referral(&[SHELTER_HU], &words)).await?;
-    wait::until("it waits for its recipient", async || {
-        call::referral(hospital, &id).await.ok().filter(|seen| seen.at == "hu")
-    })
-    .await?;
-    no_word(&federation, &words, &["be", "hu"]).await?;
-    federation.gateway_mut("hu")?.kill()?;
-    let hospital = federation.agent(HOSPITAL)?;
-    let id = call::send(hospital, message::referral(&[SHELTER_HU], &words)).await?;
-    wait::until("it waits for the peer", async || {
-        call::referral(hospital, &id).await.ok().filter(|seen| seen.at == "be")
-    })
-    .await?;
-    no_word(&federation, &words, &["be"]).await
-}
-
-/// Looks for a word in the metrics and the memory of running gateways, and in every file.
-async fn no_word(federation: &Federation, words: &Words, running: &[&str]) -> Result<()> {
-    let tag = words.tag().as_bytes();
-    for domain in running {
-        let gateway = federation.gateway(domain)?;
-        let metrics = http::request(gateway.metrics(), "GET", "/metrics", &[], &[]).await?;
-        assert!(!metrics.body.is_empty() && !contains(&metrics.body, tag), "in the metrics of {domain}");
-        let pid = gateway.pid().context("the gateway does not run")?;
-        assert!(!memory_contains(pid, tag)?, "in the memory of {domain}");
-    }
-    for file in files(federation.realm("be")?.folder())? {
-        assert!(!contains(&fs::read(&file)?, tag), "in {}", file.display());
+/// Passes a realm whose gateway has no such word in its metrics and its memory, and that has none in any
+/// file: policy folders, and everything of the gateway and of the agents: databases, their write-ahead
+/// logs, keys, configuration, logs.
+async fn nothing_of(realm: &Realm, word: &str) -> Result<()> {
+    let domain = &realm.gateway.domain;
+    let gateway = realm.gateway.pid().with_context(|| format!("the gateway of {domain} does not run"))?;
+    let metrics = http::request(realm.gateway.metrics(), "GET", "/metrics", &[], &[]).await?;
+    let word = word.as_bytes();
+    ensure!(
+        !metrics.body.is_empty() && !contains(&metrics.body, word),
+        "in the metrics of the gateway of {domain}"
+    );
+    ensure!(!memory_contains(gateway, word)?, "in the memory of the gateway of {domain}");
+    for file in files(realm.folder())? {
+        ensure!(!contains(&fs::read(&file)?, word), "in {}", file.display());
     }
     Ok(())
 }

@@ -22,6 +22,7 @@ async fn every_service_answers_reflection_and_health() -> Result<()> {
     let mut served = BTreeSet::new();
     for channel in [
         insider::connect(realm.gateway.exchange(), &trust, None).await?,
+        insider::connect(realm.gateway.federation(), &trust, None).await?,
         call::admin(&realm.gateway).await?,
         call::plain(realm.agent(HOSPITAL)?)?,
     ] {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use liaison_proto::{
+    federation::v1::{Bundle, DirectoryPage, SignedBundle, SignedDirectoryPage},
     message::v1::{
         Acceptance, Acknowledgement, Notice, ReleaseRecord, SignedAcceptance, SignedAcknowledgement,
         SignedNotice, SignedReleaseRecord,
@@ -72,6 +73,8 @@ statement!(Acceptance, SignedAcceptance { acceptance }, "acceptance/v1");
 statement!(Notice, SignedNotice { notice }, "notice/v1");
 statement!(ReleaseRecord, SignedReleaseRecord { record }, "release-record/v1");
 statement!(Acknowledgement, SignedAcknowledgement { acknowledgement }, "acknowledgement/v1");
+statement!(Bundle, SignedBundle { bundle }, "bundle/v1");
+statement!(DirectoryPage, SignedDirectoryPage { page }, "directory/v1");
 
 #[cfg(test)]
 mod tests {

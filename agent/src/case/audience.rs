@@ -62,6 +62,7 @@ async fn preview_alert(agent: &Agent, request: &SendAlertRequest) -> Result<Prev
             recipients: refused,
             policy_hash: hex::encode(policy_hash),
             decided_at: Some(times::to_wire(OffsetDateTime::now_utc())),
+            parts: Vec::new(),
         });
     }
     let mut preview = decide(agent, head(Kind::Alert, kind, &body), &body, &recipients).await?;
@@ -161,12 +162,18 @@ async fn decide(
     });
     let request = exchange::PreviewRequest { head: Some(head), recipients: asked.collect() };
     let decided = agent.link.preview(request).await?;
+    let categories: Vec<Category> = body.sections.keys().copied().collect();
     let complete =
         |decision: RecipientDecision| views::with_uncovered(decision, body.sections.keys().copied());
     Ok(PreviewResponse {
         recipients: decided.decisions.into_iter().map(complete).collect(),
         policy_hash: hex::encode(decided.policy_hash),
         decided_at: decided.decided_at,
+        parts: decided
+            .parts
+            .into_iter()
+            .map(|part| views::completed_part(part, &agent.address, &categories))
+            .collect(),
     })
 }
 

@@ -12,10 +12,12 @@ use futures_util::stream;
 use liaison_proto::{
     DESCRIPTORS, POOL,
     case::v1::{
-        Alert, GetAlertRequest, GetReferralRequest, GetStatusRequest, ListAgenciesRequest,
-        ListAgenciesResponse, ListAlertsRequest, ListAlertsResponse, ListReferralsRequest,
-        ListReferralsResponse, PreviewRequest, PreviewResponse, Referral, SendAlertRequest,
-        SendAlertResponse, SendReferralRequest, SendReferralResponse, StatusResponse, UpdateReferralRequest,
+        Alert, AnswerOnwardRequestRequest, GetAlertRequest, GetReferralRequest, GetStatusRequest,
+        ListAgenciesRequest, ListAgenciesResponse, ListAlertsRequest, ListAlertsResponse,
+        ListOnwardRequestsRequest, ListOnwardRequestsResponse, ListReferralsRequest, ListReferralsResponse,
+        OnwardRequest, PreviewRequest, PreviewResponse, ReferOnwardRequest, ReferOnwardResponse, Referral,
+        SendAlertRequest, SendAlertResponse, SendReferralRequest, SendReferralResponse, StatusResponse,
+        UpdateReferralRequest,
         case_service_server::{CaseService, CaseServiceServer, SERVICE_NAME},
     },
     limits as wire,
@@ -31,7 +33,7 @@ use super::{
     ServeError, audience, body,
     caller::{ApiToken, Caller},
     connections::Connections,
-    operations,
+    onward, operations,
 };
 use crate::{agent::Agent, limits};
 
@@ -178,6 +180,29 @@ impl CaseService for Handler {
     ) -> Result<Response<Referral>, Status> {
         let caller = caller(&request)?;
         Ok(Response::new(operations::update_referral(&self.agent, &caller, request.into_inner()).await?))
+    }
+
+    async fn refer_onward(
+        &self,
+        request: Request<ReferOnwardRequest>,
+    ) -> Result<Response<ReferOnwardResponse>, Status> {
+        let caller = caller(&request)?;
+        Ok(Response::new(onward::refer_onward(&self.agent, &caller, request.into_inner()).await?))
+    }
+
+    async fn list_onward_requests(
+        &self,
+        request: Request<ListOnwardRequestsRequest>,
+    ) -> Result<Response<ListOnwardRequestsResponse>, Status> {
+        Ok(Response::new(onward::list_requests(&self.agent, request.into_inner()).await?))
+    }
+
+    async fn answer_onward_request(
+        &self,
+        request: Request<AnswerOnwardRequestRequest>,
+    ) -> Result<Response<OnwardRequest>, Status> {
+        let caller = caller(&request)?;
+        Ok(Response::new(onward::answer_request(&self.agent, &caller, request.into_inner()).await?))
     }
 
     async fn send_alert(

@@ -33,7 +33,7 @@ struct Endpoint {
 
 const SEND_ERRORS: &[u16] = &[403, 404, 409, 413, 415, 429, 503];
 
-const ENDPOINTS: [Endpoint; 10] = [
+const ENDPOINTS: [Endpoint; 13] = [
     Endpoint { verb: "post", path: "/v1/preview", method: "Preview", errors: SEND_ERRORS },
     Endpoint { verb: "post", path: "/v1/referrals", method: "SendReferral", errors: SEND_ERRORS },
     Endpoint { verb: "get", path: "/v1/referrals", method: "ListReferrals", errors: &[] },
@@ -43,6 +43,14 @@ const ENDPOINTS: [Endpoint; 10] = [
         path: "/v1/referrals/{id}/state",
         method: "UpdateReferral",
         errors: &[403, 404, 409, 413, 415, 429],
+    },
+    Endpoint { verb: "post", path: "/v1/referrals/{id}/onward", method: "ReferOnward", errors: SEND_ERRORS },
+    Endpoint { verb: "get", path: "/v1/onward-requests", method: "ListOnwardRequests", errors: &[] },
+    Endpoint {
+        verb: "post",
+        path: "/v1/onward-requests/{id}/answer",
+        method: "AnswerOnwardRequest",
+        errors: &[404, 409, 413, 415],
     },
     Endpoint { verb: "post", path: "/v1/alerts", method: "SendAlert", errors: SEND_ERRORS },
     Endpoint { verb: "get", path: "/v1/alerts", method: "ListAlerts", errors: &[] },
@@ -114,7 +122,7 @@ fn operation(endpoint: &Endpoint, method: &MethodDescriptor, schemas: &mut schem
     let (input, output) = (method.input(), method.output());
     let in_path = |field: &FieldDescriptor| endpoint.path.contains(&format!("{{{}}}", field.name()));
     let mut parameters = vec![json!({"$ref": "#/components/parameters/actor"})];
-    if endpoint.method.starts_with("Send") {
+    if endpoint.method.starts_with("Send") || endpoint.method == "ReferOnward" {
         parameters.push(json!({"$ref": "#/components/parameters/idempotencyKey"}));
     }
     parameters.extend(input.fields().filter(&in_path).map(|field| parameter("path", &field, schemas)));

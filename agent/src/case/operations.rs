@@ -156,7 +156,7 @@ pub(super) async fn get_status(agent: &Agent, _request: GetStatusRequest) -> Res
 
 /// A message to these recipients, with an id and a thread that tell nothing of any other message but
 /// the time.
-fn message(
+pub(super) fn message(
     kind: Kind,
     alert_kind: AlertKind,
     body: &Body,
@@ -181,6 +181,8 @@ fn message(
         handling: body.handling,
         status: body.status,
         state_change: None,
+        onward: None,
+        onward_of: None,
         facts: Some(body.facts.clone()),
         sections: body.sections.clone(),
         recipients,
@@ -188,14 +190,17 @@ fn message(
 }
 
 /// The caller's idempotency key, bound to the request.
-fn idempotency<M: prost::Message + Name>(caller: &Caller, request: &M) -> Option<Idempotency> {
+pub(super) fn idempotency<M: prost::Message + Name>(caller: &Caller, request: &M) -> Option<Idempotency> {
     let key = caller.idempotency_key.clone()?;
     let digest = digest::hash("idempotency/v1", &[M::full_name().as_bytes(), &request.encode_to_vec()]);
     Some(Idempotency { key, digest })
 }
 
 /// What this very request gave before.
-async fn repeated(agent: &Agent, idempotency: Option<&Idempotency>) -> Result<Option<Vec<Uuid>>, Refusal> {
+pub(super) async fn repeated(
+    agent: &Agent,
+    idempotency: Option<&Idempotency>,
+) -> Result<Option<Vec<Uuid>>, Refusal> {
     match idempotency {
         Some(idempotency) => agent.store.repeated(idempotency).await,
         None => Ok(None),
@@ -244,12 +249,13 @@ async fn shown_alert(agent: &Agent, message: Message) -> Result<Alert, Refusal> 
             let release = agent.store.release(id).await?.ok_or_else(Refusal::internal)?;
             alert.sections = views::alert_sections(id, &agent.store.sections(id).await?, &release);
         }
-        Direction::Sent => alert.deliveries = views::deliveries(message),
+        Direction::Sent => alert.deliveries = views::deliveries(message, &agent.address),
     }
     Ok(alert)
 }
 
-async fn find(agent: &Agent, id: Uuid, kind: Kind) -> Result<Message, Refusal> {
+/// A message of this kind.
+pub(super) async fn find(agent: &Agent, id: Uuid, kind: Kind) -> Result<Message, Refusal> {
     agent.store.message(id).await?.filter(|message| message.kind == kind).ok_or_else(|| {
         Refusal::new(
             ErrorCode::UnknownMessage,

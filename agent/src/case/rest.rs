@@ -1,7 +1,9 @@
 //! The case API over REST and JSON, on loopback: the same operations as over gRPC, each message in its
 //! protobuf JSON mapping.
 
-use std::{net::IpAddr, pin::pin, sync::Arc};
+mod host;
+
+use std::{pin::pin, sync::Arc};
 
 use axum::{
     Router,
@@ -13,7 +15,7 @@ use axum::{
 };
 use http::{
     HeaderMap, HeaderValue, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, HOST, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS},
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS},
     request::Parts,
 };
 use hyper_util::{
@@ -23,8 +25,9 @@ use hyper_util::{
 };
 use liaison_proto::{
     case::v1::{
-        GetAlertRequest, GetReferralRequest, GetStatusRequest, ListAgenciesRequest, ListAlertsRequest,
-        ListReferralsRequest, PreviewRequest, SendAlertRequest, SendReferralRequest, UpdateReferralRequest,
+        AnswerOnwardRequestRequest, GetAlertRequest, GetReferralRequest, GetStatusRequest,
+        ListAgenciesRequest, ListAlertsRequest, ListOnwardRequestsRequest, ListReferralsRequest,
+        PreviewRequest, ReferOnwardRequest, SendAlertRequest, SendReferralRequest, UpdateReferralRequest,
     },
     json, limits as wire,
     message::v1::{Refusal, error_code::Code as ErrorCode},
@@ -39,7 +42,7 @@ use super::{
     ServeError, audience, body,
     caller::{ApiToken, Caller},
     connections::Connections,
-    openapi, operations,
+    onward, openapi, operations,
 };
 use crate::{agent::Agent, limits};
 
@@ -85,6 +88,9 @@ fn router(agent: Arc<Agent>) -> Router {
         .route("/v1/referrals", get(list_referrals).post(send_referral))
         .route("/v1/referrals/{id}", get(get_referral))
         .route("/v1/referrals/{id}/state", post(update_referral))
+        .route("/v1/referrals/{id}/onward", post(refer_onward))
+        .route("/v1/onward-requests", get(list_onward_requests))
+        .route("/v1/onward-requests/{id}/answer", post(answer_onward_request))
         .route("/v1/alerts", get(list_alerts).post(send_alert))
         .route("/v1/alerts/{id}", get(get_alert))
         .route("/v1/agencies", get(list_agencies))
@@ -133,14 +139,51 @@ async fn update_referral(
     Id(id): Id,
     Json(request): Json<UpdateReferralRequest>,
 ) -> Response {
-    if !request.id.is_empty() && request.id != id {
-        return refused(&Refusal::new(
-            ErrorCode::Malformed,
-            "the id in the body is not the one in the path",
-            "leave it out of the body",
-        ));
+    match path_id(id, &request.id) {
+        Ok(id) => {
+            let request = UpdateReferralRequest { id, ..request };
+            answer(operations::update_referral(&api.agent, &caller, request).await)
+        }
+        Err(refusal) => refused(&refusal),
     }
-    answer(operations::update_referral(&api.agent, &caller, UpdateReferralRequest { id, ..request }).await)
+}
+
+async fn refer_onward(
+    State(api): State<Api>,
+    caller: Caller,
+    Id(id): Id,
+    Json(request): Json<ReferOnwardRequest>,
+) -> Response {
+    match path_id(id, &request.id) {
+        Ok(id) => {
+            let request = ReferOnwardRequest { id, ..request };
+            answer(onward::refer_onward(&api.agent, &caller, request).await)
+        }
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn list_onward_requests(
+    State(api): State<Api>,
+    _: Caller,
+    Asked(request): Asked<ListOnwardRequestsRequest>,
+) -> Response {
+    answer(onward::list_requests(&api.agent, request).await)
+}
+
+async fn answer_onward_request(
+    State(api): State<Api>,
+    caller: Caller,
+    Id(id): Id,
+    Json(request): Json<AnswerOnwardRequestRequest>,
+) -> Response {
+    match path_id(id, &request.id) {
+        Ok(id) => {
+            let request = AnswerOnwardRequestRequest { id, ..request };
+            answer(onward::answer_request(&api.agent, &caller, request).await)
+        }
+        Err(refusal) => refused(&refusal),
+    }
 }
 
 async fn send_alert(
@@ -197,7 +240,7 @@ const SEE_DOCUMENT: &str = "see the document at /openapi.json";
 
 /// What holds for every request: it was meant for this host, ends in time, and leaves no copy behind.
 async fn each_request(request: Request, next: Next) -> Response {
-    let mut response = if is_for_loopback(request.headers()) {
+    let mut response = if host::is_for_loopback(request.headers()) {
         tokio::time::timeout(wire::REQUEST, next.run(request)).await.unwrap_or_else(|_| {
             let late = Refusal::new(ErrorCode::Malformed, "the request did not end in time", "send it again");
             refused_with(StatusCode::REQUEST_TIMEOUT, &late)
@@ -214,19 +257,6 @@ async fn each_request(request: Request, next: Next) -> Response {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
-}
-
-/// A page of a foreign site can make a browser call loopback under the site's own name (DNS
-/// rebinding), never under this one.
-fn is_for_loopback(headers: &HeaderMap) -> bool {
-    let mut hosts = headers.get_all(HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
-    let Some(authority) = host.to_str().ok().and_then(|host| host.parse::<http::uri::Authority>().ok())
-    else {
-        return false;
-    };
-    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 impl FromRequestParts<Api> for Caller {
@@ -249,6 +279,18 @@ impl FromRequestParts<Api> for Id {
         })?;
         Ok(Self(id))
     }
+}
+
+/// The id in the path, if the body does not name another.
+fn path_id(in_path: String, in_body: &str) -> Result<String, Refusal> {
+    if in_body.is_empty() || in_body == in_path {
+        return Ok(in_path);
+    }
+    Err(Refusal::new(
+        ErrorCode::Malformed,
+        "the id in the body is not the one in the path",
+        "leave it out of the body",
+    ))
 }
 
 /// A message in the body of a request.
@@ -339,31 +381,4 @@ pub(super) fn error(refusal: &Refusal) -> Value {
 
 fn written(status: StatusCode, json: String) -> Response {
     (status, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], Body::from(json)).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_this_machine_s_own_names_are_answered() {
-        let is = |host: &str| {
-            is_for_loopback(&HeaderMap::from_iter([(HOST, HeaderValue::from_str(host).unwrap())]))
-        };
-        for good in ["localhost", "LOCALHOST:7411", "127.0.0.1:7411", "127.0.0.9", "[::1]:7411", "[::1]"] {
-            assert!(is(good), "{good}");
-        }
-        for bad in
-            ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "10.0.0.1", "", "a b"]
-        {
-            assert!(!is(bad), "{bad}");
-        }
-        assert!(!is_for_loopback(&HeaderMap::new()));
-        let two = [(HOST, HeaderValue::from_static("localhost")), (HOST, HeaderValue::from_static("evil"))];
-        let mut headers = HeaderMap::new();
-        for (name, value) in two {
-            headers.append(name, value);
-        }
-        assert!(!is_for_loopback(&headers));
-    }
 }

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use liaison_proto::{
     case::v1::{
-        Agency, Alert, AlertDelivery, AlertSection, Referral, ReferralSection, StateEvent,
+        Agency, Alert, AlertDelivery, AlertSection, OnwardRequest, Referral, ReferralSection, StateEvent,
         direction::Code as DirectionCode, disclosure::Code as Disclosure,
     },
     category,
     message::v1::{
-        CategoryDecision, RecipientDecision, ReleaseRecord, Rule, basis::Code as Basis,
+        CategoryDecision, DomainDecision, RecipientDecision, ReleaseRecord, Rule, basis::Code as Basis,
         data_category::Code as Category, referral_state::Code as State, verdict::Code as Verdict,
     },
     referral::{self, Party},
@@ -21,14 +21,16 @@ use uuid::Uuid;
 
 use crate::{
     directory,
-    store::{Direction, Message, StoredSection},
+    store::{self, Direction, Message, StoredSection},
 };
 
 /// A referral without its sections, as it stands in lists.
 pub(super) fn referral(message: Message, me: &AgencyAddress) -> Referral {
     let delivery = message.deliveries.into_iter().next();
     let to = delivery.as_ref().map_or_else(|| me.to_string(), |delivery| delivery.agency.to_string());
-    let (decision, refused) = delivery.map_or((None, None), |delivery| (delivery.decision, delivery.refusal));
+    let (decision, refused, parts, at) = delivery.map_or_else(Default::default, |delivery| {
+        (delivery.decision, delivery.refusal, delivery.parts, delivery.holder)
+    });
     let party = match message.direction {
         Direction::Sent => Party::Requester,
         Direction::Received => Party::Responder,
@@ -60,6 +62,9 @@ pub(super) fn referral(message: Message, me: &AgencyAddress) -> Referral {
         decision: decision.map(|decision| completed(decision, &message.categories)),
         refusal: message.refusal.or(refused),
         policy_hash: message.policy_hash.map(|hash| hash.to_string()).unwrap_or_default(),
+        parts: parts.into_iter().map(|part| completed_part(part, me, &message.categories)).collect(),
+        at,
+        onward_of: message.onward_of.map(|id| id.to_string()).unwrap_or_default(),
     }
 }
 
@@ -83,12 +88,14 @@ pub(super) fn alert(message: &Message) -> Alert {
 }
 
 /// Where a sent alert stands at every agency of its audience.
-pub(super) fn deliveries(message: Message) -> Vec<AlertDelivery> {
+pub(super) fn deliveries(message: Message, me: &AgencyAddress) -> Vec<AlertDelivery> {
     let delivery = |delivery: crate::store::DeliveryState| AlertDelivery {
         agency: delivery.agency.to_string(),
         state: delivery.state.into(),
         decision: delivery.decision.map(|decision| completed(decision, &message.categories)),
         refusal: delivery.refusal,
+        parts: delivery.parts.into_iter().map(|part| completed_part(part, me, &message.categories)).collect(),
+        at: delivery.holder,
     };
     message.deliveries.into_iter().map(delivery).collect()
 }
@@ -133,6 +140,9 @@ pub(super) fn agency(agency: directory::Agency) -> Agency {
         groups: agency.groups,
         reachable: agency.reachable,
         fingerprint: agency.fingerprint.map(|id| id.to_string()).unwrap_or_default(),
+        services: agency.services.types,
+        languages: agency.services.languages,
+        ages: agency.services.ages,
     }
 }
 
@@ -170,6 +180,19 @@ fn completed(decision: RecipientDecision, categories: &[Category]) -> RecipientD
     }
 }
 
+/// The part of the own domain, completed as the decision is: what no basis covers, the sender's own side has
+/// kept back. Another domain's part is what that domain said.
+pub(super) fn completed_part(
+    mut part: DomainDecision,
+    me: &AgencyAddress,
+    categories: &[Category],
+) -> DomainDecision {
+    if part.domain == me.domain().as_str() {
+        part.decision = part.decision.map(|decision| completed(decision, categories));
+    }
+    part
+}
+
 /// Shows all categories by name: what is here as released, what policy lets be told as withheld, and
 /// anything else as not disclosed, whether it was erased, kept back, never there or can't be read.
 fn each_category<M: prost::Message + Name + Default, T>(
@@ -197,9 +220,26 @@ fn each_category<M: prost::Message + Name + Default, T>(
     category::all().map(|category| (category.as_str_name().to_owned(), each(category))).collect()
 }
 
+/// A request to refer onward.
+pub(super) fn onward_request(request: store::OnwardRequest) -> OnwardRequest {
+    OnwardRequest {
+        id: request.id.to_string(),
+        direction: direction(request.direction).into(),
+        referral: request.referral.to_string(),
+        from: request.asker.to_string(),
+        originator: request.originator.to_string(),
+        to: request.to.to_string(),
+        purpose: request.purpose.into(),
+        categories: request.categories.into_iter().map(i32::from).collect(),
+        step: request.step.into(),
+        asked: Some(times::to_wire(request.asked)),
+        answered: request.answered.map(times::to_wire),
+    }
+}
+
 /// What a section says; none if it is not of this version's contracts, or holds anything but its own
 /// category: that would have passed a policy that never decided on it.
-fn content<M: prost::Message + Name + Default>(section: &StoredSection) -> Option<M> {
+pub(super) fn content<M: prost::Message + Name + Default>(section: &StoredSection) -> Option<M> {
     let content: M = strict::decode(&section.plaintext).ok()?;
     let parts = category::split(&content).ok()?;
     parts.keys().eq([&section.category]).then_some(content)
@@ -224,12 +264,19 @@ fn direction(direction: Direction) -> DirectionCode {
 
 #[cfg(test)]
 mod tests {
-    use liaison_proto::message::v1::{Health, Narrative, ReferralContent, ReleasedSection};
+    use liaison_proto::{
+        exchange::v1 as exchange,
+        message::v1::{
+            Health, Narrative, ReferralContent, ReleasedSection, age_band::Code as AgeBand,
+            service_type::Code as ServiceType,
+        },
+    };
     use prost::Message as _;
     use time::OffsetDateTime;
     use zeroize::Zeroizing;
 
     use super::*;
+    use crate::testing::Domain;
 
     fn section(category: Category, content: &ReferralContent) -> StoredSection {
         StoredSection {
@@ -264,6 +311,49 @@ mod tests {
             assert_eq!(section.onward_share, name == "health", "{name}");
         }
         assert_eq!(sections["health"].content, Some(health()));
+    }
+
+    #[tokio::test]
+    async fn what_an_agency_offers_is_known_while_the_gateway_is_away() {
+        let (_dir, agent) = Domain::new().agent("police").await;
+        let address: AgencyAddress = "hu/shelter".parse().unwrap();
+        let services = exchange::Services {
+            types: vec![ServiceType::Safehouse.into()],
+            languages: vec!["hu".into()],
+            ages: vec![AgeBand::Under12.into()],
+        };
+        let listed = exchange::Agency {
+            address: address.to_string(),
+            services: Some(services.clone()),
+            ..exchange::Agency::default()
+        };
+        agent.store.set_agency(&address, &listed).await.unwrap();
+        let found = agent.directory.last_listed(&address).await.unwrap().unwrap();
+        assert_eq!(found.services, services);
+        let shown = agency(found);
+        assert_eq!(
+            (shown.services, shown.languages, shown.ages),
+            (services.types, services.languages, services.ages)
+        );
+    }
+
+    #[test]
+    fn the_own_domain_s_part_tells_what_no_basis_covers() {
+        let me = "be/police".parse().unwrap();
+        let part = |domain: &str, verdict: Verdict| {
+            let decision = RecipientDecision { verdict: verdict.into(), ..RecipientDecision::default() };
+            DomainDecision { domain: domain.into(), decision: Some(decision), ..DomainDecision::default() }
+        };
+        let told = |part| {
+            let decision = completed_part(part, &me, &[Category::Health]).decision.unwrap();
+            decision.categories.into_iter().map(|said| said.rule.unwrap().rule).collect::<Vec<_>>()
+        };
+        assert_eq!(told(part("be", Verdict::Released)), ["none:basis"]);
+        assert!(told(part("be", Verdict::Withheld)).is_empty());
+        assert!(told(part("hu", Verdict::Released)).is_empty(), "that domain was not asked about it");
+        assert!(told(part("hu", Verdict::Undecided)).is_empty());
+        let away = DomainDecision { domain: "hu".into(), ..DomainDecision::default() };
+        assert_eq!(completed_part(away.clone(), &me, &[Category::Health]), away);
     }
 
     #[test]

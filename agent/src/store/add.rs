@@ -1,8 +1,8 @@
 //! Into the outbox.
 
 use liaison_proto::message::v1::{
-    RecipientDecision, Refusal, StateChange, error_code::Code as ErrorCode, kind::Code as Kind,
-    referral_state::Code as State,
+    OnwardRequest, RecipientDecision, Refusal, StateChange, error_code::Code as ErrorCode,
+    kind::Code as Kind, referral_state::Code as State,
 };
 use prost::Message as _;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, Transaction};
@@ -55,13 +55,16 @@ impl Store {
         for (message, sealed) in &drafts {
             insert(&mut tx, self.address().to_string(), message, sealed).await?;
             audit(&mut tx, now, actor, "send", message.id).await?;
+            if let Some(received) = message.onward_of {
+                audit(&mut tx, now, actor, "refer_onward", received).await?;
+            }
             for officer in officers {
                 audit(&mut tx, now, officer, "vital_interest", message.id).await?;
             }
         }
         if let Some(first) = ids.first() {
             for decision in refused {
-                insert_refused(&mut tx, *first, decision).await?;
+                insert_refused(&mut tx, *first, decision, self.address().domain().as_str()).await?;
             }
         }
         if let Some(idempotency) = idempotency {
@@ -85,6 +88,18 @@ impl Store {
         let mut tx = self.begin().await?;
         audit(&mut tx, OffsetDateTime::now_utc(), actor, action, message).await?;
         Ok(tx.commit().await?)
+    }
+}
+
+#[cfg(test)]
+impl Store {
+    /// Who did what with a message, in order.
+    pub(crate) async fn audited(&self, message: Uuid) -> Vec<(String, String)> {
+        sqlx::query_as("select actor, action from audit where message = ? order by seq")
+            .bind(message.as_bytes().as_slice())
+            .fetch_all(self.readers())
+            .await
+            .unwrap()
     }
 }
 
@@ -161,7 +176,8 @@ pub(super) async fn insert(
     let id = message.id.as_bytes().as_slice();
     let seq = sqlx::query(
         "insert into messages (id, thread, direction, kind, alert_kind, sender, urgency, handling, status, \
-         created, expires, change, categories) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         created, expires, change, categories, onward, onward_of) \
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(id)
     .bind(message.thread.as_bytes().as_slice())
@@ -176,14 +192,19 @@ pub(super) async fn insert(
     .bind(codec::ms(message.expires))
     .bind(change.encode_to_vec())
     .bind(codec::categories(message.sections.keys()))
+    .bind(message.onward.as_ref().map(OnwardRequest::encode_to_vec))
+    .bind(message.onward_of.map(|id| id.as_bytes().to_vec()))
     .execute(&mut **tx)
     .await?
     .last_insert_rowid();
     if !message.recipients.is_empty() {
         // One statement: an alert may have thousands of recipients.
-        QueryBuilder::<Sqlite>::new("insert into deliveries (message, agency, state) ")
+        QueryBuilder::<Sqlite>::new("insert into deliveries (message, agency, state, holder) ")
             .push_values(&message.recipients, |mut row, (agency, _)| {
-                row.push_bind(id).push_bind(agency.to_string()).push_bind(i32::from(State::Submitted));
+                row.push_bind(id)
+                    .push_bind(agency.to_string())
+                    .push_bind(i32::from(State::Submitted))
+                    .push_bind(&sender);
             })
             .build()
             .execute(&mut **tx)
@@ -208,10 +229,11 @@ async fn insert_refused(
     tx: &mut Transaction<'_, Sqlite>,
     id: Uuid,
     decision: RecipientDecision,
+    by: &str,
 ) -> Result<(), StoreError> {
     let refusal = forbidden(&decision);
     sqlx::query(
-        "insert into deliveries (message, agency, state, decision, refusal) values (?, ?, ?, ?, ?) \
+        "insert into deliveries (message, agency, state, decision, refusal, holder) values (?, ?, ?, ?, ?, ?) \
          on conflict do nothing",
     )
     .bind(id.as_bytes().as_slice())
@@ -219,6 +241,7 @@ async fn insert_refused(
     .bind(i32::from(State::Refused))
     .bind(decision.encode_to_vec())
     .bind(refusal.encode_to_vec())
+    .bind(by)
     .execute(&mut **tx)
     .await?;
     Ok(())

@@ -1,9 +1,9 @@
 //! Messages as they are read back.
 
 use liaison_proto::message::v1::{
-    Handling, RecipientDecision, Refusal, ReleaseRecord, ReleasedSection, SignedReleaseRecord, StateChange,
-    alert_kind::Code as AlertKind, data_category::Code as Category, kind::Code as Kind,
-    referral_state::Code as State, status::Code as Status, urgency::Code as Urgency,
+    DomainDecision, Handling, RecipientDecision, Refusal, ReleaseRecord, ReleasedSection,
+    SignedReleaseRecord, StateChange, alert_kind::Code as AlertKind, data_category::Code as Category,
+    kind::Code as Kind, referral_state::Code as State, status::Code as Status, urgency::Code as Urgency,
 };
 use liaison_trust::{digest::Digest, envelope, names::AgencyAddress};
 use time::OffsetDateTime;
@@ -47,6 +47,8 @@ pub struct Message {
     pub categories: Vec<Category>,
     /// Of a referral, oldest first.
     pub history: Vec<StateEvent>,
+    /// Of a referral that was referred onward: the received one.
+    pub onward_of: Option<Uuid>,
 }
 
 /// Where a message stands at one recipient.
@@ -55,8 +57,13 @@ pub struct DeliveryState {
     pub agency: AgencyAddress,
     /// submitted, requested, received, refused or expired.
     pub state: State,
+    /// What was decided; towards another domain, what both say together.
     pub decision: Option<RecipientDecision>,
     pub refusal: Option<Refusal>,
+    /// Towards another domain: each domain's part that is known, this agency's domain first.
+    pub parts: Vec<DomainDecision>,
+    /// Sent: the agency or the domain that holds it now, or that ended it.
+    pub holder: String,
 }
 
 /// A change of a referral's state.
@@ -121,6 +128,18 @@ struct Row {
     change: Vec<u8>,
     categories: Vec<u8>,
     cancel_pending: bool,
+    onward_of: Option<Vec<u8>>,
+}
+
+#[derive(sqlx::FromRow)]
+struct DeliveryRow {
+    agency: String,
+    state: i64,
+    decision: Option<Vec<u8>>,
+    refusal: Option<Vec<u8>>,
+    own_part: Option<Vec<u8>>,
+    other_part: Option<Vec<u8>>,
+    holder: String,
 }
 
 impl Store {
@@ -229,23 +248,12 @@ impl Store {
     }
 
     async fn complete(&self, row: Row) -> Result<Message, StoreError> {
-        let deliveries: Vec<(String, i64, Option<Vec<u8>>, Option<Vec<u8>>)> = sqlx::query_as(
-            "select agency, state, decision, refusal from deliveries where message = ? order by agency",
-        )
-        .bind(&row.id)
-        .fetch_all(self.readers())
-        .await?;
-        let deliveries = deliveries
-            .into_iter()
-            .map(|(agency, state, decision, refusal)| {
-                Ok(DeliveryState {
-                    agency: codec::address(&agency)?,
-                    state: codec::code(state)?,
-                    decision: codec::some_message(decision.as_deref())?,
-                    refusal: codec::some_message(refusal.as_deref())?,
-                })
-            })
-            .collect::<Result<_, StoreError>>()?;
+        let deliveries: Vec<DeliveryRow> =
+            sqlx::query_as("select * from deliveries where message = ? order by agency")
+                .bind(&row.id)
+                .fetch_all(self.readers())
+                .await?;
+        let deliveries = deliveries.into_iter().map(delivery).collect::<Result<_, StoreError>>()?;
         let history: Vec<(Vec<u8>, i64, String)> =
             sqlx::query_as("select change, at, by from history where message = ? order by seq")
                 .bind(&row.id)
@@ -276,6 +284,19 @@ impl Store {
             cancel_pending: row.cancel_pending,
             categories: codec::categories_of(&row.categories)?,
             history,
+            onward_of: row.onward_of.as_deref().map(codec::uuid).transpose()?,
         })
     }
+}
+
+fn delivery(row: DeliveryRow) -> Result<DeliveryState, StoreError> {
+    let parts = [row.own_part, row.other_part].into_iter().flatten().map(|part| codec::message(&part));
+    Ok(DeliveryState {
+        agency: codec::address(&row.agency)?,
+        state: codec::code(row.state)?,
+        decision: codec::some_message(row.decision.as_deref())?,
+        refusal: codec::some_message(row.refusal.as_deref())?,
+        parts: parts.collect::<Result<_, _>>()?,
+        holder: row.holder,
+    })
 }

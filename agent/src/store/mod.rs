@@ -10,7 +10,9 @@ mod erase;
 mod keys;
 mod messages;
 mod notices;
+mod onward;
 mod outbox;
+mod parts;
 mod receive;
 mod states;
 #[cfg(test)]
@@ -28,6 +30,7 @@ use tokio::sync::Notify;
 
 pub use messages::{Counts, DeliveryState, Direction, Message, StateEvent, StoredSection};
 pub use notices::Event;
+pub use onward::{OnwardRequest, Question};
 pub use outbox::Waiting;
 pub use receive::{Incoming, IncomingSection, Receipt};
 

@@ -2,12 +2,16 @@
 
 use liaison_proto::{
     message::v1::{
-        RecipientDecision, Refusal, SignedAcknowledgement, StateChange, error_code::Code as ErrorCode,
-        kind::Code as Kind, referral_state::Code as State, verdict::Code as Verdict,
+        DomainDecision, Refusal, SignedAcceptance, SignedAcknowledgement, StateChange,
+        error_code::Code as ErrorCode, kind::Code as Kind, referral_state::Code as State,
+        verdict::Code as Verdict,
     },
     referral::Party,
 };
-use liaison_trust::{digest::Digest, names::AgencyAddress};
+use liaison_trust::{
+    digest::Digest,
+    names::{AgencyAddress, Domain},
+};
 use prost::Message as _;
 use sqlx::{Sqlite, Transaction};
 use time::OffsetDateTime;
@@ -17,7 +21,8 @@ use super::{
     Direction, Store, StoreError,
     add::forbidden,
     codec,
-    outbox::{fail_at, set_decision},
+    outbox::fail_at,
+    parts::{self, Keep},
     states,
 };
 use crate::thread;
@@ -30,9 +35,14 @@ pub enum Event {
         signed: SignedAcknowledgement,
         thread_state: Option<StateChange>,
     },
+    /// The gateway of the recipient's domain, which is another, holds it, with its part of the decision.
+    Forwarded {
+        signed: SignedAcceptance,
+        part: DomainDecision,
+    },
     Expired,
-    /// Policy has changed what was released.
-    Narrowed(RecipientDecision),
+    /// A domain's policy has changed what was released: this is its part now.
+    Narrowed(DomainDecision),
     /// The recipient could not take it as genuine, or is no longer there.
     Failed(Refusal),
 }
@@ -52,15 +62,17 @@ impl Store {
         digest.flatten().as_deref().map(codec::digest).transpose()
     }
 
-    /// Commits what became of a message at one recipient. Again it changes nothing.
+    /// Commits what became of a message at one recipient, as the domain `by` tells it. Again it changes
+    /// nothing.
     pub async fn notice(
         &self,
         id: Uuid,
         recipient: &AgencyAddress,
         at: OffsetDateTime,
+        by: &Domain,
         event: Event,
     ) -> Result<(), StoreError> {
-        let domain = self.address().domain().to_string();
+        let domain = by.as_str();
         let to = recipient.to_string();
         let mut tx = self.begin().await?;
         match event {
@@ -73,17 +85,40 @@ impl Store {
                     format!("{recipient} did not fetch the message before it expired"),
                     "ask the agency whether its agent runs; then send it again",
                 );
-                fail_at(&mut tx, id, &to, State::Expired, &refusal, at, &domain).await?;
+                fail_at(&mut tx, id, &to, State::Expired, &refusal, at, domain).await?;
             }
-            Event::Narrowed(decision) => {
-                set_decision(&mut tx, id, &decision).await?;
-                if decision.verdict() != Verdict::Released {
+            Event::Forwarded { signed, part } => {
+                let new = sqlx::query(
+                    "update deliveries set forwarded = ?3 where message = ?1 and agency = ?2 and forwarded is null",
+                )
+                .bind(id.as_bytes().as_slice())
+                .bind(&to)
+                .bind(signed.encode_to_vec())
+                .execute(&mut *tx)
+                .await?
+                .rows_affected();
+                if new == 0 {
+                    return Ok(());
+                }
+                // What that domain has said since, it has said of its first decision.
+                parts::keep(&mut tx, id, self.address().domain(), &part, Keep::First).await?;
+                match part.decision {
+                    Some(decision) if decision.verdict() != Verdict::Released => {
+                        let refusal = forbidden(&decision);
+                        fail_at(&mut tx, id, &to, State::Refused, &refusal, at, domain).await?;
+                    }
+                    _ => parts::under_way_at(&mut tx, id, &to, domain).await?,
+                }
+            }
+            Event::Narrowed(part) => {
+                parts::keep(&mut tx, id, self.address().domain(), &part, Keep::Last).await?;
+                if let Some(decision) = part.decision.filter(|said| said.verdict() != Verdict::Released) {
                     let refusal = forbidden(&decision);
-                    fail_at(&mut tx, id, &to, State::Refused, &refusal, at, &domain).await?;
+                    fail_at(&mut tx, id, &to, State::Refused, &refusal, at, domain).await?;
                 }
             }
             Event::Failed(refusal) => {
-                fail_at(&mut tx, id, &to, State::Refused, &refusal, at, &domain).await?;
+                fail_at(&mut tx, id, &to, State::Refused, &refusal, at, domain).await?;
             }
         }
         Ok(tx.commit().await?)
@@ -99,7 +134,8 @@ impl Store {
         at: OffsetDateTime,
     ) -> Result<(), StoreError> {
         sqlx::query(
-            "update deliveries set state = ?3, acknowledgement = ?4, refusal = null where message = ?1 and agency = ?2",
+            "update deliveries set state = ?3, acknowledgement = ?4, refusal = null, holder = agency \
+             where message = ?1 and agency = ?2",
         )
         .bind(id.as_bytes().as_slice())
         .bind(recipient.to_string())
@@ -113,7 +149,7 @@ impl Store {
                 .fetch_optional(&mut **tx)
                 .await?;
         let Some((thread, kind, said)) = message else { return Ok(()) };
-        if codec::code::<Kind>(kind)? == Kind::Alert {
+        if matches!(codec::code(kind)?, Kind::Alert | Kind::Onward) {
             return Ok(());
         }
         let Some(standing) = states::by_thread(tx, codec::uuid(&thread)?).await? else { return Ok(()) };

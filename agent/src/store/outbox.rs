@@ -6,7 +6,7 @@ use bytes::Bytes;
 use liaison_proto::{
     limits::REPLAY_MEMORY,
     message::v1::{
-        Acceptance, RecipientDecision, Refusal, SignedAcceptance, StateChange, error_code::Code as ErrorCode,
+        Acceptance, DomainDecision, Refusal, SignedAcceptance, StateChange, error_code::Code as ErrorCode,
         kind::Code as Kind, referral_state::Code as State, verdict::Code as Verdict,
     },
     referral::Party,
@@ -18,7 +18,13 @@ use sqlx::{Sqlite, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError, add::forbidden, codec, draft, states};
+use super::{
+    Store, StoreError,
+    add::forbidden,
+    codec, draft, onward,
+    parts::{self, Keep},
+    states,
+};
 use crate::outbox::NewMessage;
 
 /// What waits in the outbox.
@@ -42,6 +48,8 @@ struct Row {
     expires: i64,
     digest: Option<Vec<u8>>,
     change: Vec<u8>,
+    onward: Option<Vec<u8>>,
+    onward_of: Option<Vec<u8>>,
     draft: Option<Vec<u8>>,
     envelope: Option<Vec<u8>>,
 }
@@ -107,6 +115,8 @@ impl Store {
                 Kind::State => Some(codec::message(&row.change)?),
                 _ => None,
             },
+            onward: codec::some_message(row.onward.as_deref())?,
+            onward_of: row.onward_of.as_deref().map(codec::uuid).transpose()?,
             facts: draft.facts,
             sections: draft.sections,
             recipients: draft.recipients,
@@ -141,7 +151,8 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         for (agency, refusal) in left_out {
-            end_delivery(&mut tx, id, Some(&agency.to_string()), State::Refused, refusal).await?;
+            let by = self.address().to_string();
+            end_delivery(&mut tx, id, Some(&agency.to_string()), State::Refused, refusal, &by).await?;
         }
         tx.commit().await?;
         Ok(true)
@@ -187,20 +198,38 @@ impl Store {
             .bind(signed.encode_to_vec())
             .execute(&mut *tx)
             .await?;
-        sqlx::query("update deliveries set state = ?2 where message = ?1 and state = ?3")
-            .bind(id.as_bytes().as_slice())
-            .bind(i32::from(State::Requested))
-            .bind(i32::from(State::Submitted))
-            .execute(&mut *tx)
-            .await?;
+        let domain = self.address().domain();
+        // What the gateway has told already, ahead of its acceptance, stays so.
+        sqlx::query(
+            "update deliveries set state = ?2, holder = case when holder = ?4 then ?5 else holder end \
+             where message = ?1 and state = ?3",
+        )
+        .bind(id.as_bytes().as_slice())
+        .bind(i32::from(State::Requested))
+        .bind(i32::from(State::Submitted))
+        .bind(self.address().to_string())
+        .bind(domain.as_str())
+        .execute(&mut *tx)
+        .await?;
         for decision in &acceptance.decisions {
-            decide(&mut tx, id, decision).await?;
+            let part = DomainDecision {
+                domain: domain.to_string(),
+                recipient: decision.recipient.clone(),
+                decision: Some(decision.clone()),
+                policy_hash: acceptance.policy_hash.clone(),
+                decided_at: acceptance.accepted_at,
+                unknown: None,
+            };
+            parts::keep(&mut tx, id, domain, &part, Keep::First).await?;
+            if decision.verdict() != Verdict::Released {
+                let (to, refusal) = (Some(decision.recipient.as_str()), forbidden(decision));
+                end_delivery(&mut tx, id, to, State::Refused, &refusal, domain.as_str()).await?;
+            }
         }
         if sent.kind == Kind::Referral
             && let Some((standing, _)) = states::by_id(&mut tx, id).await?
         {
-            let domain = self.address().domain().as_str();
-            states::set_by_gateway(&mut tx, &standing, State::Requested, at, domain).await?;
+            states::set_by_gateway(&mut tx, &standing, State::Requested, at, domain.as_str()).await?;
         }
         tx.commit().await?;
         // The next of its thread may go.
@@ -239,7 +268,7 @@ impl Store {
     async fn end(&self, id: Uuid, state: State, refusal: &Refusal, by: &str) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         let Some(sent) = take(&mut tx, id).await? else { return Ok(()) };
-        end_delivery(&mut tx, id, None, state, refusal).await?;
+        end_delivery(&mut tx, id, None, state, refusal, by).await?;
         fail(&mut tx, &sent, state, refusal, OffsetDateTime::now_utc(), by).await?;
         tx.commit().await?;
         self.wake_outbox();
@@ -274,33 +303,6 @@ async fn sent(tx: &mut Transaction<'_, Sqlite>, id: Uuid) -> Result<Option<Sent>
     .transpose()
 }
 
-/// What was decided for one recipient.
-async fn decide(
-    tx: &mut Transaction<'_, Sqlite>,
-    id: Uuid,
-    decision: &RecipientDecision,
-) -> Result<(), StoreError> {
-    set_decision(tx, id, decision).await?;
-    if decision.verdict() != Verdict::Released {
-        end_delivery(tx, id, Some(&decision.recipient), State::Refused, &forbidden(decision)).await?;
-    }
-    Ok(())
-}
-
-pub(super) async fn set_decision(
-    tx: &mut Transaction<'_, Sqlite>,
-    id: Uuid,
-    decision: &RecipientDecision,
-) -> Result<(), StoreError> {
-    sqlx::query("update deliveries set decision = ?3 where message = ?1 and agency = ?2")
-        .bind(id.as_bytes().as_slice())
-        .bind(&decision.recipient)
-        .bind(decision.encode_to_vec())
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
-}
-
 /// Ends the deliveries of a message, or that to one agency, which have not ended yet. Tells whether there
 /// were any.
 async fn end_delivery(
@@ -309,9 +311,10 @@ async fn end_delivery(
     agency: Option<&str>,
     state: State,
     refusal: &Refusal,
+    by: &str,
 ) -> Result<bool, StoreError> {
     let ended = sqlx::query(
-        "update deliveries set state = ?3, refusal = ?4 where message = ?1 and (?2 is null or agency = ?2) \
+        "update deliveries set state = ?3, refusal = ?4, holder = ?7 where message = ?1 and (?2 is null or agency = ?2) \
          and state in (?5, ?6)",
     )
     .bind(id.as_bytes().as_slice())
@@ -320,13 +323,14 @@ async fn end_delivery(
     .bind(refusal.encode_to_vec())
     .bind(i32::from(State::Submitted))
     .bind(i32::from(State::Requested))
+    .bind(by)
     .execute(&mut **tx)
     .await?;
     Ok(ended.rows_affected() > 0)
 }
 
-/// What the failure of a whole message does beside its deliveries. Of a state message, the referral
-/// tells why.
+/// What the failure of a whole message does beside its deliveries. Of a state or an onward message, the
+/// referral tells why.
 async fn fail(
     tx: &mut Transaction<'_, Sqlite>,
     sent: &Sent,
@@ -350,6 +354,12 @@ async fn fail(
                 }
             }
         }
+        Kind::Onward => {
+            onward::not_delivered(tx, sent.id).await?;
+            if let Some(standing) = states::by_thread(tx, sent.thread).await? {
+                told = standing.id;
+            }
+        }
         Kind::Alert | Kind::Unspecified => {}
     }
     sqlx::query("update messages set refusal = ?2 where id = ?1")
@@ -371,7 +381,7 @@ pub(super) async fn fail_at(
     at: OffsetDateTime,
     by: &str,
 ) -> Result<(), StoreError> {
-    if !end_delivery(tx, id, Some(recipient), state, refusal).await? {
+    if !end_delivery(tx, id, Some(recipient), state, refusal, by).await? {
         return Ok(());
     }
     match sent(tx, id).await? {

@@ -2,7 +2,7 @@
 
 use liaison_proto::{
     message::v1::{
-        Handling, Refusal, ReleasedSection, SealedSection, SignedReleaseRecord, StateChange,
+        Handling, OnwardRequest, Refusal, ReleasedSection, SealedSection, SignedReleaseRecord, StateChange,
         alert_kind::Code as AlertKind, data_category::Code as Category, error_code::Code as ErrorCode,
         kind::Code as Kind, referral_state::Code as State, status::Code as Status, urgency::Code as Urgency,
     },
@@ -34,6 +34,7 @@ pub struct Incoming {
     pub handling: Option<Handling>,
     pub status: Status,
     pub state_change: Option<StateChange>,
+    pub onward: Option<OnwardRequest>,
     pub created: OffsetDateTime,
     pub expires: OffsetDateTime,
     /// Of the manifest.
@@ -113,6 +114,7 @@ impl Store {
                 Receipt::Held { thread_state: None }
             }
             Kind::State => self.receive_state(&mut tx, &message).await?,
+            Kind::Onward => self.receive_onward(&mut tx, &message).await?,
             Kind::Unspecified => Receipt::Refused(malformed("the message has no kind")),
         };
         if matches!(receipt, Receipt::Held { .. }) {
@@ -145,12 +147,9 @@ impl Store {
         tx: &mut Transaction<'_, Sqlite>,
         message: &Incoming,
     ) -> Result<Receipt, StoreError> {
-        let Some(standing) = states::by_thread(tx, message.thread).await? else {
-            return Ok(Receipt::Refused(Refusal::new(
-                ErrorCode::UnknownMessage,
-                "the state is for a thread in which this agency has no referral",
-                "the sender should look at its referral again",
-            )));
+        let standing = match of_this_thread(tx, message).await? {
+            Ok(standing) => standing,
+            Err(refusal) => return Ok(Receipt::Refused(refusal)),
         };
         let change = match rightful(&standing, message) {
             Ok(change) => change,
@@ -165,7 +164,7 @@ impl Store {
         Ok(Receipt::Held { thread_state: Some(stands) })
     }
 
-    async fn insert(
+    pub(super) async fn insert(
         &self,
         tx: &mut Transaction<'_, Sqlite>,
         message: &Incoming,
@@ -175,8 +174,8 @@ impl Store {
         let (local_key, stored) = LocalKey::new(self.vault(), message.id);
         sqlx::query(
             "insert into messages (id, thread, direction, kind, alert_kind, sender, urgency, handling, status, \
-             created, expires, digest, policy_hash, change, evidence, local_key) \
-             values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             created, expires, digest, policy_hash, change, evidence, local_key, onward) \
+             values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(id)
         .bind(message.thread.as_bytes().as_slice())
@@ -194,6 +193,7 @@ impl Store {
         .bind(change.encode_to_vec())
         .bind(message.release.encode_to_vec())
         .bind((!message.sections.is_empty()).then_some(stored))
+        .bind(message.onward.as_ref().map(OnwardRequest::encode_to_vec))
         .execute(&mut **tx)
         .await?;
         sqlx::query("insert into deliveries (message, agency, state) values (?, ?, ?)")
@@ -255,18 +255,33 @@ async fn received_before(
     Ok(Some(Receipt::Held { thread_state }))
 }
 
-/// What a state message says, if its sender may say it in this thread.
-fn rightful(standing: &Standing, message: &Incoming) -> Result<StateChange, Refusal> {
+/// The referral of the thread that a message is in, if its sender is the other party to it.
+pub(super) async fn of_this_thread(
+    tx: &mut Transaction<'_, Sqlite>,
+    message: &Incoming,
+) -> Result<Result<Standing, Refusal>, StoreError> {
+    let Some(standing) = states::by_thread(tx, message.thread).await? else {
+        return Ok(Err(Refusal::new(
+            ErrorCode::UnknownMessage,
+            "the message is for a thread in which this agency has no referral",
+            "the sender should look at its referral again",
+        )));
+    };
     if standing.other != message.sender {
-        return Err(Refusal::new(
+        return Ok(Err(Refusal::new(
             ErrorCode::NotAParty,
             "the sender is no party to this referral",
-            "only the two agencies of a referral change its state",
-        ));
+            "only the two agencies of a referral write in its thread",
+        )));
     }
     if standing.status != i64::from(i32::from(message.status)) {
-        return Err(malformed("an exercise and real traffic were mixed in one thread"));
+        return Ok(Err(malformed("an exercise and real traffic were mixed in one thread")));
     }
+    Ok(Ok(standing))
+}
+
+/// What a state message of the other party says, if that party may say it.
+fn rightful(standing: &Standing, message: &Incoming) -> Result<StateChange, Refusal> {
     let change = message.state_change.ok_or_else(|| malformed("a state message without a state"))?;
     match setter(change.state()) {
         Some(party) if party == standing.other_party() => Ok(change),
@@ -278,6 +293,6 @@ fn rightful(standing: &Standing, message: &Incoming) -> Result<StateChange, Refu
     }
 }
 
-fn malformed(message: &str) -> Refusal {
+pub(super) fn malformed(message: &str) -> Refusal {
     Refusal::new(ErrorCode::Malformed, message, "the sender's agent must be repaired")
 }

@@ -95,7 +95,10 @@ impl Store {
                 } else {
                     set(&mut tx, id, &change, now, &by).await?;
                 }
-                let message = state_message(&standing, thread, change, now)?;
+                let message = NewMessage {
+                    state_change: Some(change),
+                    ..message(&standing, thread, Kind::State, now)?
+                };
                 let sealed =
                     draft::seal(self.vault(), message.id, None, &message.sections, &message.recipients);
                 insert(&mut tx, by, &message, &sealed).await?;
@@ -109,23 +112,26 @@ impl Store {
     }
 }
 
-fn state_message(
+/// A message of this agency's to the other party, in the referral's thread.
+pub(super) fn message(
     standing: &Standing,
     thread: Uuid,
-    change: StateChange,
+    kind: Kind,
     now: OffsetDateTime,
 ) -> Result<NewMessage, StoreError> {
     Ok(NewMessage {
         id: Uuid::now_v7(),
         thread,
-        kind: Kind::State,
+        kind,
         alert_kind: AlertKind::Unspecified,
         created: now,
         expires: now + limits::STATE_LIFETIME,
         urgency: codec::code(standing.urgency)?,
         handling: None,
         status: codec::code(standing.status)?,
-        state_change: Some(change),
+        state_change: None,
+        onward: None,
+        onward_of: None,
         facts: None,
         sections: Default::default(),
         recipients: vec![(standing.other.clone(), Default::default())],

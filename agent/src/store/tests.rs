@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, HashSet};
 
 use liaison_proto::{
     message::v1::{
-        Acceptance, RecipientDecision, Refusal, Rule, SignedAcceptance, SignedAcknowledgement, StateChange,
-        data_category::Code as Category, error_code::Code as ErrorCode, kind::Code as Kind,
-        outcome::Code as Outcome, referral_state::Code as State, rejection_reason::Code as Reason,
-        status::Code as Status, verdict::Code as Verdict,
+        Acceptance, DomainDecision, RecipientDecision, Refusal, Rule, SignedAcceptance,
+        SignedAcknowledgement, StateChange, data_category::Code as Category, error_code::Code as ErrorCode,
+        kind::Code as Kind, outcome::Code as Outcome, referral_state::Code as State,
+        rejection_reason::Code as Reason, status::Code as Status, verdict::Code as Verdict,
     },
     times,
 };
 use liaison_trust::{
     digest::{Digest, hash},
-    names::AgencyAddress,
+    names::{AgencyAddress, Domain as DomainName},
     statement,
 };
 use time::{Duration, OffsetDateTime};
@@ -29,6 +29,10 @@ use crate::{
 
 fn shelter() -> AgencyAddress {
     "be/shelter".parse().unwrap()
+}
+
+fn belgium() -> DomainName {
+    "be".parse().unwrap()
 }
 
 fn now() -> OffsetDateTime {
@@ -80,6 +84,16 @@ async fn accept(domain: &Domain, store: &Store, id: Uuid, verdicts: &[(&str, Ver
     store.accepted(id, &acceptance, &signed).await.unwrap();
 }
 
+/// A decision as the part of its own domain.
+fn part(decision: RecipientDecision) -> DomainDecision {
+    DomainDecision {
+        domain: "be".into(),
+        recipient: decision.recipient.clone(),
+        decision: Some(decision),
+        ..DomainDecision::default()
+    }
+}
+
 fn acknowledged(state: State) -> Event {
     Event::Acknowledged { signed: SignedAcknowledgement::default(), thread_state: Some(change(state)) }
 }
@@ -89,7 +103,7 @@ async fn held_referral(domain: &Domain, police: &Agent, other: &Agent) -> Uuid {
     let id = add(&police.store, referral(&shelter())).await;
     seal(police, other, id).await;
     accept(domain, &police.store, id, &[("be/shelter", Verdict::Released)]).await;
-    police.store.notice(id, &shelter(), now(), acknowledged(State::Received)).await.unwrap();
+    police.store.notice(id, &shelter(), now(), &belgium(), acknowledged(State::Received)).await.unwrap();
     id
 }
 
@@ -132,7 +146,7 @@ async fn a_sent_referral_survives_a_crash_at_every_step() {
     assert!(police.store.waiting(id).await.unwrap().is_none());
     assert_eq!(police.store.sent_to(id, &shelter()).await.unwrap(), Some(digest));
     for _again in 0..2 {
-        police.store.notice(id, &shelter(), now(), acknowledged(State::Received)).await.unwrap();
+        police.store.notice(id, &shelter(), now(), &belgium(), acknowledged(State::Received)).await.unwrap();
     }
 
     let police = reopened(police).await;
@@ -250,7 +264,7 @@ async fn a_cancellation_ends_as_the_responder_says() {
         assert_eq!(waiting.len(), 1, "cancelled twice, told once");
         seal(&police, &other, waiting[0]).await;
         accept(&domain, &police.store, waiting[0], &[]).await;
-        police.store.notice(waiting[0], &shelter(), now(), acknowledged(answer)).await.unwrap();
+        police.store.notice(waiting[0], &shelter(), now(), &belgium(), acknowledged(answer)).await.unwrap();
         let message = police.store.message(id).await.unwrap().unwrap();
         assert_eq!((message.state, message.cancel_pending), (change(answer), false));
     }
@@ -310,18 +324,18 @@ async fn notices_end_what_they_are_about() {
     let quarantined = Refusal::new(ErrorCode::BadSignature, "bad", "look");
     let cases = [
         (Event::Expired, State::Expired, ErrorCode::Expired),
-        (Event::Narrowed(withheld), State::Refused, ErrorCode::ForbiddenByPolicy),
+        (Event::Narrowed(part(withheld)), State::Refused, ErrorCode::ForbiddenByPolicy),
         (Event::Failed(quarantined), State::Refused, ErrorCode::BadSignature),
     ];
     for (event, ended, code) in cases {
         let id = add(&police.store, referral(&shelter())).await;
         seal(&police, &other, id).await;
         accept(&domain, &police.store, id, &[("be/shelter", Verdict::Released)]).await;
-        police.store.notice(id, &shelter(), now(), event.clone()).await.unwrap();
+        police.store.notice(id, &shelter(), now(), &belgium(), event.clone()).await.unwrap();
         let message = police.store.message(id).await.unwrap().unwrap();
         assert_eq!((message.state.state(), message.deliveries[0].state), (ended, ended));
         assert_eq!(message.refusal.unwrap().code(), code);
-        police.store.notice(id, &shelter(), now(), event).await.unwrap();
+        police.store.notice(id, &shelter(), now(), &belgium(), event).await.unwrap();
         assert_eq!(state(&police.store, id).await, ended);
     }
 }
@@ -334,9 +348,9 @@ async fn what_the_recipient_signed_for_has_not_failed_whatever_the_gateway_tells
     let id = add(&police.store, referral(&shelter())).await;
     seal(&police, &other, id).await;
     accept(&domain, &police.store, id, &[("be/shelter", Verdict::Released)]).await;
-    police.store.notice(id, &shelter(), now(), acknowledged(State::Received)).await.unwrap();
+    police.store.notice(id, &shelter(), now(), &belgium(), acknowledged(State::Received)).await.unwrap();
     for event in [Event::Expired, Event::Failed(Refusal::new(ErrorCode::BadSignature, "bad", "look"))] {
-        police.store.notice(id, &shelter(), now(), event).await.unwrap();
+        police.store.notice(id, &shelter(), now(), &belgium(), event).await.unwrap();
         let message = police.store.message(id).await.unwrap().unwrap();
         assert_eq!((message.state.state(), message.refusal), (State::Received, None));
     }
@@ -385,7 +399,7 @@ async fn an_alert_tells_of_each_recipient() {
     police.store.sealed(id, b"envelope", digest, &[]).await.unwrap();
     let verdicts = [("be/shelter", Verdict::Released), ("be/ministry", Verdict::Withheld)];
     accept(&domain, &police.store, id, &verdicts).await;
-    police.store.notice(id, &shelter(), now(), acknowledged(State::Unspecified)).await.unwrap();
+    police.store.notice(id, &shelter(), now(), &belgium(), acknowledged(State::Unspecified)).await.unwrap();
     drop(other);
 
     let alert = police.store.message(id).await.unwrap().unwrap();
@@ -445,4 +459,39 @@ async fn another_vault_key_opens_nothing() {
     let vault = Vault::from_key([1; 32]);
     let store = Store::open(&police.folder.database(), vault, police.address.clone()).await.unwrap();
     assert!(matches!(store.waiting(id).await, Err(StoreError::Sealed("draft"))));
+}
+
+#[tokio::test]
+async fn who_holds_what_was_sent_before_is_told_by_where_it_stands() {
+    let mut connection = sqlx::SqliteConnection::connect("sqlite::memory:").await.unwrap();
+    let run = async |connection: &mut sqlx::SqliteConnection, sql: &'static str| {
+        sqlx::raw_sql(sql).execute(connection).await.unwrap();
+    };
+    run(&mut connection, include_str!("../../migrations/0001_agent.sql")).await;
+    // Waiting, at the gateway, received by the agency, refused there; and one that came.
+    let cases = [(1, State::Submitted), (1, State::Requested), (1, State::Received), (1, State::Refused)];
+    for (number, (direction, state)) in cases.into_iter().chain([(2, State::Received)]).enumerate() {
+        let id = vec![u8::try_from(number).unwrap(); 16];
+        sqlx::query(
+            "insert into messages (id, thread, direction, kind, alert_kind, sender, urgency, status, created, \
+             expires, change) values (?1, ?1, ?2, 1, 0, 'be/police', 1, 1, 0, 0, x'')",
+        )
+        .bind(&id)
+        .bind(direction)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+        sqlx::query("insert into deliveries (message, agency, state) values (?, 'be/shelter', ?)")
+            .bind(&id)
+            .bind(i32::from(state))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+    run(&mut connection, include_str!("../../migrations/0002_federation.sql")).await;
+    let holders: Vec<String> = sqlx::query_scalar("select holder from deliveries order by message")
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(holders, ["be/police", "be", "be/shelter", "be", ""]);
 }

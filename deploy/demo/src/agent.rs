@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::{
-    Gateway, Place,
+    Gateway,
     http::{self, Answer},
     port::Port,
     process::{self, Process, Programs},
@@ -53,8 +53,8 @@ impl Agent {
             data: folder.join(&name),
             log: folder.join(format!("{name}.log")),
             programs: programs.clone(),
-            grpc: Port::on(programs.host.as_deref())?,
-            rest: Port::on(programs.host.as_deref())?,
+            grpc: Port::free()?,
+            rest: Port::free()?,
             process: None,
         })
     }
@@ -67,11 +67,6 @@ impl Agent {
     /// Where its REST API is.
     pub fn rest(&self) -> SocketAddr {
         self.rest.address
-    }
-
-    /// An address of its host, for callers elsewhere.
-    pub fn place(&self, address: SocketAddr) -> Place {
-        Place { address, host: self.programs.host.clone() }
     }
 
     pub fn config(&self) -> PathBuf {
@@ -94,16 +89,14 @@ impl Agent {
     pub async fn start(&mut self) -> Result<()> {
         let name = format!("the agent of {}", self.agency);
         let data = self.data.to_string_lossy().into_owned();
-        let host = self.programs.host.as_deref();
-        let arguments = ["--data", &data, "run"];
-        let process = Process::start(&name, host, &self.programs.agent, arguments, &self.log)?;
-        let rest = self.place(self.rest());
+        let process = Process::start(&name, &self.programs.agent, ["--data", &data, "run"], &self.log)?;
         let process = self.process.insert(process);
+        let rest = self.rest.address;
         wait::until(&format!("{name} answers"), async || {
             if let Err(ended) = process.check_running() {
                 return Some(Err(ended));
             }
-            let answer = http::request(rest.clone(), "GET", "/livez", &[], &[]).await.ok()?;
+            let answer = http::request(rest, "GET", "/livez", &[], &[]).await.ok()?;
             (answer.status == 200).then_some(Ok(()))
         })
         .await?
@@ -132,12 +125,12 @@ impl Agent {
 
     /// Runs one of its commands; what it printed.
     pub async fn command(&self, arguments: &[&str]) -> Result<String> {
-        process::text(self.programs.host.as_deref(), &self.programs.agent, self.arguments(arguments)).await
+        process::text(&self.programs.agent, self.arguments(arguments)).await
     }
 
     /// Runs one of its commands, whatever its end.
     pub async fn attempt(&self, arguments: &[&str]) -> Result<Output> {
-        process::output(self.programs.host.as_deref(), &self.programs.agent, self.arguments(arguments)).await
+        process::output(&self.programs.agent, self.arguments(arguments)).await
     }
 
     fn arguments(&self, arguments: &[&str]) -> Vec<String> {
@@ -164,7 +157,7 @@ impl Agent {
         ];
         headers.extend_from_slice(more);
         let body = body.map(Value::to_string).unwrap_or_default();
-        http::request(self.place(self.rest()), method, path, &headers, body.as_bytes()).await
+        http::request(self.rest.address, method, path, &headers, body.as_bytes()).await
     }
 
     /// Reads from its REST API; an error where it refuses.

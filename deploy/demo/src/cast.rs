@@ -10,12 +10,12 @@ pub(crate) struct Domain {
 
 pub(crate) const SHELTER: &str = "be/shelter-antwerp";
 pub(crate) const POLICE: &str = "be/police-federal";
-pub(crate) const BORDER: &str = "be/border-zaventem";
-pub(crate) const HOSPITAL: &str = "be/hospital-ghent";
+const BORDER: &str = "be/border-zaventem";
+const HOSPITAL: &str = "be/hospital-ghent";
 pub(crate) const SHELTER_HU: &str = "hu/shelter-budapest";
 pub(crate) const HEALTH_HU: &str = "hu/health-pest";
-pub(crate) const POLICE_HU: &str = "hu/police-orfk";
-pub(crate) const BORDER_HU: &str = "hu/border-guard";
+const POLICE_HU: &str = "hu/police-orfk";
+const BORDER_HU: &str = "hu/border-guard";
 
 pub(crate) const DOMAINS: [Domain; 2] = [
     Domain {
@@ -26,36 +26,40 @@ pub(crate) const DOMAINS: [Domain; 2] = [
                 name: "Shelter Antwerp",
                 country: "be",
                 sectors: &["NGO"],
+                groups: &[],
                 services: &["safehouse", "psychosocial"],
                 languages: &["nl", "fr", "en"],
-                ages: &["from_18_to_24", "from_25_to_39", "from_40_to_64"],
-                ..Member::NOBODY
+                ages: &["from_18_to_24", "from_25_to_39", "from_40_to_64", "from_65"],
             },
             Member {
                 address: POLICE,
                 name: "Federal Police",
                 country: "be",
                 sectors: &["LawEnforcement"],
+                groups: &[],
                 services: &["police_other"],
-                languages: &["nl", "fr", "de", "en"],
-                ..Member::NOBODY
+                languages: &["nl", "fr", "de"],
+                ages: &[],
             },
             Member {
                 address: BORDER,
                 name: "Border Control Zaventem",
                 country: "be",
                 sectors: &["BorderManagement"],
+                groups: &[],
+                services: &["registration"],
                 languages: &["nl", "fr", "en"],
-                ..Member::NOBODY
+                ages: &[],
             },
             Member {
                 address: HOSPITAL,
                 name: "University Hospital Ghent",
                 country: "be",
                 sectors: &["HealthServiceOrganisation"],
-                services: &["health_medical"],
-                languages: &["nl", "fr", "en"],
-                ..Member::NOBODY
+                groups: &[],
+                services: &["health_medical", "interpretation"],
+                languages: &["nl", "en"],
+                ages: &[],
             },
         ],
     },
@@ -67,36 +71,40 @@ pub(crate) const DOMAINS: [Domain; 2] = [
                 name: "Shelter Budapest",
                 country: "hu",
                 sectors: &["NGO"],
-                services: &["safehouse", "legal_assistance"],
+                groups: &[],
+                services: &["safehouse", "return"],
                 languages: &["hu", "en"],
                 ages: &["from_18_to_24", "from_25_to_39", "from_40_to_64"],
-                ..Member::NOBODY
             },
             Member {
                 address: HEALTH_HU,
                 name: "Health Service of Pest",
                 country: "hu",
                 sectors: &["HealthServiceOrganisation"],
+                groups: &[],
                 services: &["health_medical", "psychosocial"],
-                languages: &["hu", "en", "de"],
-                ..Member::NOBODY
+                languages: &["hu"],
+                ages: &[],
             },
             Member {
                 address: POLICE_HU,
                 name: "National Police Headquarters",
                 country: "hu",
                 sectors: &["LawEnforcement"],
+                groups: &[],
                 services: &["police_other"],
                 languages: &["hu", "en"],
-                ..Member::NOBODY
+                ages: &[],
             },
             Member {
                 address: BORDER_HU,
                 name: "Border Guard",
                 country: "hu",
                 sectors: &["BorderManagement"],
-                languages: &["hu", "en"],
-                ..Member::NOBODY
+                groups: &[],
+                services: &["registration"],
+                languages: &["hu", "ro"],
+                ages: &[],
             },
         ],
     },

@@ -1,6 +1,11 @@
 //! The domains and agencies of a demonstration, running.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
 
 use anyhow::{Context, Result};
 use liaison_demo::{Agent, Gateway, Programs, policies, wait};
@@ -15,52 +20,52 @@ pub(crate) struct Federation {
 }
 
 impl Federation {
-    /// Starts every domain's gateway, makes its agencies members, peers the domains, and enrols and starts the
-    /// agencies' agents.
+    /// Starts every domain's gateway, makes its agencies members, enrols and starts their agents, peers the
+    /// domains, and waits until everybody knows everybody.
     pub(crate) async fn start(programs: &Programs, folder: &Path, domains: &[Domain]) -> Result<Self> {
         let mut gateways = Vec::new();
+        let mut agents = BTreeMap::new();
         for domain in domains {
-            let into = folder.join(format!("policies-{}", domain.name));
-            let policies = policies::assemble(domain.name, &into)?;
+            let policies =
+                policies::assemble(domain.name, &folder.join(format!("policies-{}", domain.name)))?;
             let mut gateway = Gateway::create(programs, folder, domain.name, &policies).await?;
             gateway.start().await?;
             for member in domain.agencies {
                 gateway.add(member).await?;
-            }
-            gateways.push(gateway);
-        }
-        for (number, gateway) in gateways.iter().enumerate() {
-            for other in gateways.iter().skip(number + 1) {
-                gateway.peer_with(other).await?;
-            }
-        }
-        let mut agents = BTreeMap::new();
-        for (gateway, domain) in gateways.iter().zip(domains) {
-            for member in domain.agencies {
-                let mut agent = Agent::enrol(gateway, folder, member.address).await?;
+                let mut agent = Agent::enrol(&gateway, folder, member.address).await?;
                 agent.start().await?;
                 agents.insert(member.address.to_owned(), agent);
             }
+            gateways.push(gateway);
+        }
+        for agent in agents.values() {
+            agent.connected().await?;
         }
         let federation = Self { gateways, agents };
-        federation.joined().await?;
+        federation.peer().await?;
         Ok(federation)
     }
 
-    /// Waits until everybody can send to everybody.
-    async fn joined(&self) -> Result<()> {
-        for gateway in &self.gateways {
-            for other in self.gateways.iter().filter(|other| other.domain != gateway.domain) {
-                gateway.linked(&other.domain).await?;
+    /// Peers every domain with every other, and waits until each agency can address all agencies.
+    async fn peer(&self) -> Result<()> {
+        for (number, one) in self.gateways.iter().enumerate() {
+            for other in self.gateways.iter().skip(number + 1) {
+                one.peer_with(other).await?;
+                one.linked(&other.domain).await?;
             }
         }
         for agent in self.agents() {
-            agent.connected().await?;
-            wait::until(&format!("{} knows all others", agent.agency), async || {
-                let known = agent.get("/v1/agencies").await.ok()?;
-                let known = known.get("agencies")?.as_array()?;
-                let reachable = |agency: &&Value| agency.get("reachable") == Some(&Value::Bool(true));
-                (known.iter().filter(reachable).count() >= self.agents.len() - 1).then_some(())
+            wait::until(&format!("{} knows all agencies", agent.agency), async || {
+                let listed = agent.get("/v1/agencies").await.ok()?;
+                let reachable: BTreeSet<&str> = listed
+                    .get("agencies")?
+                    .as_array()?
+                    .iter()
+                    .filter(|agency| agency.get("reachable") == Some(&Value::Bool(true)))
+                    .filter_map(|agency| agency.get("address")?.as_str())
+                    .collect();
+                let others = self.agents.keys().filter(|address| **address != agent.agency);
+                others.into_iter().all(|address| reachable.contains(address.as_str())).then_some(())
             })
             .await?;
         }
@@ -129,7 +134,7 @@ impl Federation {
         println!("\nAll of it runs until you press Ctrl-C:\n");
         for gateway in &self.gateways {
             println!(
-                "  gateway {:20} metrics http://{}/metrics   peers {}",
+                "  gateway {:20} metrics http://{}/metrics   peers connect to {}",
                 gateway.domain,
                 gateway.metrics(),
                 gateway.federation()

@@ -7,12 +7,11 @@ use std::{
     process::Output,
 };
 
-use anyhow::{Context, Result, ensure};
-use serde::Deserialize;
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::{
-    Place, http,
+    http,
     port::Port,
     process::{self, Process, Programs},
     wait,
@@ -29,32 +28,18 @@ pub struct Member<'a> {
     /// By their names in the vocabulary.
     pub sectors: &'a [&'a str],
     pub groups: &'a [&'a str],
-    /// What it offers: service types by their names, languages (ISO 639), age bands by their names.
+    /// What it offers, by their names in the vocabulary.
     pub services: &'a [&'a str],
+    /// ISO 639.
     pub languages: &'a [&'a str],
+    /// Ages served; all of them if empty.
     pub ages: &'a [&'a str],
 }
 
-impl Member<'_> {
-    /// A member of no sector and no group that offers nothing, to fill in.
-    pub const NOBODY: Member<'static> = Member {
-        address: "",
-        name: "",
-        country: "",
-        sectors: &[],
-        groups: &[],
-        services: &[],
-        languages: &[],
-        ages: &[],
-    };
-}
-
-/// What one administrator hands to another, so that their domains become peers.
-#[derive(Debug, Clone, Deserialize)]
+/// A domain's bundle in a file, and what its administrator reads out on the telephone.
+#[derive(Debug, Clone)]
 pub struct Invitation {
-    /// The domain's bundle as text.
-    pub bundle: String,
-    /// What the two read out to one another.
+    pub file: PathBuf,
     pub fingerprint: String,
 }
 
@@ -66,8 +51,8 @@ pub struct Gateway {
     pub log: PathBuf,
     pub programs: Programs,
     exchange: Port,
-    metrics: Port,
     federation: Port,
+    metrics: Port,
     process: Option<Process>,
 }
 
@@ -75,19 +60,18 @@ impl Gateway {
     /// Makes the domain in a folder of its own under `folder`, with the policies of another; it does
     /// not run yet.
     pub async fn create(programs: &Programs, folder: &Path, domain: &str, policies: &Path) -> Result<Self> {
-        let host = programs.host.as_deref();
         let gateway = Self {
             domain: domain.to_owned(),
             data: folder.join(format!("gateway-{domain}")),
             log: folder.join(format!("gateway-{domain}.log")),
             programs: programs.clone(),
-            exchange: Port::on(host)?,
-            metrics: Port::on(host)?,
-            federation: Port::outside(host)?,
+            exchange: Port::free()?,
+            federation: Port::free()?,
+            metrics: Port::free()?,
             process: None,
         };
-        let (exchange, metrics) = (gateway.exchange().to_string(), gateway.metrics().to_string());
-        let federation = gateway.federation().to_string();
+        let [exchange, federation, metrics] =
+            [&gateway.exchange, &gateway.federation, &gateway.metrics].map(|port| port.address.to_string());
         let policies = policies.to_string_lossy();
         gateway
             .command(&[
@@ -96,10 +80,10 @@ impl Gateway {
                 domain,
                 "--exchange",
                 &exchange,
-                "--metrics",
-                &metrics,
                 "--federation",
                 &federation,
+                "--metrics",
+                &metrics,
                 "--policies",
                 &policies,
             ])
@@ -112,19 +96,14 @@ impl Gateway {
         self.exchange.address
     }
 
-    /// Where metrics and probes are served.
-    pub fn metrics(&self) -> SocketAddr {
-        self.metrics.address
-    }
-
-    /// Where peers connect.
+    /// Where gateways of other domains connect.
     pub fn federation(&self) -> SocketAddr {
         self.federation.address
     }
 
-    /// An address of its host, for callers elsewhere.
-    pub fn place(&self, address: SocketAddr) -> Place {
-        Place { address, host: self.programs.host.clone() }
+    /// Where metrics and probes are served.
+    pub fn metrics(&self) -> SocketAddr {
+        self.metrics.address
     }
 
     pub fn config(&self) -> PathBuf {
@@ -147,16 +126,14 @@ impl Gateway {
     pub async fn start(&mut self) -> Result<()> {
         let name = format!("the gateway of {}", self.domain);
         let data = self.data.to_string_lossy().into_owned();
-        let host = self.programs.host.as_deref();
-        let arguments = ["--data", &data, "run"];
-        let process = Process::start(&name, host, &self.programs.gateway, arguments, &self.log)?;
-        let metrics = self.place(self.metrics());
+        let process = Process::start(&name, &self.programs.gateway, ["--data", &data, "run"], &self.log)?;
         let process = self.process.insert(process);
+        let metrics = self.metrics.address;
         wait::until(&format!("{name} is ready"), async || {
             if let Err(ended) = process.check_running() {
                 return Some(Err(ended));
             }
-            let answer = http::request(metrics.clone(), "GET", "/readyz", &[], &[]).await.ok()?;
+            let answer = http::request(metrics, "GET", "/readyz", &[], &[]).await.ok()?;
             (answer.status == 200).then_some(Ok(()))
         })
         .await?
@@ -165,16 +142,6 @@ impl Gateway {
     /// Ends it as a crash would.
     pub fn kill(&mut self) -> Result<()> {
         self.process.take().context("the gateway does not run")?.kill()
-    }
-
-    /// Stops it where it stands, connections open, until [`Gateway::resume`].
-    pub fn pause(&self) -> Result<()> {
-        self.process.as_ref().context("the gateway does not run")?.pause()
-    }
-
-    /// Lets it go on.
-    pub fn resume(&self) -> Result<()> {
-        self.process.as_ref().context("the gateway does not run")?.resume()
     }
 
     /// Ends it as an administrator would, and waits until it has drained.
@@ -186,13 +153,12 @@ impl Gateway {
 
     /// Runs one of its commands; what it printed.
     pub async fn command(&self, arguments: &[&str]) -> Result<String> {
-        process::text(self.programs.host.as_deref(), &self.programs.gateway, self.arguments(arguments)).await
+        process::text(&self.programs.gateway, self.arguments(arguments)).await
     }
 
     /// Runs one of its commands, whatever its end.
     pub async fn attempt(&self, arguments: &[&str]) -> Result<Output> {
-        process::output(self.programs.host.as_deref(), &self.programs.gateway, self.arguments(arguments))
-            .await
+        process::output(&self.programs.gateway, self.arguments(arguments)).await
     }
 
     fn arguments(&self, arguments: &[&str]) -> Vec<String> {
@@ -210,17 +176,13 @@ impl Gateway {
         for sector in member.sectors {
             arguments.extend(["--sector", sector]);
         }
-        for group in member.groups {
-            arguments.extend(["--group", group]);
-        }
-        for service in member.services {
-            arguments.extend(["--service", service]);
-        }
-        for language in member.languages {
-            arguments.extend(["--language", language]);
-        }
-        for age in member.ages {
-            arguments.extend(["--age", age]);
+        for (flag, values) in [
+            ("--group", member.groups),
+            ("--service", member.services),
+            ("--language", member.languages),
+            ("--age", member.ages),
+        ] {
+            arguments.extend(values.iter().flat_map(|value| [flag, value]));
         }
         self.command(&arguments).await.map(drop)
     }
@@ -235,45 +197,48 @@ impl Gateway {
         self.command(&["policy", "load", &folder.to_string_lossy()]).await.map(drop)
     }
 
-    /// This domain's invitation to become its peer.
-    pub async fn invite(&self) -> Result<Invitation> {
-        let told = self.command(&["peer", "invite", "--json"]).await?;
-        serde_json::from_str(&told).with_context(|| format!("peer invite printed {told}"))
-    }
-
-    /// Accepts another domain's invitation, whose fingerprint was read out.
-    pub async fn accept(&self, from: &Self, invitation: &Invitation) -> Result<()> {
-        let file = self.data.with_file_name(format!("{}-for-{}.bundle", from.domain, self.domain));
-        fs::write(&file, &invitation.bundle)?;
-        let file = file.to_string_lossy();
-        let accept = ["peer", "accept", &file, "--fingerprint", &invitation.fingerprint];
-        self.command(&accept).await.map(drop)
-    }
-
-    /// Peers with another domain as the two administrators do: each invites, and each accepts what the
-    /// other reads out. A bundle names the countries of the agencies that are members by now.
+    /// Peers with another running domain as two administrators do: each hands the other its bundle in a
+    /// file, reads the fingerprint out, and accepts the file under the fingerprint that it heard.
     pub async fn peer_with(&self, other: &Self) -> Result<()> {
-        let (ours, theirs) = (self.invite().await?, other.invite().await?);
-        ensure!(ours.fingerprint != theirs.fingerprint, "two domains have one fingerprint");
-        self.accept(other, &theirs).await?;
-        other.accept(self, &ours).await
+        let (mine, theirs) = (self.invite().await?, other.invite().await?);
+        self.accept(&theirs).await?;
+        other.accept(&mine).await
     }
 
-    /// What this gateway knows of a peer, as `peer show --json` tells it.
+    /// Makes an invitation for another domain's administrator.
+    pub async fn invite(&self) -> Result<Invitation> {
+        let made: Value = serde_json::from_str(&self.command(&["--json", "peer", "invite"]).await?)?;
+        let field = |name: &str| {
+            let text = made.get(name).and_then(Value::as_str);
+            text.map(str::to_owned).with_context(|| format!("the invitation has no {name}"))
+        };
+        let folder = self.data.parent().context("the data folder has no parent")?;
+        let file = folder.join(format!("{}.bundle", self.domain));
+        fs::write(&file, field("bundle")?)?;
+        Ok(Invitation { file, fingerprint: field("fingerprint")? })
+    }
+
+    /// Believes another domain's bundle.
+    pub async fn accept(&self, invitation: &Invitation) -> Result<()> {
+        let file = invitation.file.to_string_lossy();
+        let fingerprint = &invitation.fingerprint;
+        self.command(&["peer", "accept", &file, "--fingerprint", fingerprint]).await.map(drop)
+    }
+
+    /// What `peer show` says of another domain.
     pub async fn peer(&self, domain: &str) -> Result<Value> {
-        let told = self.command(&["peer", "show", domain, "--json"]).await?;
-        serde_json::from_str(&told).with_context(|| format!("peer show printed {told}"))
+        Ok(serde_json::from_str(&self.command(&["--json", "peer", "show", domain]).await?)?)
     }
 
-    /// Waits until links to and from a peer stand and messages may cross them.
+    /// Waits until the links with another domain stand in both directions and both have one scheme.
     pub async fn linked(&self, domain: &str) -> Result<()> {
         let mut last = Value::Null;
         wait::until(&format!("{} and {domain} are linked", self.domain), async || {
             last = self.peer(domain).await.ok()?;
-            let is = |field: &str| last.get(field) == Some(&Value::Bool(true));
-            (is("linked") && is("linked_from") && is("same_scheme")).then_some(())
+            let stands = |field: &str| last.get(field) == Some(&Value::Bool(true));
+            (stands("linked") && stands("linked_from") && stands("same_scheme")).then_some(())
         })
         .await
-        .with_context(|| format!("{domain} was last seen as {last}"))
+        .with_context(|| format!("it was last {last}"))
     }
 }

@@ -1,12 +1,13 @@
 //! One HTTP/1.1 request a connection: all that a caseworker system needs to call its agent.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-use crate::Place;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 const REQUEST: Duration = Duration::from_secs(30);
 const ANSWER_BYTES: u64 = 64 << 20;
@@ -38,20 +39,19 @@ impl Answer {
 
 /// Sends one request and reads its answer.
 pub async fn request(
-    to: impl Into<Place>,
+    to: SocketAddr,
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Result<Answer> {
-    let to = to.into();
-    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", to.address);
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
     let exchange = async {
-        let mut stream = to.connect().await?;
+        let mut stream = TcpStream::connect(to).await?;
         stream.write_all(head.as_bytes()).await?;
         // A server may answer and close before it read all of a body that it refuses.
         let sent = stream.write_all(body).await;

@@ -5,15 +5,11 @@
 pub mod agent;
 pub mod gateway;
 pub mod http;
-pub mod net;
-pub mod place;
 pub mod policies;
 pub mod port;
 pub mod process;
 pub mod wait;
 
 pub use agent::Agent;
-pub use gateway::{Gateway, Member};
-pub use net::{Host, Net};
-pub use place::Place;
+pub use gateway::{Gateway, Invitation, Member};
 pub use process::Programs;

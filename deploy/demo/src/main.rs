@@ -15,8 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{federation::Federation, ground::Ground};
 
-/// Starts two domains with their agencies, sends a referral and an alert from one to the other, and tells who
-/// got what.
+/// Starts two domains with their agencies, peers them, sends a referral and an alert across, and tells who got what.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {

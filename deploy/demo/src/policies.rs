@@ -39,3 +39,24 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_domain_has_the_scheme_and_its_own_layers() {
+        let folder = tempfile::tempdir().unwrap();
+        let into = folder.path().join("policies");
+        for (domain, other) in [("be", "hu"), ("hu", "be")] {
+            assert_eq!(assemble(domain, &into).unwrap(), into);
+            for path in ["scheme/sharing.cedar", &format!("country/{domain}/law.cedar"), "agency", "tests"] {
+                assert!(into.join(path).exists(), "{path}");
+            }
+            assert!(!into.join("country").join(other).exists());
+        }
+        for unknown in ["fr", "scheme"] {
+            assert!(assemble(unknown, &into).is_err());
+        }
+    }
+}

@@ -8,8 +8,6 @@ use std::{
 use anyhow::{Context, Result};
 use rand::RngExt;
 
-use crate::Host;
-
 /// Below every system's range of ephemeral ports, so that no outgoing connection takes one between
 /// two starts of a program.
 const PORTS: Range<u16> = 10_000..32_000;
@@ -21,27 +19,12 @@ pub struct Port {
     /// The loopback address with the port.
     pub address: SocketAddr,
     /// The port of the same number in UDP, which nothing here uses: one process at a time can have
-    /// it, and it is free again when that process ends, however it ends. On a host of a net, which nobody
-    /// else uses, there is nothing to claim.
-    _claim: Option<UdpSocket>,
+    /// it, and it is free again when that process ends, however it ends.
+    _claim: UdpSocket,
 }
 
 impl Port {
-    /// One on this machine's loopback interface, or on a host's.
-    pub fn on(host: Option<&Host>) -> Result<Self> {
-        host.map_or_else(Self::free, |host| Ok(Self::at(host, Ipv4Addr::LOCALHOST)))
-    }
-
-    /// One on this machine's loopback interface, or at the address by which others reach a host.
-    pub fn outside(host: Option<&Host>) -> Result<Self> {
-        host.map_or_else(Self::free, |host| Ok(Self::at(host, host.address)))
-    }
-
-    fn at(host: &Host, address: Ipv4Addr) -> Self {
-        Self { address: SocketAddr::from((address, host.next_port())), _claim: None }
-    }
-
-    /// Claims one on this machine.
+    /// Claims one.
     pub fn free() -> Result<Self> {
         let mut random = rand::rng();
         (0..ATTEMPTS)
@@ -53,7 +36,7 @@ impl Port {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, number));
         let claim = UdpSocket::bind(address).ok()?;
         TcpListener::bind(address).ok()?;
-        Some(Self { address, _claim: Some(claim) })
+        Some(Self { address, _claim: claim })
     }
 }
 

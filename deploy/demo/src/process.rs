@@ -5,26 +5,22 @@ use std::{
     fs::{self, OpenOptions},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use tokio::runtime::Handle;
 
-use crate::{Host, wait};
+use crate::wait;
 
 const COMMAND: Duration = Duration::from_secs(60);
 const DRAIN: Duration = Duration::from_secs(60);
 const LOG_TAIL_LINES: usize = 15;
 
-/// The programs under test, and where they run.
+/// The programs under test.
 #[derive(Debug, Clone)]
 pub struct Programs {
     pub gateway: PathBuf,
     pub agent: PathBuf,
-    /// A host of a net; none for this machine itself.
-    pub host: Option<Arc<Host>>,
 }
 
 impl Programs {
@@ -45,12 +41,7 @@ impl Programs {
             );
             Ok(program)
         };
-        Ok(Self { gateway: find("liaison-gateway")?, agent: find("liaison-agent")?, host: None })
-    }
-
-    /// The same on a host of a net.
-    pub fn on(&self, host: &Arc<Host>) -> Self {
-        Self { host: Some(Arc::clone(host)), ..self.clone() }
+        Ok(Self { gateway: find("liaison-gateway")?, agent: find("liaison-agent")? })
     }
 }
 
@@ -63,19 +54,21 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program, on a host if one is given. Its output goes to the end of the log file.
+    /// Starts a program whose output goes to the end of the log file.
     pub fn start<A: AsRef<OsStr>>(
         name: &str,
-        host: Option<&Host>,
         program: &Path,
         arguments: impl IntoIterator<Item = A>,
         log: &Path,
     ) -> Result<Self> {
         let output = OpenOptions::new().create(true).append(true).open(log)?;
-        let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        let child =
-            on(host, || command.spawn()).with_context(|| format!("{} does not start", program.display()))?;
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .with_context(|| format!("{} does not start", program.display()))?;
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
 
@@ -100,28 +93,12 @@ impl Process {
 
     /// Asks it to end (SIGTERM) and waits until it has.
     pub async fn stop(mut self) -> Result<ExitStatus> {
-        self.signal("TERM")?;
+        Command::new("sh").args(["-c", &format!("kill -TERM {}", self.pid())]).status()?;
         let name = self.name.clone();
         wait::within(DRAIN, &format!("{name} ends after SIGTERM"), async || {
             self.child.try_wait().ok().flatten()
         })
         .await
-    }
-
-    /// Stops it where it stands, connections open, until [`Process::resume`].
-    pub fn pause(&self) -> Result<()> {
-        self.signal("STOP")
-    }
-
-    /// Lets it go on.
-    pub fn resume(&self) -> Result<()> {
-        self.signal("CONT")
-    }
-
-    fn signal(&self, name: &str) -> Result<()> {
-        let status = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.pid())]).status()?;
-        ensure!(status.success(), "SIG{name} did not reach {}", self.name);
-        Ok(())
     }
 
     /// The last lines that it wrote.
@@ -140,45 +117,28 @@ impl Drop for Process {
     }
 }
 
-/// Does something on a host, or here.
-fn on<T: Send>(host: Option<&Host>, work: impl FnOnce() -> std::io::Result<T> + Send) -> std::io::Result<T> {
-    match host {
-        Some(host) => host.inside(work),
-        None => work(),
-    }
-}
-
-/// Runs a command to its end, on a host if one is given.
+/// Runs a command to its end.
 pub async fn output<A: AsRef<OsStr>>(
-    host: Option<&Host>,
     program: &Path,
     arguments: impl IntoIterator<Item = A>,
 ) -> Result<Output> {
-    let mut command = tokio::process::Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.kill_on_drop(true);
-    let runtime = Handle::current();
-    let child = on(host, || {
-        let _runtime = runtime.enter();
-        command.spawn()
-    })
-    .with_context(|| format!("{} does not start", program.display()))?;
-    tokio::time::timeout(COMMAND, child.wait_with_output())
+    let command = tokio::process::Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    tokio::time::timeout(COMMAND, command)
         .await
         .with_context(|| format!("{} did not end within {} s", program.display(), COMMAND.as_secs()))?
-        .with_context(|| format!("what {} printed can't be read", program.display()))
+        .with_context(|| format!("{} does not start", program.display()))
 }
 
 /// Runs a command that has to succeed; what it printed, without the last line break.
-pub async fn text<A: AsRef<OsStr>>(
-    host: Option<&Host>,
-    program: &Path,
-    arguments: impl IntoIterator<Item = A>,
-) -> Result<String> {
+pub async fn text<A: AsRef<OsStr>>(program: &Path, arguments: impl IntoIterator<Item = A>) -> Result<String> {
     let arguments: Vec<A> = arguments.into_iter().collect();
     let told: Vec<String> =
         arguments.iter().map(|argument| argument.as_ref().to_string_lossy().into_owned()).collect();
-    let output = output(host, program, arguments).await?;
+    let output = output(program, arguments).await?;
     ensure!(
         output.status.success(),
         "{} {} failed ({}): {}{}",

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use liaison_proto::{
     admin::v1::{
         AddAgencyRequest, AgencyRequest, AgencyStatus, CreateTokenRequest, CreateTokenResponse,
-        ExplainPolicyRequest, ListAgenciesResponse, LoadPolicyRequest, LoadPolicyResponse, StatusResponse,
-        agency_state::Code as AgencyState,
+        DescribeAgencyRequest, ExplainPolicyRequest, ListAgenciesResponse, LoadPolicyRequest,
+        LoadPolicyResponse, StatusResponse, agency_state::Code as AgencyState,
     },
     exchange::v1::PreviewResponse,
     message::v1::{Refusal, error_code::Code as ErrorCode},
@@ -26,7 +26,7 @@ use crate::{
     gateway::Gateway,
     limits,
     policy::{PolicyFile, PolicySet},
-    store::{Act, Addition},
+    store::{Act, Addition, Queue},
 };
 
 /// States that an agency can still leave.
@@ -34,12 +34,12 @@ const ALIVE: [AgencyState; 3] = [AgencyState::Invited, AgencyState::Active, Agen
 
 /// Does what administrators ask of a gateway.
 pub(super) struct Desk {
-    gateway: Arc<Gateway>,
-    authority: Arc<Authority>,
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) authority: Arc<Authority>,
     /// Where agents reach the gateway, for tokens.
     reachable_at: String,
     /// Acts happen one at a time, so that what runs is what was stored last.
-    acts: Mutex<()>,
+    pub(super) acts: Mutex<()>,
 }
 
 impl Desk {
@@ -77,7 +77,7 @@ impl Desk {
                 ));
             }
         }
-        self.gateway.directory.rcu(|directory| directory.with(agency.clone()));
+        self.gateway.update(agency.clone());
         info!(agency = %address, by, "agency added");
         self.show(&agency.address).await
     }
@@ -125,6 +125,25 @@ impl Desk {
         self.gateway.set_state(&agency.address, &ALIVE, state);
         info!(agency = %address, by, state = state.as_str_name(), "agency's state changed");
         Ok(())
+    }
+
+    pub(super) async fn describe(
+        &self,
+        request: DescribeAgencyRequest,
+        by: &str,
+    ) -> Result<AgencyStatus, Refusal> {
+        let services = agencies::services(request.services.unwrap_or_default())?;
+        let _one_at_a_time = self.acts.lock().await;
+        let agency = self.agency(&request.address)?;
+        if !ALIVE.contains(&agency.state) {
+            return Err(not_in_state(&agency));
+        }
+        let address = agency.address.to_string();
+        let act = Act { at: OffsetDateTime::now_utc(), actor: by, act: "describe_agency", subject: &address };
+        self.gateway.store.set_services(&agency.address, &services, act).await.map_err(internal)?;
+        self.gateway.change(&agency.address, |agency| agency.services = services.clone());
+        info!(agency = %address, by, "agency's services described");
+        self.show(&agency.address).await
     }
 
     /// Revokes: outside the database first, so that no crash and no restore lets the agency in again;
@@ -202,14 +221,14 @@ impl Desk {
         let act = Act { at: OffsetDateTime::now_utc(), actor: by, act: "load_policy", subject: &subject };
         let _one_at_a_time = self.acts.lock().await;
         self.gateway.store.activate_policy(&hash, &request, act).await.map_err(internal)?;
-        self.gateway.policy.store(Arc::new(set));
+        self.gateway.activate(set);
         info!(%hash, policies, tests, by, "policy set activated");
         Ok(LoadPolicyResponse { policy_hash: hash.into(), policies, tests })
     }
 
-    pub(super) fn explain(&self, request: ExplainPolicyRequest) -> Result<PreviewResponse, Refusal> {
+    pub(super) async fn explain(&self, request: ExplainPolicyRequest) -> Result<PreviewResponse, Refusal> {
         let sender = self.agency(&request.sender)?;
-        exchange::preview(&self.gateway, &sender, request.preview.unwrap_or_default())
+        exchange::preview(&self.gateway, &sender, request.preview.unwrap_or_default()).await
     }
 
     /// An agency as it is now.
@@ -234,9 +253,10 @@ impl Desk {
             groups: agency.groups.clone(),
             state: agency.state.into(),
             connected: self.gateway.sessions.is_connected(&agency.address),
-            queued: self.gateway.store.load(&agency.address).deliveries,
+            queued: self.gateway.store.load(&Queue::Agency(agency.address.clone())).deliveries,
             certificate_expires: certificate_expires.map(times::to_wire),
             key_records: count(agency.keys.len()),
+            services: Some(agency.services.clone()),
         }
     }
 
@@ -244,6 +264,7 @@ impl Desk {
     pub(super) fn agency(&self, address: &str) -> Result<Arc<Agency>, Refusal> {
         let parsed = address.parse().ok();
         parsed
+            .filter(|address: &AgencyAddress| *address.domain() == self.gateway.domain)
             .and_then(|address| self.gateway.directory.load().get(&address).cloned())
             .ok_or_else(|| unknown(address))
     }
@@ -254,7 +275,7 @@ impl Desk {
         let latest: BTreeMap<_, _> = latest.into_iter().collect();
         let directory = self.gateway.directory.load();
         let show = |agency: &Arc<Agency>| self.status_of(agency, latest.get(&agency.address).copied());
-        Ok(ListAgenciesResponse { agencies: directory.iter().map(show).collect() })
+        Ok(ListAgenciesResponse { agencies: directory.of(&self.gateway.domain).map(show).collect() })
     }
 
     /// The gateway as it is now.
@@ -265,9 +286,9 @@ impl Desk {
             domain: gateway.domain.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             policy_hash: gateway.policy.load().hash().into(),
-            agencies: count(directory.iter().count()),
+            agencies: count(directory.of(&gateway.domain).count()),
             sessions: count(gateway.sessions.count()),
-            queued: directory.iter().map(|agency| gateway.store.load(&agency.address).deliveries).sum(),
+            queued: gateway.queued(),
             certificate_expires: Some(times::to_wire(self.authority.own_not_after())),
             now: Some(times::to_wire(OffsetDateTime::now_utc())),
         }
@@ -293,7 +314,7 @@ fn not_in_state(agency: &Agency) -> Refusal {
 }
 
 /// Fits a text into the trailers of an answer.
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     let end = text.floor_char_boundary(limits::FAULT_BYTES);
     match text.get(..end) {
         Some(head) if end < text.len() => format!("{head}\n(and more: `policy check` lists all)"),
@@ -301,11 +322,11 @@ fn shortened(text: &str) -> String {
     }
 }
 
-fn count(number: usize) -> u32 {
+pub(super) fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn internal(fault: impl std::error::Error + 'static) -> Refusal {
+pub(super) fn internal(fault: impl std::error::Error + 'static) -> Refusal {
     error!(fault = &fault as &dyn std::error::Error, "an administrator's command failed");
     Refusal::internal()
 }

@@ -3,16 +3,19 @@
 mod agencies;
 mod client;
 mod desk;
+mod peering;
+mod rollover;
 mod server;
 
 use std::sync::Arc;
 
 use liaison_proto::{
     admin::v1::{
-        AddAgencyRequest, AgencyRequest, AgencyStatus, CreateTokenRequest, CreateTokenResponse,
-        ExplainPolicyRequest, ListAgenciesRequest, ListAgenciesResponse, LoadPolicyRequest,
-        LoadPolicyResponse, PolicyFile as WirePolicyFile, StatusRequest, StatusResponse,
-        admin_service_server::AdminService,
+        AcceptPeerRequest, AddAgencyRequest, AgencyRequest, AgencyStatus, AuthorityRequest, AuthorityStatus,
+        CreateTokenRequest, CreateTokenResponse, DescribeAgencyRequest, ExplainPolicyRequest,
+        InvitePeerRequest, ListAgenciesRequest, ListAgenciesResponse, ListPeersRequest, ListPeersResponse,
+        LoadPolicyRequest, LoadPolicyResponse, PeerInvitation, PeerRequest, PeerStatus,
+        PolicyFile as WirePolicyFile, StatusRequest, StatusResponse, admin_service_server::AdminService,
     },
     exchange::v1::PreviewResponse,
 };
@@ -75,6 +78,15 @@ impl AdminService for Admin {
         Ok(Response::new(done))
     }
 
+    async fn describe_agency(
+        &self,
+        request: Request<DescribeAgencyRequest>,
+    ) -> Result<Response<AgencyStatus>, Status> {
+        let (desk, by) = (Arc::clone(&self.desk), actor(&request));
+        let done = to_the_end(async move { desk.describe(request.into_inner(), &by).await }).await?;
+        Ok(Response::new(done))
+    }
+
     async fn revoke_agency(&self, request: Request<AgencyRequest>) -> Result<Response<AgencyStatus>, Status> {
         let (desk, by) = (Arc::clone(&self.desk), actor(&request));
         let done = to_the_end(async move { desk.revoke(request.into_inner(), &by).await }).await?;
@@ -103,7 +115,49 @@ impl AdminService for Admin {
         &self,
         request: Request<ExplainPolicyRequest>,
     ) -> Result<Response<PreviewResponse>, Status> {
-        Ok(Response::new(self.desk.explain(request.into_inner())?))
+        Ok(Response::new(self.desk.explain(request.into_inner()).await?))
+    }
+
+    async fn invite_peer(&self, _: Request<InvitePeerRequest>) -> Result<Response<PeerInvitation>, Status> {
+        Ok(Response::new(self.desk.invite()?))
+    }
+
+    async fn accept_peer(&self, request: Request<AcceptPeerRequest>) -> Result<Response<PeerStatus>, Status> {
+        let (desk, by) = (Arc::clone(&self.desk), actor(&request));
+        let done = to_the_end(async move { desk.accept(request.into_inner(), &by).await }).await?;
+        Ok(Response::new(done))
+    }
+
+    async fn list_peers(&self, _: Request<ListPeersRequest>) -> Result<Response<ListPeersResponse>, Status> {
+        Ok(Response::new(self.desk.list_peers().await?))
+    }
+
+    async fn suspend_peer(&self, request: Request<PeerRequest>) -> Result<Response<PeerStatus>, Status> {
+        let (desk, by) = (Arc::clone(&self.desk), actor(&request));
+        let done = to_the_end(async move { desk.suspend_peer(request.into_inner(), &by).await }).await?;
+        Ok(Response::new(done))
+    }
+
+    async fn resume_peer(&self, request: Request<PeerRequest>) -> Result<Response<PeerStatus>, Status> {
+        let (desk, by) = (Arc::clone(&self.desk), actor(&request));
+        let done = to_the_end(async move { desk.resume_peer(request.into_inner(), &by).await }).await?;
+        Ok(Response::new(done))
+    }
+
+    async fn remove_peer(&self, request: Request<PeerRequest>) -> Result<Response<PeerStatus>, Status> {
+        let (desk, by) = (Arc::clone(&self.desk), actor(&request));
+        let done = to_the_end(async move { desk.remove_peer(request.into_inner(), &by).await }).await?;
+        Ok(Response::new(done))
+    }
+
+    async fn authority(
+        &self,
+        request: Request<AuthorityRequest>,
+    ) -> Result<Response<AuthorityStatus>, Status> {
+        let (desk, by) = (Arc::clone(&self.desk), actor(&request));
+        let peers_behind = self.desk.peers_behind();
+        let step = async move { desk.authority(request.into_inner(), peers_behind, &by).await };
+        Ok(Response::new(to_the_end(step).await?))
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {

@@ -4,8 +4,9 @@ use std::fmt::Write;
 
 use clap::{Args, Subcommand, builder::PossibleValuesParser, builder::TypedValueParser};
 use liaison_proto::{
-    admin::v1::{AddAgencyRequest, AgencyRequest, AgencyStatus, ListAgenciesRequest},
-    message::v1::sector::Code as Sector,
+    admin::v1::{AddAgencyRequest, AgencyRequest, AgencyStatus, DescribeAgencyRequest, ListAgenciesRequest},
+    exchange::v1::Services,
+    message::v1::{age_band::Code as AgeBand, sector::Code as Sector, service_type::Code as ServiceType},
 };
 use liaison_trust::names::AgencyAddress;
 use serde_json::{Value, json};
@@ -25,6 +26,8 @@ pub enum Command {
     List,
     /// Show one agency
     Show(Address),
+    /// Say what an agency offers, in place of what was said before; nothing at all clears it
+    Describe(Describe),
     /// Stop an agency's traffic at once, until it is resumed; its queue is kept
     Suspend(Address),
     /// Let a suspended agency's traffic flow again
@@ -52,6 +55,42 @@ pub struct Add {
     /// A named group that it belongs to; repeat for several
     #[arg(long = "group", value_name = "GROUP")]
     groups: Vec<String>,
+    #[command(flatten)]
+    offers: Offers,
+}
+
+/// What an agency is said to offer.
+#[derive(Debug, Args)]
+pub struct Describe {
+    /// Its address, such as be/shelter-antwerp
+    #[arg(value_name = "ADDRESS")]
+    address: AgencyAddress,
+    #[command(flatten)]
+    offers: Offers,
+}
+
+/// What an agency offers to those who are referred to it.
+#[derive(Debug, Args)]
+pub struct Offers {
+    /// A service that it offers; repeat for several
+    #[arg(long = "service", value_name = "TYPE", value_parser = service())]
+    services: Vec<ServiceType>,
+    /// A language that people can be served in, ISO 639, such as hu; repeat for several
+    #[arg(long = "language", value_name = "LANGUAGE")]
+    languages: Vec<String>,
+    /// An age that it serves; repeat for several, none for all ages
+    #[arg(long = "age", value_name = "BAND", value_parser = age())]
+    ages: Vec<AgeBand>,
+}
+
+impl From<Offers> for Services {
+    fn from(Offers { services, languages, ages }: Offers) -> Self {
+        Self {
+            types: services.into_iter().map(i32::from).collect(),
+            languages,
+            ages: ages.into_iter().map(i32::from).collect(),
+        }
+    }
 }
 
 /// One agency.
@@ -75,6 +114,20 @@ fn sector() -> impl TypedValueParser<Value = Sector> {
         .try_map(|name| Sector::from_str_name(&name).ok_or("unknown sector"))
 }
 
+/// The same for the types of services.
+fn service() -> impl TypedValueParser<Value = ServiceType> {
+    let known = (1..).map_while(|number| ServiceType::try_from(number).ok());
+    PossibleValuesParser::new(known.map(|service| service.as_str_name()))
+        .try_map(|name| ServiceType::from_str_name(&name).ok_or("unknown service"))
+}
+
+/// The same for ages.
+fn age() -> impl TypedValueParser<Value = AgeBand> {
+    let known = (1..).map_while(|number| AgeBand::try_from(number).ok());
+    PossibleValuesParser::new(known.map(|age| age.as_str_name()))
+        .try_map(|name| AgeBand::from_str_name(&name).ok_or("unknown age"))
+}
+
 pub(super) async fn execute(folder: &DataFolder, command: Command, output: Output) -> anyhow::Result<()> {
     let mut gateway = connect(folder).await?;
     let answer = match command {
@@ -92,8 +145,14 @@ pub(super) async fn execute(folder: &DataFolder, command: Command, output: Outpu
                 country: add.country,
                 sectors: add.sectors.into_iter().map(i32::from).collect(),
                 groups: add.groups,
+                services: Some(add.offers.into()),
             };
             gateway.add_agency(request).await
+        }
+        Command::Describe(Describe { address, offers }) => {
+            let request =
+                DescribeAgencyRequest { address: address.to_string(), services: Some(offers.into()) };
+            gateway.describe_agency(request).await
         }
         Command::Show(address) => gateway.show_agency(AgencyRequest::from(address)).await,
         Command::Suspend(address) => gateway.suspend_agency(AgencyRequest::from(address)).await,
@@ -135,6 +194,9 @@ fn show(agency: &AgencyStatus) -> String {
     line("country", &agency.country);
     line("sectors", &sectors(agency).join(", "));
     line("groups", &agency.groups.join(", "));
+    line("services", &services(agency).join(", "));
+    line("languages", &languages(agency).join(", "));
+    line("ages", &ages(agency).join(", "));
     line("connected", if agency.connected { "yes" } else { "no" });
     line("queued", &agency.queued.to_string());
     line("key records", &agency.key_records.to_string());
@@ -153,6 +215,9 @@ fn to_json(agency: &AgencyStatus) -> Value {
         "country": agency.country,
         "sectors": sectors(agency),
         "groups": agency.groups,
+        "services": services(agency),
+        "languages": languages(agency),
+        "ages": ages(agency),
         "connected": agency.connected,
         "queued": agency.queued,
         "key_records": agency.key_records,
@@ -162,4 +227,16 @@ fn to_json(agency: &AgencyStatus) -> Value {
 
 fn sectors(agency: &AgencyStatus) -> Vec<&'static str> {
     agency.sectors().map(|sector| sector.as_str_name()).collect()
+}
+
+fn services(agency: &AgencyStatus) -> Vec<&'static str> {
+    agency.services.iter().flat_map(Services::types).map(|service| service.as_str_name()).collect()
+}
+
+fn languages(agency: &AgencyStatus) -> &[String] {
+    agency.services.as_ref().map_or(&[], |services| &services.languages)
+}
+
+fn ages(agency: &AgencyStatus) -> Vec<&'static str> {
+    agency.services.iter().flat_map(Services::ages).map(|age| age.as_str_name()).collect()
 }

@@ -32,6 +32,9 @@ pub struct Arguments {
     /// Where agents connect
     #[arg(long, default_value = "127.0.0.1:7400", value_name = "ADDRESS")]
     exchange: SocketAddr,
+    /// Where the gateways of other domains connect
+    #[arg(long, default_value = "127.0.0.1:7402", value_name = "ADDRESS")]
+    federation: SocketAddr,
     /// Where /metrics, /livez and /readyz are answered, in plain HTTP
     #[arg(long, default_value = "127.0.0.1:7401", value_name = "ADDRESS")]
     metrics: SocketAddr,
@@ -45,9 +48,13 @@ pub struct Arguments {
 }
 
 pub(super) async fn execute(folder: &DataFolder, arguments: Arguments, output: Output) -> anyhow::Result<()> {
-    if arguments.exchange.ip().is_unspecified() && arguments.names.is_empty() {
+    let everywhere =
+        [arguments.exchange, arguments.federation].into_iter().find(|address| address.ip().is_unspecified());
+    if let Some(address) = everywhere
+        && arguments.names.is_empty()
+    {
         return Err(Failure::wrong_use(
-            format!("{} listens everywhere, but tells agents nowhere to connect", arguments.exchange),
+            format!("{address} listens everywhere, but tells others nowhere to connect"),
             "name the gateway's host with --name",
         )
         .into());
@@ -60,6 +67,7 @@ pub(super) async fn execute(folder: &DataFolder, arguments: Arguments, output: O
     let config = Config {
         domain: arguments.domain,
         exchange: arguments.exchange,
+        federation: Some(arguments.federation),
         metrics: arguments.metrics,
         names: arguments.names,
         limits: Limits::default(),
@@ -80,6 +88,7 @@ pub(super) async fn execute(folder: &DataFolder, arguments: Arguments, output: O
         "data": folder.path(),
         "ca": fingerprint.to_string(),
         "exchange": config.exchange,
+        "federation": config.federation,
         "metrics": config.metrics,
         "policy": {"hash": set.hash().to_string(), "policies": set.policies(), "tests": set.tests()},
     });

@@ -2,9 +2,11 @@
 //! running gateway speak to it through its admin API.
 
 mod agency;
+mod ca;
 mod doctor;
 mod init;
 mod output;
+mod peer;
 mod policy;
 mod run;
 mod token;
@@ -68,6 +70,12 @@ pub enum Command {
     /// Make the one-time tokens with which agencies enrol
     #[command(subcommand)]
     Token(token::Command),
+    /// Peer with other domains
+    #[command(subcommand)]
+    Peer(peer::Command),
+    /// Show the domain's CA, and change it without an interruption
+    #[command(subcommand)]
+    Ca(ca::Command),
     /// Check policies, ask them, and make them active
     #[command(subcommand)]
     Policy(policy::Command),
@@ -109,6 +117,8 @@ pub async fn execute(arguments: Arguments) -> anyhow::Result<()> {
         Command::Run(arguments) => run::execute(&folder, &arguments).await,
         Command::Agency(command) => agency::execute(&folder, command, output).await,
         Command::Token(command) => token::execute(&folder, command, output).await,
+        Command::Peer(command) => peer::execute(&folder, command, output).await,
+        Command::Ca(command) => ca::execute(&folder, &command, output).await,
         Command::Policy(command) => policy::execute(&folder, command, output).await,
         Command::Doctor => doctor::execute(&folder, output).await,
     }

@@ -1,10 +1,14 @@
 //! What each recipient of a message gets: plain functions of directory, policies and message. A preview,
 //! a submission and a hand-over all ask here, so that they can't disagree.
 
+mod commit;
+mod fresh;
+mod merge;
 mod notice;
 mod recheck;
 mod release;
 pub mod sweep;
+mod thread;
 
 use std::collections::BTreeMap;
 
@@ -17,7 +21,7 @@ use liaison_proto::{
     },
     strict,
 };
-use liaison_trust::names::AgencyAddress;
+use liaison_trust::names::{AgencyAddress, Domain};
 use metrics::counter;
 use tracing::error;
 
@@ -25,12 +29,17 @@ use crate::{
     directory::{Agency, Directory},
     exchange::identity,
     limits,
-    policy::{Decision, Party, PolicySet, Question},
+    policy::{Decision, Party, PolicySet, Question, Side},
+    store::Queue,
 };
 
-pub use notice::{Event, notice};
+pub use commit::{aside, commit, internal, may_have_passed, offered};
+pub use fresh::fresh;
+pub use merge::merged;
+pub use notice::{Event, about, name, notice};
 pub use recheck::{Recheck, recheck};
-pub use release::{positions, release, state_release};
+pub use release::{positions, release, thread_release};
+pub use thread::{NewThreadCopy, authorise, opened};
 
 /// The bases on which one recipient may have categories.
 pub type Bases = BTreeMap<Category, Basis>;
@@ -55,16 +64,33 @@ pub fn head(manifest: &Manifest, facts: Option<&Facts>) -> MessageHead {
     }
 }
 
-/// Decides a message for one recipient.
-pub fn decide(
-    policies: &PolicySet,
-    from: &Agency,
-    to: &Agency,
-    head: &MessageHead,
-    bases: &Bases,
-) -> Decision {
+/// Whose layers this domain asks about a message between two agencies.
+pub fn side(own: &Domain, from: &AgencyAddress, to: &AgencyAddress) -> Side {
+    match (from.domain() == own, to.domain() == own) {
+        (true, true) => Side::Both,
+        (true, false) => Side::Sender,
+        (false, _) => Side::Recipient,
+    }
+}
+
+/// Where a copy waits for its recipient.
+pub fn queue(own: &Domain, from: &AgencyAddress, to: &AgencyAddress) -> Queue {
+    if to.domain() == own {
+        Queue::Agency(to.clone())
+    } else {
+        Queue::Lane { to: to.domain().clone(), of: from.clone() }
+    }
+}
+
+/// Where the words about a copy wait for its sender.
+pub fn answers(own: &Domain, from: &AgencyAddress, to: &AgencyAddress) -> Queue {
+    queue(own, to, from)
+}
+
+/// A message as policies are asked about it.
+pub fn question(head: &MessageHead, bases: &Bases) -> Question {
     let facts = head.facts.clone().unwrap_or_default();
-    let question = Question {
+    Question {
         kind: head.kind(),
         alert_kind: head.alert_kind(),
         urgency: head.urgency(),
@@ -74,8 +100,19 @@ pub fn decide(
         minor: facts.minor,
         origin: facts.origin(),
         bases: bases.clone(),
-    };
-    let decision = policies.decide(&party(from), &party(to), &question);
+    }
+}
+
+/// Decides a message for one recipient, by the layers of one side.
+pub fn decide(
+    policies: &PolicySet,
+    side: Side,
+    from: &Agency,
+    to: &Agency,
+    head: &MessageHead,
+    bases: &Bases,
+) -> Decision {
+    let decision = policies.decide(side, &party(from), &party(to), &question(head, bases));
     for incident in &decision.incidents {
         counter!("liaison_gateway_policy_incidents_total").increment(1);
         error!(%incident, "a policy could not be evaluated; it denied");
@@ -83,13 +120,14 @@ pub fn decide(
     decision
 }
 
-/// Decides a message for each of its recipients.
+/// Decides a message of an agency of this domain for each of its recipients.
 ///
 /// # Errors
 /// A recipient is not an active agency.
 pub fn decide_all(
     policies: &PolicySet,
     directory: &Directory,
+    own: &Domain,
     from: &Agency,
     head: &MessageHead,
     recipients: impl IntoIterator<Item = (AgencyAddress, Bases)>,
@@ -98,7 +136,8 @@ pub fn decide_all(
         .into_iter()
         .map(|(recipient, bases)| {
             let to = self::recipient(directory, &recipient)?;
-            let decision = decide(policies, from, to, head, &bases);
+            let side = side(own, &from.address, &recipient);
+            let decision = decide(policies, side, from, to, head, &bases);
             Ok(Decided { recipient, bases, decision })
         })
         .collect()
@@ -109,7 +148,7 @@ pub fn decide_all(
 /// # Errors
 /// It is not there, or takes no part.
 pub fn recipient<'d>(directory: &'d Directory, address: &AgencyAddress) -> Result<&'d Agency, Refusal> {
-    let agency = directory.get(address).ok_or_else(|| {
+    let agency = directory.get(address).filter(|agency| agency.listed).ok_or_else(|| {
         Refusal::new(
             ErrorCode::UnknownRecipient,
             format!("no agency {address} is known here"),
@@ -208,7 +247,8 @@ fn malformed(message: &str, code: ErrorCode) -> Refusal {
     Refusal::new(code, message, "correct the sender's software")
 }
 
-fn party(agency: &Agency) -> Party<'_> {
+/// An agency as policies see it.
+pub fn party(agency: &Agency) -> Party<'_> {
     Party {
         address: &agency.address,
         country: &agency.country,

@@ -42,8 +42,8 @@ pub fn release(
     record
 }
 
-/// The record that goes with a state message: it has no sections, and no policy is asked.
-pub fn state_release(
+/// The record that goes with a message inside a thread: it has no sections, and no policy is asked.
+pub fn thread_release(
     message: (Uuid, Digest),
     recipient: &AgencyAddress,
     policies: &PolicySet,

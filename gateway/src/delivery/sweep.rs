@@ -8,14 +8,15 @@ use liaison_proto::{
     admin::v1::agency_state::Code as AgencyState,
     message::v1::{Refusal, error_code::Code as ErrorCode, notice::Expired},
 };
+use liaison_trust::names::{AgencyAddress, Domain};
 use time::OffsetDateTime;
 use tracing::{error, info};
 
-use super::{Event, notice};
+use super::{Event, about, notice};
 use crate::{
     gateway::Gateway,
     limits,
-    store::{Change, DeliveryId, Head, Next, StoreError},
+    store::{Change, DeliveryId, ForwardedCopy, Head, Next, Queue, Settled, Settlement, StoreError},
 };
 
 /// Sweeps every [`limits::SWEEP`] until the gateway stops.
@@ -45,29 +46,28 @@ pub async fn sweep(gateway: &Gateway, now: OffsetDateTime) -> Result<(), StoreEr
             break;
         }
         info!(copies = expired.len(), "copies expired");
-        let ends = expired.iter().map(|head| end(gateway, head, Event::Expired(Expired {}), now));
+        let ends = expired.iter().map(|head| {
+            // One that a peer was offered, and that it never answered as long as it could have.
+            let event =
+                if head.offered { Event::Undeliverable(no_word()) } else { Event::Expired(Expired {}) };
+            end(gateway, head, event, now)
+        });
         join_all(ends).await.into_iter().collect::<Result<(), _>>()?;
     }
-    let left: Vec<_> = {
-        let directory = gateway.directory.load();
-        let left = directory.iter().filter(|agency| agency.state == AgencyState::Revoked);
-        left.map(|agency| agency.address.clone()).collect()
-    };
-    for agency in left {
-        while gateway.store.load(&agency).deliveries > 0 {
-            let waiting = gateway.store.waiting(&agency).await?;
-            if waiting.is_empty() {
-                break;
-            }
-            info!(%agency, deliveries = waiting.len(), "the queue of an agency that left returns");
-            let ends =
-                waiting.iter().map(|(delivery, head)| undeliverable(gateway, *delivery, head.as_ref(), now));
-            join_all(ends).await.into_iter().collect::<Result<(), _>>()?;
-        }
+    for agency in left(gateway) {
+        give_back(gateway, &Queue::Agency(agency.clone()), &membership_ended(&agency), now).await?;
     }
-    for agency in gateway.store.overfull_quarantines().await? {
-        let dropped = gateway.store.trim_quarantine(&agency).await?;
-        info!(%agency, dropped, "the oldest quarantined copies were dropped");
+    for domain in gateway.peers.removed() {
+        for lane in gateway.store.lanes(&domain) {
+            give_back(gateway, &lane, &peering_ended(&domain), now).await?;
+        }
+        settle_all(gateway, &peering_ended_after(&domain), now, || gateway.store.outstanding_at(&domain))
+            .await?;
+    }
+    settle_all(gateway, &no_word(), now, || gateway.store.overdue(now)).await?;
+    for queue in gateway.store.overfull_quarantines().await? {
+        let dropped = gateway.store.trim_quarantine(&queue).await?;
+        info!(%queue, dropped, "the oldest quarantined copies were dropped");
     }
     while gateway.store.forget(now).await? > 0 {}
     Ok(())
@@ -83,30 +83,125 @@ pub async fn end(
     event: Event,
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    let notice = notice(copy, event, &gateway.signing, now);
-    let change = Change { delivery: copy.delivery, to: Next::Gone, notice: Some(notice) };
+    end_as(gateway, copy, Next::Gone, event, now).await
+}
+
+/// Ends a copy in some way, with a word to its sender.
+///
+/// # Errors
+/// The store failed.
+pub async fn end_as(
+    gateway: &Gateway,
+    copy: &Head,
+    to: Next,
+    event: Event,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    let notice = notice(gateway, copy, event, now);
+    let answers = notice.queue.clone();
+    let change = Change { delivery: copy.delivery, to, notice: Some(notice) };
     if gateway.store.change(change).await? {
-        gateway.sessions.wake(&copy.sender);
+        gateway.wake(&answers);
     }
     Ok(())
+}
+
+/// Agencies of the domain that left it.
+fn left(gateway: &Gateway) -> Vec<AgencyAddress> {
+    let directory = gateway.directory.load();
+    let left = directory.of(&gateway.domain).filter(|agency| agency.state == AgencyState::Revoked);
+    left.map(|agency| agency.address.clone()).collect()
+}
+
+/// Returns what waits in a queue to its senders.
+async fn give_back(
+    gateway: &Gateway,
+    queue: &Queue,
+    why: &Refusal,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    while gateway.store.load(queue).deliveries > 0 {
+        let waiting = gateway.store.waiting(queue).await?;
+        if waiting.is_empty() {
+            break;
+        }
+        info!(%queue, deliveries = waiting.len(), "a queue that nobody takes any more returns");
+        let ends =
+            waiting.iter().map(|(delivery, head)| undeliverable(gateway, *delivery, head.as_ref(), why, now));
+        join_all(ends).await.into_iter().collect::<Result<(), _>>()?;
+    }
+    Ok(())
+}
+
+/// Tells the senders of copies that peers accepted that no more will be heard of them.
+async fn settle_all<F: Future<Output = Result<Vec<ForwardedCopy>, StoreError>>>(
+    gateway: &Gateway,
+    why: &Refusal,
+    now: OffsetDateTime,
+    page: impl Fn() -> F,
+) -> Result<(), StoreError> {
+    loop {
+        let copies = page().await?;
+        if copies.is_empty() {
+            return Ok(());
+        }
+        info!(copies = copies.len(), "no more will be heard of copies that a peer accepted");
+        for copy in copies {
+            let event = Event::Undeliverable(why.clone());
+            let notice = about(gateway, &copy, event, None, now);
+            let queue = notice.queue.clone();
+            if gateway.store.settle(Settlement { copy, is_end: true, notice }).await? != Settled::Done {
+                return Ok(());
+            }
+            gateway.wake(&queue);
+        }
+    }
 }
 
 async fn undeliverable(
     gateway: &Gateway,
     delivery: DeliveryId,
     copy: Option<&Head>,
+    why: &Refusal,
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
     match copy {
-        Some(copy) => {
-            let refusal = Refusal::new(
-                ErrorCode::Revoked,
-                format!("the membership of {} was ended", copy.recipient),
-                "address the message to another agency",
-            );
-            end(gateway, copy, Event::Undeliverable(refusal), now).await
-        }
-        // A notice to an agency that is no longer there concerns nobody else.
+        Some(copy) => end(gateway, copy, Event::Undeliverable(why.clone()), now).await,
+        // A notice to somebody who is no longer there concerns nobody else.
         None => gateway.store.change(Change { delivery, to: Next::Gone, notice: None }).await.map(|_| ()),
     }
+}
+
+fn membership_ended(agency: &AgencyAddress) -> Refusal {
+    Refusal::new(
+        ErrorCode::Revoked,
+        format!("the membership of {agency} was ended"),
+        "address the message to another agency",
+    )
+}
+
+fn peering_ended(domain: &Domain) -> Refusal {
+    Refusal::new(
+        ErrorCode::UnknownDomain,
+        format!("the peering with {domain} was ended before the message reached it"),
+        "reach the agency another way, or ask the gateway's administrator",
+    )
+}
+
+fn peering_ended_after(domain: &Domain) -> Refusal {
+    Refusal::new(
+        ErrorCode::UnknownDomain,
+        format!(
+            "{domain} accepted the message, and the peering was ended before it told whether the agency has it"
+        ),
+        "ask the agency itself",
+    )
+}
+
+fn no_word() -> Refusal {
+    Refusal::new(
+        ErrorCode::GatewayUnreachable,
+        "the recipient's domain had the message, and never told whether the agency has it",
+        "ask the agency itself, or send the message again",
+    )
 }

@@ -84,9 +84,9 @@ impl Registrar {
         now: OffsetDateTime,
     ) -> Result<Vec<u8>, Refusal> {
         let gateway = &self.gateway;
-        let Issued { leaf, record } = self.authority.issue(csr, agency, now).map_err(not_issued)?;
+        let Issued { leaf, record, by } = self.authority.issue(csr, agency, now).map_err(not_issued)?;
         let used = TokenUse { request, certificate: leaf.clone() };
-        let used = gateway.store.use_token(token, &used, &record, now).await.map_err(internal)?;
+        let used = gateway.store.use_token(token, &used, &record, &by, now).await.map_err(internal)?;
         let Some(replaced) = used else {
             // Somebody was faster with it; if it was the same request, with the same answer.
             self.may_enrol(agency)?;
@@ -131,8 +131,8 @@ impl Registrar {
         if gateway.store.is_revoked(&serial).await.map_err(internal)? {
             return Err(revoked_certificate());
         }
-        let Issued { leaf, record } = self.authority.issue(csr, &agency, now).map_err(not_issued)?;
-        match gateway.store.add_certificate(&record, &serial, now).await.map_err(internal)? {
+        let Issued { leaf, record, by } = self.authority.issue(csr, &agency, now).map_err(not_issued)?;
+        match gateway.store.add_certificate(&record, &by, &serial, now).await.map_err(internal)? {
             Renewal::Kept => {}
             Renewal::NotAllowed => {
                 self.may_renew(&agency)?;
@@ -206,7 +206,7 @@ impl Registrar {
     fn bundle(&self) -> DomainBundle {
         DomainBundle {
             domain: self.gateway.domain.to_string(),
-            roots: vec![Bytes::copy_from_slice(self.authority.root())],
+            roots: self.authority.roots().iter().map(|root| Bytes::copy_from_slice(root)).collect(),
             gateway_signing_key: Bytes::copy_from_slice(self.gateway.signing.public().as_bytes()),
         }
     }

@@ -3,6 +3,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use liaison_proto::{
     admin::v1::agency_state::Code as AgencyState,
+    exchange::v1::Services,
     message::v1::{error_code::Code as ErrorCode, sector::Code as Sector},
 };
 use liaison_trust::{
@@ -15,13 +16,18 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
+    authority::Cas,
     config::Config,
+    data::{DataFolder, write_private},
     directory::{Agency, Directory},
+    federation::peers::Peers,
     limits,
     policy::{PolicySet, starter},
     revoked::{Revocations, RevokedFile},
     store::{Act, QueueBound, Store},
 };
+
+mod authority;
 
 /// A domain with the agency be/shelter, and no network.
 struct Domain {
@@ -40,11 +46,16 @@ impl Domain {
         let config = "domain = 'be'\nexchange = '127.0.0.1:1'\nmetrics = '127.0.0.1:2'\n";
         let config = Config::parse("gateway.toml", config).unwrap();
         let ca = Ca::create(&config.domain).unwrap();
+        let data = DataFolder::new(folder.path().to_owned());
+        write_private(&data.ca_key(), ca.key_pem().as_bytes()).unwrap();
+        write_private(&data.ca_certificate(), ca.certificate_pem().as_bytes()).unwrap();
+        let cas = Cas::open(&data).unwrap();
         let (file, revocations) = RevokedFile::open(&folder.path().join("revoked")).unwrap();
-        let authority = Authority::start(ca, &config, file, &revocations, &store, now).await.unwrap();
+        let authority = Authority::start(cas, &config, file, &revocations, &store, now).await.unwrap();
         let directory = Directory::from_iter([shelter]);
         let policies = PolicySet::load(&starter()).unwrap();
-        let gateway = Gateway::new(config.domain, SigningKey::generate(), store, directory, policies);
+        let gateway =
+            Gateway::new(config.domain, SigningKey::generate(), store, directory, policies, Peers::default());
         Self {
             registrar: Registrar { gateway: Arc::new(gateway), authority: Arc::new(authority) },
             now,
@@ -132,6 +143,8 @@ fn agency(address: &str) -> Agency {
         sectors: vec![Sector::Ngo],
         groups: Vec::new(),
         state: AgencyState::Invited,
+        listed: true,
+        services: Services::default(),
         keys: Vec::new(),
     }
 }
@@ -300,7 +313,7 @@ async fn an_expired_certificate_renews_for_its_own_key_and_90_days() {
     let forged = Bytes::copy_from_slice(&forged);
     assert_eq!(code(domain.renew_expired(csr, &forged, end).await), ErrorCode::WrongName);
     // The gateway's own certificates name no agency.
-    let root = Bytes::copy_from_slice(domain.registrar.authority.root());
+    let root = Bytes::copy_from_slice(&domain.registrar.authority.roots()[0]);
     assert_eq!(code(domain.renew_expired(request(&key), &root, end).await), ErrorCode::WrongName);
 }
 
@@ -315,34 +328,6 @@ async fn enrolling_anew_ends_the_former_agent() {
     domain.renew_as(&successor, key_and_request().1).await.unwrap();
 
     assert_eq!(domain.revoked_serials(), [Certificate::read(&certificate).unwrap().serial]);
-}
-
-#[tokio::test]
-async fn the_gateway_renews_its_own_certificate_long_before_it_is_not_ready() {
-    let domain = Domain::new().await;
-    let (authority, store) = (&domain.registrar.authority, &domain.registrar.gateway.store);
-    let (life, end) = (Duration::from_secs(24 * 3600), authority.own_not_after());
-    authority.renew_own(domain.now + life / 2 - Duration::from_secs(1)).unwrap();
-    assert!(authority.own_not_after() == end && !authority.is_stale());
-
-    assert!(authority.is_ready(domain.now + life / 2));
-    assert!(!authority.is_ready(end - life / 8), "readiness fails before the certificate does");
-    let later = domain.now + life / 2;
-    authority.renew_own(later).unwrap();
-    assert_eq!(authority.own_not_after(), later + life);
-    assert!(authority.is_stale(), "the acceptor does not have it yet");
-    authority.publish(store, later).await.unwrap();
-    assert!(!authority.is_stale());
-    assert!(authority.is_ready(end));
-}
-
-#[tokio::test]
-async fn a_list_that_could_not_be_published_stays_due() {
-    let domain = Domain::new().await;
-    let (authority, store) = (&domain.registrar.authority, &domain.registrar.gateway.store);
-    store.close().await;
-    authority.publish(store, domain.now).await.unwrap_err();
-    assert!(authority.is_stale());
 }
 
 #[tokio::test]

@@ -35,7 +35,9 @@ pub fn agency<T>(gateway: &Gateway, request: &Request<T>) -> Result<Arc<Agency>,
         Some(Peer::Known { id: id @ SpiffeId::Gateway(_), .. }) => Err(wrong_name(&id.to_string())),
         Some(Peer::Known { id: SpiffeId::Agency(address), .. }) => {
             let directory = gateway.directory.load();
-            let agency = directory.get(address).ok_or_else(|| {
+            // Agencies of other domains stand in the directory, and are members of theirs.
+            let own = directory.get(address).filter(|_| *address.domain() == gateway.domain);
+            let agency = own.ok_or_else(|| {
                 Refusal::new(
                     ErrorCode::NotEnrolled,
                     format!("{address} is not a member of {}", gateway.domain),

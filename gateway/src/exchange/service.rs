@@ -25,7 +25,8 @@ use liaison_proto::{
 };
 use liaison_trust::{
     key_record::{self, KeyRecordError, ProvenKey},
-    names::AgencyAddress,
+    names::{AgencyAddress, SpiffeId},
+    tls::Peer,
 };
 use prost::Message;
 use time::OffsetDateTime;
@@ -34,15 +35,14 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
-use super::{
-    identity, session,
-    submission::{empty_audience, internal},
-};
+use super::{identity, session, submission::empty_audience};
 use crate::{
-    delivery::{self, Bases, Decided},
+    delivery::{self, Bases, Decided, internal},
     directory::{Agency, is_empty},
+    federation,
     gateway::{Gateway, to_the_end},
     limits,
+    server::{Admit, Strangers},
     strict::Strict,
 };
 
@@ -51,6 +51,16 @@ pub fn service(gateway: &Arc<Gateway>) -> Strict<ExchangeServiceServer<Exchange>
     let exchange = ExchangeServiceServer::new(Exchange { gateway: Arc::clone(gateway) })
         .max_decoding_message_size(GRPC_MESSAGE_BYTES);
     Strict::new(exchange, GRPC_MESSAGE_BYTES)
+}
+
+/// Who gets a connection to the exchange: every agency so many, strangers so many in all.
+pub fn admit(gateway: &Arc<Gateway>) -> Admit {
+    let gateway = Arc::clone(gateway);
+    let strangers = Strangers::default();
+    Arc::new(move |peer, began| match peer {
+        Peer::Known { id: SpiffeId::Agency(agency), .. } => gateway.sessions.connection(agency, began),
+        _ => strangers.admit(),
+    })
 }
 
 /// Answers the calls of agents.
@@ -91,7 +101,7 @@ impl ExchangeService for Exchange {
 
     async fn preview(&self, request: Request<PreviewRequest>) -> Result<Response<PreviewResponse>, Status> {
         let agency = identity::agency(&self.gateway, &request)?;
-        Ok(Response::new(preview(&self.gateway, &agency, request.into_inner())?))
+        Ok(Response::new(preview(&self.gateway, &agency, request.into_inner()).await?))
     }
 
     async fn session(
@@ -126,7 +136,7 @@ impl Stream for Downstream {
 ///
 /// # Errors
 /// What a submission would be refused for before policies are asked.
-pub fn preview(
+pub async fn preview(
     gateway: &Gateway,
     from: &Agency,
     request: PreviewRequest,
@@ -151,13 +161,18 @@ pub fn preview(
         }
         recipients.push((address, delivery::bases_from_wire(recipient)?));
     }
-    let policies = gateway.policy.load();
-    let decided = delivery::decide_all(&policies, &gateway.directory.load(), from, &head, recipients)?;
-    Ok(PreviewResponse {
+    let (decided, policy_hash) = {
+        let (policies, directory) = (gateway.policy.load(), gateway.directory.load());
+        let decided = delivery::decide_all(&policies, &directory, &gateway.domain, from, &head, recipients)?;
+        (decided, policies.hash())
+    };
+    let own = PreviewResponse {
         decisions: delivery::told(&decided)?,
-        policy_hash: policies.hash().into(),
+        policy_hash: policy_hash.into(),
         decided_at: Some(times::to_wire(OffsetDateTime::now_utc())),
-    })
+        parts: Vec::new(),
+    };
+    federation::preview(gateway, from, &head, &decided, own).await
 }
 
 fn resolve(
@@ -180,7 +195,8 @@ fn resolve(
     let mut refused: Vec<Decided> = Vec::new();
     let mut keyless = Vec::new();
     for to in directory.audience(&audience).filter(|to| to.address != from.address) {
-        let decision = delivery::decide(&policies, from, to, &head, &Bases::new());
+        let side = delivery::side(&gateway.domain, &from.address, &to.address);
+        let decision = delivery::decide(&policies, side, from, to, &head, &Bases::new());
         if decision.verdict != Verdict::Released {
             refused.push(Decided { recipient: to.address.clone(), bases: Bases::new(), decision });
         } else if to.current().is_none() {
@@ -224,7 +240,8 @@ fn list(gateway: &Gateway, request: &ListAgenciesRequest) -> Result<ListAgencies
     };
     let mut page = ListAgenciesResponse::default();
     let mut bytes = 0;
-    for agency in agencies.by_ref().filter(|agency| agency.state != AgencyState::Revoked) {
+    let shown = |agency: &&Arc<Agency>| agency.listed && agency.state != AgencyState::Revoked;
+    for agency in agencies.by_ref().filter(shown) {
         let agency = agency.to_wire();
         bytes += agency.encoded_len();
         if page.agencies.len() >= AGENCIES_PAGE || bytes > limits::AGENCIES_BYTES && !page.agencies.is_empty()
@@ -309,7 +326,7 @@ fn check_key(agency: &Agency, key: &ProvenKey, now: OffsetDateTime) -> Result<()
 fn check_kind(head: &MessageHead) -> Result<(), Refusal> {
     match head.kind() {
         Kind::Referral | Kind::Alert => Ok(()),
-        Kind::State | Kind::Unspecified => Err(Refusal::new(
+        Kind::State | Kind::Onward | Kind::Unspecified => Err(Refusal::new(
             ErrorCode::Malformed,
             "policies decide on referrals and alerts",
             "name one of these kinds",

@@ -13,7 +13,7 @@ use liaison_proto::{
         Accepted, Ack, Drain, Hello, Nack, Refused, SessionRequest, SessionResponse, Welcome,
         session_request::Frame as Request, session_response::Frame as Response,
     },
-    limits::SESSION_WINDOW,
+    limits::{ENVELOPE_BYTES, SESSION_WINDOW},
     message::v1::{
         Acknowledgement, Refusal, SignedAcceptance, SignedAcknowledgement, error_code::Code as ErrorCode,
     },
@@ -31,14 +31,10 @@ use tonic::{Code, Status, Streaming};
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::{
-    assembly::{Assembly, Step},
-    handover,
-    sessions::Place,
-    submission::{self, internal},
-};
+use super::{handover, sessions::Place, submission};
 use crate::{
-    delivery::{Event, notice},
+    assembly::{Assembly, Step},
+    delivery::{Event, internal, notice},
     gateway::Gateway,
     limits,
     store::{Change, DeliveryId, Head, Next},
@@ -146,13 +142,13 @@ async fn hello(incoming: &mut Streaming<SessionRequest>) -> Result<u32, Refusal>
 
 /// Takes what the agent sends, until it closes its side.
 async fn receive(session: &Arc<Session>, mut incoming: Streaming<SessionRequest>) -> Result<(), Refusal> {
-    let mut assembly = Assembly::new(Arc::clone(&session.gateway.submissions));
+    let mut assembly = Assembly::new(Arc::clone(&session.gateway.submissions), ENVELOPE_BYTES);
     let window = Arc::new(Semaphore::new(SESSION_WINDOW as usize));
     while let Some(request) = read(incoming.message().await)? {
         match request.frame {
             Some(Request::Submission(chunk)) => {
                 let number = chunk.submission;
-                match assembly.add(chunk)? {
+                match assembly.add(number, chunk.data, chunk.last)? {
                     Step::Waits => {}
                     Step::Refused(refusal) => session.answer(number, Err(refusal)).await,
                     Step::Whole { bytes, room } => {
@@ -233,7 +229,7 @@ impl Session {
             Delivered::Copy(copy) => {
                 let signed = ack.acknowledgement.ok_or_else(unsigned)?;
                 self.check(&copy, &signed)?;
-                let word = notice(&copy, Event::Acknowledged(signed), &self.gateway.signing, now);
+                let word = notice(&self.gateway, &copy, Event::Acknowledged(signed), now);
                 Change { delivery: copy.delivery, to: Next::Gone, notice: Some(word) }
             }
         };
@@ -251,7 +247,7 @@ impl Session {
             Delivered::Notice(delivery) => (delivery, None),
             Delivered::Copy(copy) => {
                 let event = Event::Quarantined(refusal.clone());
-                let word = notice(&copy, event, &self.gateway.signing, OffsetDateTime::now_utc());
+                let word = notice(&self.gateway, &copy, event, OffsetDateTime::now_utc());
                 (copy.delivery, Some(word))
             }
         };
@@ -264,11 +260,11 @@ impl Session {
         let attempt = self.attempts.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         let session = Arc::clone(self);
         tokio::spawn(async move {
-            let sender = change.notice.as_ref().map(|notice| notice.to.clone());
+            let answers = change.notice.as_ref().map(|notice| notice.queue.clone());
             match session.gateway.store.change(change).await {
                 Ok(true) => {
-                    if let Some(sender) = sender {
-                        session.gateway.sessions.wake(&sender);
+                    if let Some(answers) = answers {
+                        session.gateway.wake(&answers);
                     }
                 }
                 Ok(false) => {}

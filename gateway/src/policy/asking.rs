@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use cedar_policy::Entities;
 use liaison_proto::message::v1::{Rule, data_category::Code as Category, verdict};
+use liaison_trust::names::Domain;
+use serde::Deserialize;
 
 use super::{
-    decision::{CategoryOutcome, Incident},
+    decision::{Answer, CategoryOutcome, Incident},
     layer::{Layer, LayerName},
     question::{self, Basis, Head, Party},
     schema::Action,
@@ -16,6 +18,21 @@ use super::{
 const SHORTEST_RETENTION_DAYS: u32 = 30;
 /// Longer retentions, the best first, each with the action that permits it.
 const RETENTIONS: [(Action, u32); 2] = [(Action::Retain2Years, 730), (Action::Retain180Days, 180)];
+
+/// Whose layers are asked. The scheme's always is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// The sender's and the recipient's: both are of this domain.
+    #[default]
+    Both,
+    /// The sender's: the recipient's gateway asks the recipient's.
+    Sender,
+    /// The recipient's: the sender's gateway asked the sender's.
+    Recipient,
+    /// Nobody's: whether anybody at all may send and receive this.
+    Scheme,
+}
 
 /// The layers that have a say between two agencies, each list in the order of asking.
 pub(super) struct Layers<'a> {
@@ -28,20 +45,23 @@ pub(super) struct Layers<'a> {
 }
 
 impl<'a> Layers<'a> {
-    /// Those of the set that exist.
-    pub(super) fn between(layers: &'a BTreeMap<LayerName, Layer>, from: &Party<'_>, to: &Party<'_>) -> Self {
-        let of = |party: &Party<'_>| {
-            [
-                LayerName::Scheme,
-                LayerName::Country(party.country.to_owned()),
-                LayerName::Agency(party.address.clone()),
-            ]
+    /// Those of the set that exist and are of this side.
+    pub(super) fn between(
+        layers: &'a BTreeMap<LayerName, Layer>,
+        side: Side,
+        from: &Party<'_>,
+        to: &Party<'_>,
+    ) -> Self {
+        let of = |party, asked| {
+            let own = if asked { own_layers(party).to_vec() } else { Vec::new() };
+            [vec![LayerName::Scheme], own].concat()
         };
-        let existing = |names: &[LayerName]| names.iter().filter_map(|name| layers.get(name)).collect();
-        let (sender, recipient) = (of(from), of(to));
-        let mut all = sender.to_vec();
+        let sender = of(from, matches!(side, Side::Both | Side::Sender));
+        let recipient = of(to, matches!(side, Side::Both | Side::Recipient));
+        let mut all = sender.clone();
         all.extend(recipient.iter().filter(|name| !sender.contains(name)).cloned());
-        Self { sender: existing(&sender), recipient: existing(&recipient), all: existing(&all) }
+        let [sender, recipient, all] = [sender, recipient, all].map(|names| existing(layers, &names));
+        Self { sender, recipient, all }
     }
 
     /// This layer alone, where it has a say.
@@ -58,12 +78,28 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// What the layers say of the message itself.
-#[derive(Clone)]
-pub(super) struct MessageAnswer {
-    /// The rule that refuses it; none where all permit.
-    pub(super) rule: Option<Rule>,
-    pub(super) incidents: Vec<Incident>,
+/// The layers that decide who may know of an agency, those that exist.
+pub(super) fn of_agency<'a>(layers: &'a BTreeMap<LayerName, Layer>, agency: &Party<'_>) -> Vec<&'a Layer> {
+    let [country, own] = own_layers(agency);
+    existing(layers, &[LayerName::Scheme, country, own])
+}
+
+fn own_layers(party: &Party<'_>) -> [LayerName; 2] {
+    [LayerName::Country(party.country.to_owned()), LayerName::Agency(party.address.clone())]
+}
+
+fn existing<'a>(layers: &'a BTreeMap<LayerName, Layer>, names: &[LayerName]) -> Vec<&'a Layer> {
+    names.iter().filter_map(|name| layers.get(name)).collect()
+}
+
+/// Whether these layers let a domain know of an agency.
+pub(super) fn discovery(layers: &[&Layer], peer: &Domain, agency: &Party<'_>) -> Answer {
+    let (request, entities) = (question::discovery(peer, agency), question::entities(&[agency]));
+    let denial = layers.iter().find_map(|layer| layer.ask(Action::Discover, &request, &entities).err());
+    denial.map_or_else(Answer::default, |denial| Answer {
+        rule: Some(denial.rule),
+        incidents: denial.incident.into_iter().collect(),
+    })
 }
 
 /// What the layers say of one category.
@@ -87,12 +123,19 @@ impl<'a> Asking<'a> {
     }
 
     /// Whether the sender's layers let the message go and the recipient's let it in.
-    pub(super) fn message(&mut self, layers: &Layers<'_>) -> MessageAnswer {
+    pub(super) fn message(&mut self, layers: &Layers<'_>) -> Answer {
         let mut incidents = Vec::new();
         let rule = self
             .refusal(&layers.sender, Action::Submit, None, &mut incidents)
             .or_else(|| self.refusal(&layers.recipient, Action::Receive, None, &mut incidents));
-        MessageAnswer { rule, incidents }
+        Answer { rule, incidents }
+    }
+
+    /// Whether all layers let the recipient know that the category was withheld.
+    pub(super) fn name_withheld(&mut self, layers: &Layers<'_>, category: Category, basis: Basis) -> Answer {
+        let mut incidents = Vec::new();
+        let rule = self.refusal(&layers.all, Action::NameWithheld, Some((category, basis)), &mut incidents);
+        Answer { rule, incidents }
     }
 
     /// Whether all layers let the recipient have the category, and under which obligations.
@@ -145,7 +188,7 @@ impl<'a> Asking<'a> {
         section: Option<(Category, Basis)>,
         incidents: &mut Vec<Incident>,
     ) -> Option<Rule> {
-        let entities = self.entities.get_or_insert_with(|| question::entities(self.from, self.to));
+        let entities = self.entities.get_or_insert_with(|| question::entities(&[self.from, self.to]));
         let request = self.head.request(self.from, self.to, action, section);
         let denial = layers.iter().find_map(|layer| layer.ask(action, &request, entities).err())?;
         incidents.extend(denial.incident);

@@ -7,12 +7,12 @@ use liaison_proto::message::v1::{
     Handling, Rule, alert_kind, basis, data_category::Code as Category, kind, police_handling, purpose,
     request_origin, sector, status, tlp, urgency, verdict,
 };
-use liaison_trust::names::AgencyAddress;
+use liaison_trust::names::{AgencyAddress, Domain};
 use serde::Deserialize;
 
 use super::{
-    asking::{Asking, Layers},
-    decision::Decision,
+    asking::{self, Asking, Layers, Side},
+    decision::{Answer, Decision},
     fault::{PolicyError, Problem},
     layer::{Layer, LayerName},
     limits,
@@ -24,7 +24,12 @@ use super::{
 #[serde(deny_unknown_fields)]
 struct CaseFile {
     agencies: BTreeMap<String, Agency>,
+    /// What becomes of messages.
+    #[serde(default)]
     tests: Vec<Case>,
+    /// Which agencies other domains know of.
+    #[serde(default)]
+    visible: Vec<Sight>,
 }
 
 #[derive(Deserialize)]
@@ -43,6 +48,9 @@ struct Case {
     reason: String,
     from: String,
     to: String,
+    /// Whose layers are asked; all of them unless said.
+    #[serde(default)]
+    side: Side,
     message: Message,
     /// The message's categories, each with the recipient's basis.
     #[serde(default)]
@@ -87,6 +95,25 @@ struct ExpectedCategory {
     use_as_evidence: Option<bool>,
 }
 
+/// Whether a domain knows of an agency.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sight {
+    /// What is expected and why, as a person would say it.
+    reason: String,
+    /// The domain that asks.
+    to: String,
+    agency: String,
+    expect: ExpectedSight,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExpectedSight {
+    visible: bool,
+    rule: Option<String>,
+}
+
 /// Runs every test; how many there were.
 pub(super) fn run(
     layers: &BTreeMap<LayerName, Layer>,
@@ -107,18 +134,24 @@ pub(super) fn run(
                 continue;
             }
         };
-        count += cases.tests.len();
+        count += cases.tests.len() + cases.visible.len();
         if count > limits::TESTS {
             return Err(Problem::TooManyTests.in_set().into());
         }
-        for case in &cases.tests {
-            let test = case.reason.clone();
-            let problem = match decide(layers, alone, &cases.agencies, case) {
+        let tests = cases.tests.iter().map(|case| {
+            let decided = decide(layers, alone, &cases.agencies, case);
+            (&case.reason, decided.map(|decision| compare(case, &decision)))
+        });
+        let sights = cases.visible.iter().map(|sight| {
+            let answered = discover(layers, alone, &cases.agencies, sight);
+            (&sight.reason, answered.map(|answer| compare_sight(&sight.expect, &answer)))
+        });
+        for (reason, outcome) in tests.chain(sights) {
+            let test = reason.clone();
+            let problem = match outcome {
                 Err(error) => Problem::TestSetup { test, error },
-                Ok(decision) => match compare(case, &decision) {
-                    Ok(()) => continue,
-                    Err(error) => Problem::TestFails { test, error },
-                },
+                Ok(Err(error)) => Problem::TestFails { test, error },
+                Ok(Ok(())) => continue,
             };
             faults.push(problem.in_file(file.path));
         }
@@ -138,17 +171,35 @@ fn decide(
     let (from, to) = (from.party(), to.party());
     let question = case.question()?;
     let layers = match alone {
-        None => Layers::between(layers, &from, &to),
-        Some(name) => Layers::between(layers, &from, &to).only(name),
+        None => Layers::between(layers, case.side, &from, &to),
+        Some(name) => Layers::between(layers, case.side, &from, &to).only(name),
     };
     if layers.is_empty() {
         return Err(
-            "no layer that it is about has a say between these agencies; name one of its agencies".to_owned()
+            "the layer that it is about has no say here; name one of its agencies, on the side that is asked"
+                .to_owned(),
         );
     }
     let mut asking = Asking::new(&from, &to, question.head());
     let message = asking.message(&layers);
     Ok(Decision::new(message, &question, |category, basis| asking.category(&layers, category, basis)))
+}
+
+/// What the layers answer a domain that asks for an agency.
+fn discover(
+    layers: &BTreeMap<LayerName, Layer>,
+    alone: Option<&LayerName>,
+    agencies: &BTreeMap<String, Agency>,
+    sight: &Sight,
+) -> Result<Answer, String> {
+    let peer: Domain = sight.to.parse().map_err(|error| format!("{}: {error}", sight.to))?;
+    let agency = Member::named(&sight.agency, agencies)?;
+    let mut asked = asking::of_agency(layers, &agency.party());
+    asked.retain(|layer| alone.is_none_or(|name| layer.name() == name));
+    if asked.is_empty() {
+        return Err("the layer that it is about has no say here; name one of its agencies".to_owned());
+    }
+    Ok(asking::discovery(&asked, &peer, &agency.party()))
 }
 
 /// An agency of a test.
@@ -246,6 +297,25 @@ fn compare(case: &Case, decision: &Decision) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn compare_sight(expected: &ExpectedSight, answer: &Answer) -> Result<(), String> {
+    if let Some(incident) = answer.incidents.first() {
+        return Err(incident.to_string());
+    }
+    let rule = answer.rule.as_ref().map(|rule| &rule.rule);
+    if (expected.visible, expected.rule.as_ref()) == (answer.is_permitted(), rule) {
+        return Ok(());
+    }
+    let words = |visible: bool, rule: Option<&String>| {
+        let by = rule.map_or_else(String::new, |rule| format!(" by {rule}"));
+        format!("{}{by}", if visible { "visible" } else { "hidden" })
+    };
+    Err(format!(
+        "the agency is {}, expected {}",
+        words(answer.is_permitted(), rule),
+        words(expected.visible, expected.rule.as_ref())
+    ))
 }
 
 fn compare_verdict(

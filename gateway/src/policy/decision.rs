@@ -7,13 +7,7 @@ use liaison_proto::message::v1::{
 };
 use liaison_trust::names::AgencyAddress;
 
-use super::{
-    asking::{CategoryAnswer, MessageAnswer},
-    layer::LayerName,
-    no_basis,
-    question::Question,
-    schema::Action,
-};
+use super::{asking::CategoryAnswer, layer::LayerName, no_basis, question::Question, schema::Action};
 
 /// What one recipient gets of a message.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +42,15 @@ pub struct CategoryOutcome {
     pub use_as_evidence: bool,
 }
 
+/// What layers say of one thing that is permitted or not.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Answer {
+    /// The rule that does not permit it; none where all layers do.
+    pub rule: Option<Rule>,
+    /// Errors of evaluation. They denied already; log and count them.
+    pub incidents: Vec<Incident>,
+}
+
 /// A policy, or a request, that could not be evaluated. Holds no word of a section.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the layer {layer} could not be asked about {action}: {error}")]
@@ -62,10 +65,17 @@ pub struct Incident {
     pub error: String,
 }
 
+impl Answer {
+    /// Whether all layers permit it.
+    pub fn is_permitted(&self) -> bool {
+        self.rule.is_none()
+    }
+}
+
 impl Decision {
     /// Puts the answers together.
     pub(super) fn new(
-        message: MessageAnswer,
+        message: Answer,
         question: &Question,
         mut ask: impl FnMut(Category, basis::Code) -> CategoryAnswer,
     ) -> Self {
@@ -91,6 +101,20 @@ impl Decision {
         let rule = message.rule.or_else(|| held.and_then(|outcome| outcome.rule.clone()));
         let verdict = if rule.is_some() { verdict::Code::Withheld } else { verdict::Code::Released };
         Self { verdict, rule, categories, incidents }
+    }
+
+    /// Nothing goes to the recipient, by a rule that is no policy's.
+    pub fn refused(bases: &BTreeMap<Category, basis::Code>, rule: Rule) -> Self {
+        let withheld = |basis: &basis::Code| CategoryOutcome {
+            rule: Some(rule.clone()),
+            ..CategoryOutcome::withheld(*basis)
+        };
+        Self {
+            verdict: verdict::Code::Withheld,
+            categories: bases.iter().map(|(category, basis)| (*category, withheld(basis))).collect(),
+            rule: Some(rule),
+            incidents: Vec::new(),
+        }
     }
 
     /// The categories that go to the recipient: none unless the message itself does.

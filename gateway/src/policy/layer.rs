@@ -151,6 +151,7 @@ fn words(action: Action) -> String {
     match action {
         Action::Submit => "sending this message to this recipient".to_owned(),
         Action::Receive => "this recipient's receiving the message".to_owned(),
+        Action::Discover => "telling this domain of the agency".to_owned(),
         Action::Share(category) => format!("sharing the category {}", category.as_str_name()),
         Action::AutoRelease => "releasing the category without a person's decision".to_owned(),
         Action::OnwardShare => "handing the category on".to_owned(),

@@ -18,6 +18,7 @@ pub const ID_CHARS: usize = 64;
 pub const ANNOTATION_CHARS: usize = 1_000;
 /// Faults that one refusal of a set lists.
 pub const FAULTS: usize = 50;
-/// Remembered answers about messages, and as many about categories. One takes about 1 KiB, most of it
+/// Remembered answers about messages, and as many about categories, about naming what was withheld, and
+/// about who may be discovered. One takes about 1 KiB, most of it
 /// the texts of the rule that refuses.
 pub const CACHED_ANSWERS: usize = 16_384;

@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use cedar_policy::{Policy, PolicyId, ValidationMode, Validator};
 use liaison_proto::message::v1::Rule;
-use liaison_trust::{digest, digest::Digest, names::AgencyAddress};
+use liaison_trust::{
+    digest,
+    digest::Digest,
+    names::{AgencyAddress, Domain},
+};
 use miette::Diagnostic;
 
 use super::{
@@ -88,6 +92,8 @@ pub(super) fn load(files: &[PolicyFile]) -> Result<PolicySet, PolicyError> {
         tests,
         messages: Cache::new(limits::CACHED_ANSWERS),
         categories: Cache::new(limits::CACHED_ANSWERS),
+        names: Cache::new(limits::CACHED_ANSWERS),
+        views: Cache::new(limits::CACHED_ANSWERS),
     })
 }
 
@@ -243,6 +249,9 @@ fn impossible_names(policy: &Policy) -> impl Iterator<Item = Problem> {
             "Country" if !is_country(text) => "a country is two lower-case letters of ISO 3166-1",
             "Group" if !is_group(text) => "a group is 1 to 64 lower-case letters, digits and hyphens",
             "Agency" if text.parse::<AgencyAddress>().is_err() => "an agency is written <domain>/<name>",
+            "Domain" if text.parse::<Domain>().is_err() => {
+                "a domain is 1 to 63 lower-case letters, digits and hyphens, the first a letter"
+            }
             _ => return None,
         };
         Some(Problem::BadName { id: id.clone(), name: literal.to_string(), expected })
@@ -267,6 +276,7 @@ fn named(layers: &BTreeMap<LayerName, Policies<'_>>) -> Named {
             "Country" => drop(named.countries.insert(text.to_owned())),
             "Group" => drop(named.groups.insert(text.to_owned())),
             "Agency" => named.agencies.extend(text.parse::<AgencyAddress>()),
+            "Domain" => named.domains.extend(text.parse::<Domain>()),
             _ => {}
         }
     }

@@ -5,7 +5,8 @@
 //! country's law demands, `agency/<domain>/<name>/` what an agency itself allows. The sender's layers
 //! decide whether a message may be submitted, the recipient's whether it may be received, and all of
 //! them together whether a category is shared and which obligations are waived. A layer that does not
-//! exist has no say; one that exists denies what it does not permit.
+//! exist has no say; one that exists denies what it does not permit. Between two domains each gateway
+//! asks the scheme and the layers of its own [`Side`].
 //!
 //! Deciding is a plain function of a set, two agencies and a question. It never fails: an error denies,
 //! and is told as an [`Incident`] for the caller to log and count.
@@ -24,7 +25,8 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
-pub use decision::{CategoryOutcome, Decision, Incident};
+pub use asking::Side;
+pub use decision::{Answer, CategoryOutcome, Decision, Incident};
 pub use fault::{Fault, PolicyError, Problem};
 pub use folder::{CheckReport, check, read_folder};
 pub use layer::LayerName;
@@ -34,12 +36,12 @@ pub use schema::Action;
 use std::{collections::BTreeMap, fmt};
 
 use liaison_proto::message::v1::{Rule, data_category::Code as Category};
-use liaison_trust::digest::Digest;
+use liaison_trust::{digest::Digest, names::Domain};
 
 use asking::{Asking, Layers};
 use cache::Cache;
 use layer::Layer;
-use question::{Head, Named, Pair};
+use question::{Basis, Head, Named, Pair, View};
 
 /// One file of a policy set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,9 +61,14 @@ pub struct PolicySet {
     scheme_hash: Digest,
     policies: usize,
     tests: usize,
-    messages: Cache<(Pair, Head), asking::MessageAnswer>,
-    categories: Cache<(Pair, Head, Category, question::Basis), asking::CategoryAnswer>,
+    messages: Cache<(Side, Pair, Head), Answer>,
+    categories: Cache<Section, asking::CategoryAnswer>,
+    names: Cache<Section, Answer>,
+    views: Cache<View, Answer>,
 }
+
+/// One category of a message between two agencies, asked of the layers of a side.
+type Section = (Side, Pair, Head, Category, Basis);
 
 impl PolicySet {
     /// Checks a set as a whole: limits, paths, syntax, annotations, strict validation against the schema
@@ -73,17 +80,50 @@ impl PolicySet {
         load::load(files)
     }
 
-    /// Decides what of a message one recipient gets. Pure: the same set, agencies and question give the
-    /// same decision.
-    pub fn decide(&self, from: &Party<'_>, to: &Party<'_>, question: &Question) -> Decision {
-        let layers = Layers::between(&self.layers, from, to);
+    /// Decides what of a message one recipient gets, as far as the layers of a side have a say. Pure: the
+    /// same set, agencies and question give the same decision.
+    ///
+    /// `submit` is asked of the sender's layers and `receive` of the recipient's; of a side that is not
+    /// asked, the scheme answers alone.
+    pub fn decide(&self, side: Side, from: &Party<'_>, to: &Party<'_>, question: &Question) -> Decision {
+        let layers = Layers::between(&self.layers, side, from, to);
         let pair = self.named.pair(from, to);
         let head = question.head();
         let mut asking = Asking::new(from, to, head);
-        let message = self.messages.get_or((pair.clone(), head), || asking.message(&layers));
+        let message = self.messages.get_or((side, pair.clone(), head), || asking.message(&layers));
         Decision::new(message, question, |category, basis| {
-            self.categories
-                .get_or((pair.clone(), head, category, basis), || asking.category(&layers, category, basis))
+            self.categories.get_or((side, pair.clone(), head, category, basis), || {
+                asking.category(&layers, category, basis)
+            })
+        })
+    }
+
+    /// Whether the layers of a side let the recipient know that a category of the message was withheld,
+    /// whoever withheld it. A category that the question gives no basis for is not named.
+    pub fn may_name(
+        &self,
+        side: Side,
+        from: &Party<'_>,
+        to: &Party<'_>,
+        question: &Question,
+        category: Category,
+    ) -> Answer {
+        let basis = question.bases.get(&category).copied().unwrap_or_default();
+        if basis == Basis::Unspecified {
+            return Answer { rule: Some(no_basis()), incidents: Vec::new() };
+        }
+        let head = question.head();
+        self.names.get_or((side, self.named.pair(from, to), head, category, basis), || {
+            let layers = Layers::between(&self.layers, side, from, to);
+            Asking::new(from, to, head).name_withheld(&layers, category, basis)
+        })
+    }
+
+    /// Whether another domain may know of an agency of this one: asked of the scheme, the agency's country
+    /// and the agency itself.
+    pub fn discover(&self, peer: &Domain, agency: &Party<'_>) -> Answer {
+        self.views.get_or(self.named.view(peer, agency), || {
+            asking::discovery(&asking::of_agency(&self.layers, agency), peer, agency)
         })
     }
 
@@ -151,5 +191,7 @@ pub fn starter() -> Vec<PolicyFile> {
         "sharing.tests.json",
         "obligations.cedar",
         "obligations.tests.json",
+        "directory.cedar",
+        "directory.tests.json",
     ]
 }

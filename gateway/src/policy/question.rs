@@ -8,7 +8,7 @@ use liaison_proto::message::v1::{
     Handling, alert_kind, basis, data_category::Code as Category, kind, police_handling, purpose,
     request_origin, sector, status, tlp, urgency,
 };
-use liaison_trust::names::AgencyAddress;
+use liaison_trust::names::{AgencyAddress, Domain};
 
 use super::schema::{Action, SCHEMA, TYPES, uid};
 
@@ -119,13 +119,23 @@ impl Head {
     }
 }
 
-/// The entities that a request about these two agencies needs, with the schema's actions.
+/// The request whether a domain may know of an agency.
+///
+/// # Errors
+/// Cedar does not take it.
+pub(super) fn discovery(peer: &Domain, of: &Party<'_>) -> Result<Request, String> {
+    let peer = uid(&TYPES.domain, &peer.to_string());
+    Request::new(peer, Action::Discover.uid(), agency(of), Context::empty(), Some(&SCHEMA))
+        .map_err(|error| error.to_string())
+}
+
+/// The entities that a request about these agencies needs, with the schema's actions.
 ///
 /// # Errors
 /// A sector that the schema does not have.
-pub(super) fn entities(from: &Party<'_>, to: &Party<'_>) -> Result<Entities, String> {
+pub(super) fn entities(parties: &[&Party<'_>]) -> Result<Entities, String> {
     let mut entities = BTreeMap::new();
-    for party in [from, to] {
+    for party in parties {
         let parents = party
             .sectors
             .iter()
@@ -138,12 +148,13 @@ pub(super) fn entities(from: &Party<'_>, to: &Party<'_>) -> Result<Entities, Str
     Entities::from_entities(entities.into_values(), Some(&SCHEMA)).map_err(|error| error.to_string())
 }
 
-/// The names that policies and layers use: the only ones by which they can tell agencies apart.
+/// The names that policies and layers use: the only ones by which they can tell agencies and domains apart.
 #[derive(Debug, Default)]
 pub(super) struct Named {
     pub(super) agencies: BTreeSet<AgencyAddress>,
     pub(super) countries: BTreeSet<String>,
     pub(super) groups: BTreeSet<String>,
+    pub(super) domains: BTreeSet<Domain>,
 }
 
 /// What policies can tell of a sender and a recipient. Equal pairs get equal decisions.
@@ -153,6 +164,13 @@ pub(super) struct Pair {
     to: Class,
     crosses_border: bool,
     same_agency: bool,
+}
+
+/// What policies can tell of a domain that looks and of the agency that it looks at.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct View {
+    peer: Option<Domain>,
+    agency: Class,
 }
 
 /// What policies can tell of an agency.
@@ -173,6 +191,11 @@ impl Named {
             crosses_border: crosses_border(from, to),
             same_agency: from.address == to.address,
         }
+    }
+
+    /// What policies can tell of this domain and this agency.
+    pub(super) fn view(&self, peer: &Domain, agency: &Party<'_>) -> View {
+        View { peer: self.domains.get(peer).cloned(), agency: self.class(agency) }
     }
 
     fn class(&self, party: &Party<'_>) -> Class {

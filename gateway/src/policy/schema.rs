@@ -20,6 +20,8 @@ pub enum Action {
     Submit,
     /// May the recipient have the message?
     Receive,
+    /// May another domain know of this agency?
+    Discover,
     /// May the recipient have this category?
     Share(Category),
     /// May the category go out without a person's release?
@@ -44,6 +46,7 @@ impl Action {
         [
             Self::Submit,
             Self::Receive,
+            Self::Discover,
             Self::AutoRelease,
             Self::OnwardShare,
             Self::NameWithheld,
@@ -78,6 +81,7 @@ impl fmt::Display for Action {
         f.write_str(match self {
             Self::Submit => "submit",
             Self::Receive => "receive",
+            Self::Discover => "discover",
             Self::Share(category) => return write!(f, "share_{}", category.as_str_name()),
             Self::AutoRelease => "auto_release",
             Self::OnwardShare => "onward_share",
@@ -97,6 +101,7 @@ pub(super) struct Types {
     pub(super) sector: EntityTypeName,
     pub(super) country: EntityTypeName,
     pub(super) group: EntityTypeName,
+    pub(super) domain: EntityTypeName,
     pub(super) kind: EntityTypeName,
     pub(super) alert_kind: EntityTypeName,
     pub(super) purpose: EntityTypeName,
@@ -117,6 +122,7 @@ pub(super) static TYPES: LazyLock<Types> = LazyLock::new(|| {
         sector: name("Sector"),
         country: name("Country"),
         group: name("Group"),
+        domain: name("Domain"),
         kind: name("Kind"),
         alert_kind: name("AlertKind"),
         purpose: name("Purpose"),

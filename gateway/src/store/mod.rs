@@ -1,14 +1,16 @@
 //! What the gateway holds durably. Everything outside this module speaks of messages, deliveries and
 //! keys; the SQL is the engine's.
 
+mod queue;
 mod sqlite;
 
+use bytes::Bytes;
 use liaison_proto::{
     exchange::v1::PreviewRecipient,
     limits::REPLAY_MEMORY,
     message::v1::{
-        Envelope, RecipientDecision, RecipientProof, Refusal, SignedAcceptance, SignedNotice,
-        SignedReleaseRecord, status::Code as Status,
+        Envelope, RecipientDecision, RecipientProof, Refusal, SignedNotice, SignedReleaseRecord,
+        status::Code as Status,
     },
 };
 use liaison_trust::{digest::Digest, names::AgencyAddress};
@@ -17,9 +19,10 @@ use uuid::Uuid;
 
 use crate::limits;
 
+pub use queue::Queue;
 pub use sqlite::{
-    Act, Addition, DatabaseVersion, Inspection, IssuedCertificate, Renewal, RevokedCertificate, Store, Token,
-    TokenUse, probe,
+    Act, Addition, DatabaseVersion, Inspection, IssuedBy, IssuedCertificate, KnownPeer, Renewal,
+    RevokedCertificate, Store, Token, TokenUse, probe,
 };
 
 /// A message to accept, with everything that follows from it: it is all stored, or nothing is.
@@ -30,7 +33,8 @@ pub struct NewMessage {
     /// Digest of the manifest.
     pub digest: Digest,
     pub expires: OffsetDateTime,
-    pub acceptance: SignedAcceptance,
+    /// What the sender is answered, now and whenever it offers the message again.
+    pub acceptance: Bytes,
     /// The envelope without its recipients and the seed of their tree.
     pub content: Envelope,
     /// The thread that a referral opens.
@@ -52,7 +56,13 @@ pub struct Thread {
 #[derive(Debug, Clone)]
 pub struct NewCopy {
     pub recipient: AgencyAddress,
+    /// Where it waits.
+    pub queue: Queue,
+    /// Where the words about it wait for the sender.
+    pub answers: Queue,
     pub proof: RecipientProof,
+    /// Salt of the digest of the bases; empty where it goes to no other domain.
+    pub bases_salt: Bytes,
     pub released: Released,
 }
 
@@ -70,9 +80,9 @@ pub struct Released {
 /// What became of an offered message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Accepted {
-    New(SignedAcceptance),
+    New,
     /// It was accepted before; this is the acceptance of then.
-    Again(SignedAcceptance),
+    Again(Bytes),
 }
 
 /// Why a message was not stored.
@@ -83,7 +93,7 @@ pub enum AcceptError {
     #[error("the thread belongs to another referral")]
     ThreadTaken,
     #[error("the queue of {0} is full")]
-    QueueFull(AgencyAddress),
+    QueueFull(Queue),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -91,6 +101,13 @@ pub enum AcceptError {
 /// A delivery in some agency's queue; in the order of the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct DeliveryId(i64);
+
+impl DeliveryId {
+    /// The place right before this delivery.
+    pub fn before(self) -> Self {
+        Self(self.0 - 1)
+    }
+}
 
 /// A change to one delivery, with the word of it to the message's sender. It happens once: where the
 /// delivery has left the queue already, nothing is done.
@@ -110,12 +127,45 @@ pub enum Next {
     Quarantined(Refusal),
     /// Still to be delivered, with less in it.
     Narrowed(Box<Released>),
+    /// Still to be delivered, and a peer may have it from now on.
+    Offered,
+    /// Accepted by the gateway of another domain, whose word about its end is outstanding.
+    Forwarded,
+}
+
+/// A word of a peer about a copy that it accepted.
+#[derive(Debug)]
+pub struct Settlement {
+    pub copy: ForwardedCopy,
+    /// Whether nothing else will be said about the copy.
+    pub is_end: bool,
+    pub notice: NewNotice,
+}
+
+/// A copy that a peer accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardedCopy {
+    pub sender: AgencyAddress,
+    pub message: Uuid,
+    pub digest: Digest,
+    pub recipient: AgencyAddress,
+}
+
+/// What became of a settlement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    Done,
+    /// The peer's acceptance of the copy is still to be heard.
+    TooEarly,
+    /// No such copy is outstanding: its end was told before, or it never was there.
+    Unknown,
 }
 
 /// A notice to queue.
 #[derive(Debug, Clone)]
 pub struct NewNotice {
     pub to: AgencyAddress,
+    pub queue: Queue,
     pub notice: SignedNotice,
 }
 
@@ -139,6 +189,7 @@ pub struct QueuedCopy {
     pub head: Head,
     pub content: Envelope,
     pub proof: RecipientProof,
+    pub bases_salt: Bytes,
     pub released: Released,
 }
 
@@ -151,16 +202,25 @@ pub struct Head {
     pub message: Uuid,
     pub digest: Digest,
     pub expires: OffsetDateTime,
+    /// Whether a peer may have it already.
+    pub offered: bool,
 }
 
-/// What waits for one agency.
+/// What a lane to another domain holds next: one message with all its copies there, or one notice.
+#[derive(Debug, Clone)]
+pub enum Unit {
+    Message { first: DeliveryId, last: DeliveryId, copies: Vec<QueuedCopy>, content: Box<Envelope> },
+    Notice { id: DeliveryId, notice: SignedNotice },
+}
+
+/// What waits in one queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Load {
     pub deliveries: u64,
     pub bytes: u64,
 }
 
-/// The bound of every agency's queue.
+/// The bound of every queue.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueBound {
     pub deliveries: u64,

@@ -124,6 +124,9 @@ be/shelter  invited  no         0       be       NGO      The shelter
         "country": "be",
         "sectors": ["NGO"],
         "groups": ["network"],
+        "services": [],
+        "languages": [],
+        "ages": [],
         "connected": false,
         "queued": 0,
         "key_records": 0,
@@ -138,6 +141,36 @@ be/shelter  invited  no         0       be       NGO      The shelter
     let foreign = ["agency", "add", "hu/x", "--name", "X", "--country", "hu", "--sector", "NGO", "--json"];
     assert_eq!(error(&gateway.cli(&foreign))["code"], "malformed");
     assert_eq!(error(&gateway.cli(&["agency", "show", "be/none", "--json"]))["code"], "unknown_recipient");
+}
+
+#[tokio::test]
+async fn what_an_agency_offers_is_described_and_kept() {
+    let gateway = Gateway::init();
+    let mut running = gateway.run().await;
+    let add = ["agency", "add", "be/clinic", "--name", "Clinic", "--country", "be", "--sector", "NGO"];
+    let offers = ["--service", "health_medical", "--language", "nl", "--language", "hu", "--age", "from_65"];
+    assert_eq!(gateway.cli(&[&add[..], &offers].concat()).status, 0);
+    let offered = |services: &[&str], languages: &[&str], ages: &[&str]| {
+        let shown = gateway.json(&["agency", "show", "be/clinic"]);
+        assert_eq!(shown["services"], json!(services));
+        assert_eq!(shown["languages"], json!(languages));
+        assert_eq!(shown["ages"], json!(ages));
+    };
+    offered(&["health_medical"], &["hu", "nl"], &["from_65"]);
+
+    let describe = ["agency", "describe", "be/clinic"];
+    let more = ["--service", "housing", "--service", "food", "--service", "food"];
+    assert_eq!(gateway.cli(&[&describe[..], &more].concat()).status, 0);
+    offered(&["food", "housing"], &[], &[]);
+    let wrong = [&describe[..], &["--language", "Dutch", "--json"]].concat();
+    assert_eq!(error(&gateway.cli(&wrong))["code"], "malformed");
+    assert_eq!(gateway.cli(&[&describe[..], &["--service", "magic"]].concat()).status, 2);
+    running.signal("-TERM");
+    running.ended().await;
+    let _running = gateway.run().await;
+    offered(&["food", "housing"], &[], &[]);
+    assert_eq!(gateway.cli(&describe).status, 0);
+    offered(&[], &[], &[]);
 }
 
 #[tokio::test]

@@ -47,11 +47,15 @@ fn each_fault_is_found_by_name() {
     let data = gateway.data();
     let stopped = found("gateway", "warn");
 
-    fs::set_permissions(data.join("ca.key"), fs::Permissions::from_mode(0o640)).unwrap();
-    let (status, verdicts) = not_ok(&gateway);
-    assert_eq!(status, 1);
-    assert!(verdicts.contains(&found("private keys", "fail")), "{verdicts:?}");
-    fs::set_permissions(data.join("ca.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::copy(data.join("ca.key"), data.join("ca-next.key")).unwrap();
+    for key in ["ca.key", "ca-next.key", "signing.key"] {
+        fs::set_permissions(data.join(key), fs::Permissions::from_mode(0o640)).unwrap();
+        let (status, verdicts) = not_ok(&gateway);
+        assert_eq!(status, 1);
+        assert!(verdicts.contains(&found("private keys", "fail")), "{key}: {verdicts:?}");
+        fs::set_permissions(data.join(key), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    fs::remove_file(data.join("ca-next.key")).unwrap();
 
     fs::write(data.join("revoked"), "agency nobody\n").unwrap();
     assert_eq!(not_ok(&gateway), (1, vec![found("revocations", "fail"), stopped.clone()]));

@@ -13,3 +13,4 @@ mod gateway;
 mod life;
 mod members;
 mod policies;
+mod rollover;

@@ -8,15 +8,17 @@ use hyper_util::rt::TokioIo;
 use liaison_gateway::{
     directory::{Agency, Directory},
     exchange,
+    federation::peers::Peers,
     gateway::Gateway,
     policy::{self, PolicyFile, PolicySet},
-    store::{DeliveryId, QueueBound, Store},
+    server,
+    store::{DeliveryId, Queue, QueueBound, Store},
 };
 use liaison_proto::{
     admin::v1::agency_state::Code as AgencyState,
     exchange::v1::{
-        Ack, Delivery, Hello, Nack, SessionRequest, SessionResponse, SubmissionChunk, delivery::Content,
-        exchange_service_client::ExchangeServiceClient, session_request::Frame as Request,
+        Ack, Delivery, Hello, Nack, Services, SessionRequest, SessionResponse, SubmissionChunk,
+        delivery::Content, exchange_service_client::ExchangeServiceClient, session_request::Frame as Request,
         session_response::Frame as Response,
     },
     limits::CHUNK_BYTES,
@@ -104,11 +106,24 @@ impl World {
         let (from, to) = life();
         let identity = ca.issue_gateway(&["localhost".to_owned()], from, to).unwrap();
         let acceptor = Acceptor::new(identity, vec![trust(&ca)]).unwrap();
-        let gateway = Arc::new(Gateway::new(domain, SigningKey::generate(), store, directory, policies(&[])));
+        let gateway = Arc::new(Gateway::new(
+            domain,
+            SigningKey::generate(),
+            store,
+            directory,
+            policies(&[]),
+            Peers::default(),
+        ));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = listener.local_addr().unwrap();
         let routes = Routes::new(exchange::service(&gateway));
-        tokio::spawn(exchange::server::serve(Arc::clone(&gateway), Arc::new(acceptor), listener, routes));
+        tokio::spawn(server::serve(
+            gateway.stop.clone(),
+            exchange::admit(&gateway),
+            Arc::new(acceptor),
+            listener,
+            routes,
+        ));
         (Self { gateway, ca, server, folder }, actors)
     }
 
@@ -158,7 +173,12 @@ impl World {
 
     /// How many deliveries wait for an agency.
     pub(crate) async fn queued(&self, actor: &Actor) -> usize {
-        self.gateway.store.queue(&actor.address, DeliveryId::default()).await.unwrap().len()
+        self.gateway
+            .store
+            .queue(&Queue::Agency(actor.address.clone()), DeliveryId::default())
+            .await
+            .unwrap()
+            .len()
     }
 
     /// Waits until so many deliveries wait for an agency.
@@ -205,6 +225,8 @@ impl Actor {
             sectors: vec![sector],
             groups: Vec::new(),
             state: AgencyState::Active,
+            listed: true,
+            services: Services::default(),
             keys: vec![self.key.clone()],
         }
     }

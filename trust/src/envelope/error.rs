@@ -60,6 +60,8 @@ pub enum EnvelopeError {
     ReleaseSignature,
     #[error("the gateway's release record is not about this copy: other {0}")]
     OtherRelease(&'static str),
+    #[error("what was forwarded is not what the sending gateway's release record lists: {0}")]
+    NotAsReleased(&'static str),
 }
 
 impl EnvelopeError {
@@ -85,6 +87,7 @@ impl EnvelopeError {
             Self::ChangedRecipients | Self::Recipients(_) | Self::Recipient { .. } | Self::NotForMe(_) => {
                 ErrorCode::BadRecipients
             }
+            Self::NotAsReleased(_) => ErrorCode::PeerViolation,
             Self::FromTheFuture => ErrorCode::ClockSkew,
             Self::Expired => ErrorCode::Expired,
         }
@@ -104,6 +107,7 @@ impl EnvelopeError {
             ErrorCode::BadSignature | ErrorCode::ChangedSection | ErrorCode::BadRecipients => {
                 "send the message as its sender signed it; if it was, find out what changed it on the way"
             }
+            ErrorCode::PeerViolation => "tell the administrator of the sending gateway",
             _ => "correct the sender's software",
         }
     }

@@ -146,8 +146,18 @@ fn own_entry(head: &Head, proof: &RecipientProof, me: &AgencyAddress) -> Result<
     if *me == head.sender {
         return Err(EnvelopeError::ToOneself(me.clone()));
     }
-    let key_id = head::digest(&proof.key_id, "key_id of the recipient")?;
     let bases = head::digest(&proof.bases_digest, "bases_digest")?;
+    check_entry(head, proof, me, &bases)
+}
+
+/// Checks an entry under the signed root, and gives the id of the key that was sealed to.
+pub(super) fn check_entry(
+    head: &Head,
+    proof: &RecipientProof,
+    recipient: &AgencyAddress,
+    bases: &Digest,
+) -> Result<Digest, EnvelopeError> {
+    let key_id = head::digest(&proof.key_id, "key_id of the recipient")?;
     if proof.path.len() != RECIPIENT_TREE_DEPTH {
         return Err(EnvelopeError::Malformed("path"));
     }
@@ -155,7 +165,7 @@ fn own_entry(head: &Head, proof: &RecipientProof, me: &AgencyAddress) -> Result<
     for (place, sibling) in path.iter_mut().zip(&proof.path) {
         *place = head::digest(sibling, "path")?;
     }
-    let leaf = derive::recipient_leaf(&head.id, &proof.salt, me, &key_id, &bases);
+    let leaf = derive::recipient_leaf(&head.id, &proof.salt, recipient, &key_id, bases);
     match tree::root_of(leaf, proof.index, &path) {
         Some(root) if root == head.root => Ok(key_id),
         _ => Err(EnvelopeError::ChangedRecipients),

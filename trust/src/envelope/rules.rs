@@ -3,9 +3,10 @@
 use liaison_proto::{
     category,
     message::v1::{
-        Audience, Manifest, OnwardRequest, StateChange, alert_kind::Code as AlertKind, data_category::Code as Category,
-        kind::Code as Kind, onward_step::Code as OnwardStep, outcome::Code as Outcome, referral_state::Code as State,
-        rejection_reason::Code as Reason, status::Code as Status,
+        Audience, Manifest, OnwardRequest, StateChange, alert_kind::Code as AlertKind,
+        data_category::Code as Category, kind::Code as Kind, onward_step::Code as OnwardStep,
+        outcome::Code as Outcome, referral_state::Code as State, rejection_reason::Code as Reason,
+        status::Code as Status,
     },
 };
 
@@ -91,7 +92,9 @@ fn check_onward(request: &OnwardRequest) -> Result<(), EnvelopeError> {
     request.to.parse::<AgencyAddress>().map_err(|_| malformed("onward.to"))?;
     let numbers = &request.categories;
     let ascending = numbers.windows(2).all(|pair| matches!(pair, [a, b] if a < b));
-    if numbers.is_empty() || !ascending || request.categories().any(|category| category == Category::Unspecified)
+    if numbers.is_empty()
+        || !ascending
+        || request.categories().any(|category| category == Category::Unspecified)
     {
         return Err(malformed("onward.categories"));
     }

@@ -7,10 +7,10 @@ use hpke::rand_core::CryptoRng;
 use liaison_proto::{
     limits::{ENVELOPE_HEAD_BYTES, LEAVES_MULTIPLE, RECIPIENTS, SECTIONS_BYTES},
     message::v1::{
-        CategoryBasis, Envelope, Facts, Handling, Manifest, OnwardRequest, RecipientEntry, Refusal, SealedSection,
-        SectionHeader, SignedKeyRecord, StateChange, WrappedKey, alert_kind::Code as AlertKind,
-        basis::Code as Basis, data_category::Code as Category, error_code::Code as ErrorCode,
-        kind::Code as Kind, status::Code as Status, urgency::Code as Urgency,
+        CategoryBasis, Envelope, Facts, Handling, Manifest, OnwardRequest, RecipientEntry, Refusal,
+        SealedSection, SectionHeader, SignedKeyRecord, StateChange, WrappedKey,
+        alert_kind::Code as AlertKind, basis::Code as Basis, data_category::Code as Category,
+        error_code::Code as ErrorCode, kind::Code as Kind, status::Code as Status, urgency::Code as Urgency,
     },
     times,
 };

@@ -46,8 +46,12 @@ pub struct Verified {
     pub digest: Digest,
     /// The key that signed it.
     pub sender_key: ProvenKey,
-    /// None for a state message.
+    /// None for a state or an onward message.
     pub facts: Option<Facts>,
+    /// The facts as they were signed, with their salt and position: what another domain's gateway needs.
+    pub facts_bytes: Bytes,
+    pub facts_salt: Bytes,
+    pub facts_position: u32,
     /// When it was made.
     pub created: OffsetDateTime,
     /// When it ends.
@@ -73,6 +77,8 @@ pub struct VerifiedRecipient {
     pub key_id: Digest,
     /// The categories that the recipient may have, each with its basis.
     pub bases: BTreeMap<Category, Basis>,
+    /// Salt of the bases' digest: what another domain's gateway needs to check them.
+    pub bases_salt: Bytes,
     /// What the recipient gets of its entry, with all of its wrapped keys.
     pub proof: RecipientProof,
 }
@@ -126,6 +132,9 @@ pub fn verify_known<'k>(
         digest: head.digest,
         sender_key,
         facts,
+        facts_bytes: envelope.facts,
+        facts_salt: envelope.facts_salt,
+        facts_position: envelope.facts_position,
         created: head.created,
         expires: head.expires,
         recipients,
@@ -138,7 +147,12 @@ pub fn verify_known<'k>(
 }
 
 /// Facts are there where their salt is.
-fn facts(head: &Head, bytes: &[u8], salt: &[u8], position: u32) -> Result<Option<Facts>, EnvelopeError> {
+pub(super) fn facts(
+    head: &Head,
+    bytes: &[u8],
+    salt: &[u8],
+    position: u32,
+) -> Result<Option<Facts>, EnvelopeError> {
     if salt.is_empty() && bytes.is_empty() && position == 0 {
         return Ok(None);
     }
@@ -154,7 +168,10 @@ fn facts(head: &Head, bytes: &[u8], salt: &[u8], position: u32) -> Result<Option
 }
 
 /// A leaf fixes its section to the byte, so sections of distinct categories stand at distinct positions.
-fn sections(head: &Head, sections: Vec<SealedSection>) -> Result<Vec<VerifiedSection>, EnvelopeError> {
+pub(super) fn sections(
+    head: &Head,
+    sections: Vec<SealedSection>,
+) -> Result<Vec<VerifiedSection>, EnvelopeError> {
     let mut categories = BTreeSet::new();
     let mut verified = Vec::new();
     for section in sections {
@@ -222,23 +239,7 @@ fn recipient(
         return Err(wrong("encapsulation"));
     }
     let key_id = head::digest(&entry.key_id, "key_id of a recipient")?;
-    let unknown = |field: &str, number| StrictError::UnknownValue {
-        field: format!("{}.{field}", CategoryBasis::full_name()),
-        number,
-    };
-    let mut bases = BTreeMap::new();
-    for basis in &entry.bases {
-        let category = Category::try_from(basis.category).map_err(|_| unknown("category", basis.category))?;
-        let ground = Basis::try_from(basis.basis).map_err(|_| unknown("basis", basis.basis))?;
-        if category == Category::Unspecified || ground == Basis::Unspecified {
-            return Err(wrong("a basis is unspecified"));
-        }
-        // Ascending, so that there is one way to write them.
-        if bases.last_key_value().is_some_and(|(last, _)| *last >= category) {
-            return Err(wrong("bases out of order"));
-        }
-        bases.insert(category, ground);
-    }
+    let bases = bases(&address, &entry.bases)?;
     let covered = sections.iter().filter(|section| bases.contains_key(&section.category));
     let covered: BTreeSet<u32> = covered.map(|section| section.section.position).collect();
     let wrapped: BTreeSet<u32> = entry.wrapped_keys.iter().map(|wrapped| wrapped.position).collect();
@@ -264,5 +265,30 @@ fn recipient(
         encapsulation: entry.encapsulation,
         wrapped_keys: entry.wrapped_keys,
     };
-    Ok((leaf, VerifiedRecipient { address, key_id, bases, proof }))
+    Ok((leaf, VerifiedRecipient { address, key_id, bases, bases_salt: entry.bases_salt, proof }))
+}
+
+/// Reads the bases of a recipient: each category once, ascending, so that there is one way to write them.
+pub(super) fn bases(
+    recipient: &AgencyAddress,
+    listed: &[CategoryBasis],
+) -> Result<BTreeMap<Category, Basis>, EnvelopeError> {
+    let wrong = |what| EnvelopeError::Recipient { recipient: recipient.clone(), what };
+    let unknown = |field: &str, number| StrictError::UnknownValue {
+        field: format!("{}.{field}", CategoryBasis::full_name()),
+        number,
+    };
+    let mut bases = BTreeMap::new();
+    for basis in listed {
+        let category = Category::try_from(basis.category).map_err(|_| unknown("category", basis.category))?;
+        let ground = Basis::try_from(basis.basis).map_err(|_| unknown("basis", basis.basis))?;
+        if category == Category::Unspecified || ground == Basis::Unspecified {
+            return Err(wrong("a basis is unspecified"));
+        }
+        if bases.last_key_value().is_some_and(|(last, _)| *last >= category) {
+            return Err(wrong("bases out of order"));
+        }
+        bases.insert(category, ground);
+    }
+    Ok(bases)
 }

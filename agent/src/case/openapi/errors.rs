@@ -81,7 +81,7 @@ fn errors_of(status: u16) -> (&'static str, Vec<Refusal>) {
             )],
         ),
         403 => (
-            "A policy forbids it, or the agency is no party to it.",
+            "A policy or the originator forbids it, or the agency is no party to it.",
             vec![
                 no(
                     ErrorCode::ForbiddenByPolicy,
@@ -94,6 +94,11 @@ fn errors_of(status: u16) -> (&'static str, Vec<Refusal>) {
                     explain: "no policy of the layer permits it".into(),
                     ..Rule::default()
                 }),
+                no(
+                    ErrorCode::OnwardForbidden,
+                    "what was received may not be referred onward, or is not here any more: health",
+                    "ask the originator to refer the person itself",
+                ),
             ],
         ),
         404 => (

@@ -9,11 +9,12 @@ mod query;
 use std::collections::BTreeSet;
 
 use liaison_proto::{
-    case::v1::{ClaimedBasis, SendAlertRequest, SendReferralRequest},
+    case::v1::{ClaimedBasis, ReferOnwardRequest, SendAlertRequest, SendReferralRequest},
     category, limits as wire,
     message::v1::{
         AlertContent, Audience, Consent, Facts, Handling, Refusal, alert_kind::Code as AlertKind,
-        error_code::Code as ErrorCode, police_handling::Code as PoliceHandling, purpose::Code as Purpose,
+        data_category::Code as Category, error_code::Code as ErrorCode,
+        police_handling::Code as PoliceHandling, purpose::Code as Purpose,
         request_origin::Code as RequestOrigin, sector::Code as Sector, status::Code as Status,
         tlp::Code as Tlp, urgency::Code as Urgency,
     },
@@ -21,16 +22,17 @@ use liaison_proto::{
 use liaison_trust::names::AgencyAddress;
 use prost_types::Timestamp;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 pub(super) use fields::{id, missing};
-pub use query::{Page, agencies_page, alerts_page, referrals_page, state_change};
+pub use query::{Page, agencies_page, alerts_page, onward_answer, onward_page, referrals_page, state_change};
 
 use crate::{
     basis::Grounds,
     limits,
     split::{self, Sections, SplitError},
 };
-use fields::{addresses, code, codes, countries, few, malformed, moment};
+use fields::{address, addresses, code, codes, countries, few, malformed, moment};
 
 /// A referral that can be sent.
 pub struct Referral {
@@ -63,11 +65,21 @@ pub fn referral(
     me: &AgencyAddress,
     now: OffsetDateTime,
 ) -> Result<Referral, Refusal> {
+    let record = request.content.as_ref().and_then(|content| content.consent.as_ref());
+    referral_on(request, record.map(|record| ("content.consent", record)), me, now)
+}
+
+/// The same on the consent of a record by itself, named as its refusals call it.
+pub fn referral_on(
+    request: &SendReferralRequest,
+    record: Option<(&str, &Consent)>,
+    me: &AgencyAddress,
+    now: OffsetDateTime,
+) -> Result<Referral, Refusal> {
     let to = recipients(&request.to, me)?;
     let content = request.content.as_ref().ok_or_else(|| missing("content", "say what the case is"))?;
     content::check("content", content)?;
     let sections = split::referral(content).map_err(not_split)?;
-    let record = content.consent.as_ref().map(|record| ("content.consent", record));
     let common = Common {
         purpose: request.purpose,
         minor: request.minor,
@@ -107,6 +119,31 @@ pub fn alert(request: &SendAlertRequest, me: &AgencyAddress, now: OffsetDateTime
     Ok(Alert { kind, body: common.body(sections, record, Some(audience), not_personal, now)? })
 }
 
+/// A request to refer onward, as far as it can be read without what was received.
+pub struct Onward {
+    pub id: Uuid,
+    /// Not oneself.
+    pub to: AgencyAddress,
+    pub purpose: Purpose,
+    /// Empty for all that may go.
+    pub categories: BTreeSet<Category>,
+}
+
+/// Reads a request of agency `me` to refer onward.
+pub fn onward(request: &ReferOnwardRequest, me: &AgencyAddress) -> Result<Onward, Refusal> {
+    let to = address("to", &request.to)?;
+    not_oneself("to", &to, me)?;
+    if let Some(record) = &request.consent {
+        content::check::<Consent>("consent", record)?;
+    }
+    Ok(Onward {
+        id: id("id", &request.id)?,
+        to,
+        purpose: purpose(request.purpose)?,
+        categories: codes("categories", &request.categories)?,
+    })
+}
+
 /// The fields that both requests have.
 struct Common<'a> {
     purpose: i32,
@@ -128,8 +165,7 @@ impl Common<'_> {
         not_personal: bool,
         now: OffsetDateTime,
     ) -> Result<Body, Refusal> {
-        let purpose = code("purpose", self.purpose)?
-            .ok_or_else(|| missing("purpose", "say what the recipient is to use the message for"))?;
+        let purpose = purpose(self.purpose)?;
         let origin: Option<RequestOrigin> = code("origin", self.origin)?;
         let consent = consent.map(|(name, record)| consent::consent(name, record)).transpose()?;
         let claims = consent::claims("claimed_bases", self.claims)?;
@@ -148,6 +184,11 @@ impl Common<'_> {
             expires: expires(self.expires, now)?,
         })
     }
+}
+
+fn purpose(number: i32) -> Result<Purpose, Refusal> {
+    code("purpose", number)?
+        .ok_or_else(|| missing("purpose", "say what the recipient is to use the message for"))
 }
 
 fn recipients(to: &[String], me: &AgencyAddress) -> Result<Vec<AgencyAddress>, Refusal> {

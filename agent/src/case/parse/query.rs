@@ -2,13 +2,13 @@
 
 use liaison_proto::{
     case::v1::{
-        ListAgenciesRequest, ListAlertsRequest, ListReferralsRequest, UpdateReferralRequest,
-        direction::Code as DirectionCode,
+        AnswerOnwardRequestRequest, ListAgenciesRequest, ListAlertsRequest, ListOnwardRequestsRequest,
+        ListReferralsRequest, UpdateReferralRequest, direction::Code as DirectionCode,
     },
     limits as wire,
     message::v1::{
-        Refusal, StateChange, outcome::Code as Outcome, referral_state::Code as State,
-        rejection_reason::Code as RejectionReason, status::Code as Status,
+        Refusal, StateChange, onward_step::Code as OnwardStep, outcome::Code as Outcome,
+        referral_state::Code as State, rejection_reason::Code as RejectionReason, status::Code as Status,
     },
 };
 use liaison_trust::names::AgencyAddress;
@@ -36,6 +36,21 @@ pub fn referrals_page(request: &ListReferralsRequest) -> Result<Page, Refusal> {
 /// The page of alerts that is asked for.
 pub fn alerts_page(request: &ListAlertsRequest) -> Result<Page, Refusal> {
     page(request.direction, request.status, request.page_size, &request.page_token)
+}
+
+/// The page of requests to refer onward that is asked for.
+pub fn onward_page(request: &ListOnwardRequestsRequest) -> Result<Page, Refusal> {
+    page(request.direction, 0, request.page_size, &request.page_token)
+}
+
+/// The id of the request that is to be answered, and whether it is granted or denied.
+pub fn onward_answer(request: &AnswerOnwardRequestRequest) -> Result<(Uuid, OnwardStep), Refusal> {
+    let id = id("id", &request.id)?;
+    match code("step", request.step)? {
+        Some(step @ (OnwardStep::Granted | OnwardStep::Denied)) => Ok((id, step)),
+        Some(_) => Err(malformed("step", "is no answer", "give granted or denied")),
+        None => Err(missing("step", "give granted or denied")),
+    }
 }
 
 /// The address behind which the page of agencies that is asked for begins.

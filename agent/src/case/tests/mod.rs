@@ -1,6 +1,7 @@
 //! The case API as it is served: real listeners, a real store, and a gateway that can't be reached.
 
 mod grpc;
+mod onward;
 mod rest;
 
 use std::{net::SocketAddr, sync::Arc};

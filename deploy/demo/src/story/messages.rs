@@ -2,26 +2,28 @@
 
 use serde_json::{Value, json};
 
-use crate::cast::{HEALTH_HU, SHELTER_HU};
-
-/// A case that a shelter hands over to a shelter and to a health service in another country. The person
-/// consents to what each of them may know.
-pub(super) fn referral() -> Value {
+/// A case that a shelter hands over to helpers in the country that the person goes home to. She
+/// consents to all of it for them.
+pub(super) fn referral(to: &[&str]) -> Value {
     json!({
-        "to": [SHELTER_HU, HEALTH_HU],
+        "to": to,
         "purpose": "victim_support",
         "origin": "victim",
-        "urgency": "Expected",
         "content": {
             "serviceRequest": {
-                "services": ["safehouse", "health_medical"],
+                "services": ["safehouse", "health_medical", "psychosocial"],
                 "timeframe": "within_3d",
-                "reason": "AdditionalServicesRequired",
-                "note": "She arrives in Budapest by train; somebody should meet her.",
+                "reason": "MigrationOrChangeOfLocation",
+                "interpreterLanguages": ["hu"],
+                "note": "She travels on Thursday; a woman should meet her at the station.",
             },
             "identity": {
                 "names": [{ "given": "Ilona", "family": "Kovács" }],
                 "birthdate": "1998-04",
+            },
+            "contact": {
+                "phones": ["+36201234567"],
+                "safeContactRule": "Text only, in the morning; her brother answers calls.",
             },
             "demographic": {
                 "ageBand": "from_25_to_39",
@@ -29,56 +31,48 @@ pub(super) fn referral() -> Value {
                 "citizenships": ["hu"],
                 "languages": ["hu"],
             },
-            "traffickingStatus": { "status": "PossibleVictimOfTrafficking", "decidedBy": "Other" },
+            "traffickingStatus": { "status": "ActualVictimOfTrafficking", "decidedBy": "Police" },
             "exploitation": {
-                "types": ["ForcedLabour"],
+                "types": ["SexualExploitation", "ForcedLabour"],
                 "recruitment": ["ThroughAnOnlineAdvertisement"],
                 "meansOfControl": ["WithholdsDocuments", "TakesEarnings"],
-                "industries": ["A"],
+                "industries": ["I"],
             },
-            "sexualExploitation": { "sexualAbuse": true },
+            "sexualExploitation": { "types": ["Prostitution"], "note": "From March on, in Antwerp." },
             "health": {
                 "physical": "Healing fracture of the left wrist, anaemia.",
                 "mental": "Sleeps badly; startles.",
                 "urgentNeeds": "Iron tablets, a check of the cast in a week.",
             },
-            "migration": { "note": "Her reflection period in Belgium ends next month." },
-            "location": { "country": "be", "whereabouts": "With us until she travels." },
-            "risk": { "level": "high", "reasons": ["Her recruiter knows her family's address."] },
-            "consent": consent(),
+            "migration": {
+                "migrantType": "eu_citizen",
+                "protectionStatus": "reflection_period",
+                "note": "Her reflection period ends on the 30th.",
+            },
+            "location": { "whereabouts": "A safe house in Antwerp", "shelter": "Shelter Antwerp, house 2" },
+            "risk": { "level": "high", "reasons": ["The man who sent her knows her village."] },
+            "consent": {
+                "obtainedFrom": "individual",
+                "obtainedAt": "2025-11-03T09:00:00Z",
+                "forServices": true,
+                "forDisclosure": true,
+                "lawfulBasis": "art_6_1_a",
+                "specialCategoryCondition": "art_9_2_a",
+                "scopes": [{
+                    "categories": [
+                        "service_request", "identity", "contact", "demographic", "trafficking_status",
+                        "exploitation", "sexual_exploitation", "health", "migration",
+                        "location", "risk", "consent",
+                    ],
+                    "agencies": to,
+                    "purposes": ["victim_support"],
+                }],
+            },
         },
     })
 }
 
-fn consent() -> Value {
-    let scope = |agency: &str, own: &[&str]| {
-        let both = [
-            "service_request",
-            "identity",
-            "demographic",
-            "trafficking_status",
-            "sexual_exploitation",
-            "migration",
-            "location",
-            "risk",
-            "consent",
-        ];
-        let categories: Vec<&str> = both.iter().chain(own).copied().collect();
-        json!({ "categories": categories, "agencies": [agency], "purposes": ["victim_support"] })
-    };
-    json!({
-        "obtainedFrom": "individual",
-        "obtainedAt": "2025-11-03T09:00:00Z",
-        "forServices": true,
-        "forDisclosure": true,
-        "lawfulBasis": "art_6_1_a",
-        "specialCategoryCondition": "art_9_2_a",
-        "scopes": [scope(SHELTER_HU, &["exploitation"]), scope(HEALTH_HU, &["health"])],
-    })
-}
-
-/// Forged papers that the police found, for those in both countries who inspect documents, and for a shelter
-/// that does not.
+/// Forged papers that the police found, for everybody in both countries who inspects papers.
 pub(super) fn forged_papers() -> Value {
     json!({
         "kind": "DocumentFraud",
@@ -87,18 +81,28 @@ pub(super) fn forged_papers() -> Value {
         "audience": {
             "sectors": ["LawEnforcement", "BorderManagement"],
             "countries": ["be", "hu"],
-            "agencies": [SHELTER_HU],
         },
         "content": {
-            "info": { "severity": "Severe", "certainty": "Observed", "response": "Monitor", "scope": "Restricted" },
+            "info": {
+                "severity": "Severe",
+                "certainty": "Observed",
+                "response": "Monitor",
+                "scope": "Restricted",
+            },
             "documentFraud": {
                 "type": "forged",
                 "document": "identity card",
-                "issuingCountry": "hu",
+                "issuingCountry": "ro",
                 "features": ["photo replaced", "second line of the machine-readable zone misprinted"],
             },
-            "identity": { "names": [{ "given": "Ilona", "family": "Nagy" }] },
+            "identity": {
+                "names": [{ "given": "Maria", "family": "Ionescu" }],
+                "numbers": [{ "type": "identity card", "value": "XR482117", "issuingCountry": "ro" }],
+            },
         },
-        "claimedBases": [{ "categories": ["risk", "migration", "identity"], "basis": "legal_obligation" }],
+        "claimedBases": [
+            { "categories": ["risk", "migration"], "basis": "public_task" },
+            { "categories": ["identity"], "basis": "legal_obligation" },
+        ],
     })
 }

@@ -1,33 +1,51 @@
 //! The example policies, and what single rules of deciding amount to.
 
-use std::path::Path;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use liaison_proto::message::v1::{Handling, police_handling};
 
 use super::*;
 
-fn examples() -> Vec<PolicyFile> {
-    read_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/policies")).unwrap()
+const DOMAINS: [&str; 2] = ["be", "hu"];
+
+/// The set of a domain, as its administrator puts it together: the scheme beside its own layers.
+fn examples(domain: &str) -> Vec<PolicyFile> {
+    [starter(), read_folder(&folder().join(domain)).unwrap()].concat()
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/policies")
 }
 
 #[test]
 fn the_examples_hold() {
-    let set = PolicySet::load(&examples()).unwrap_or_else(|error| panic!("{error}"));
-    let layers: Vec<String> = set.layers().map(ToString::to_string).collect();
-    assert_eq!(&layers[..3], ["scheme", "country/be", "country/hu"]);
-    assert!(set.tests() > set.policies());
+    for domain in DOMAINS {
+        let set = PolicySet::load(&examples(domain)).unwrap_or_else(|error| panic!("{domain}: {error}"));
+        let layers: Vec<String> = set.layers().map(ToString::to_string).collect();
+        assert_eq!(layers[..2], ["scheme".to_owned(), format!("country/{domain}")]);
+        assert!(layers[2..].iter().all(|layer| layer.starts_with(&format!("agency/{domain}/"))));
+        assert!(set.tests() > set.policies());
+    }
 }
 
+/// Each domain has the same scheme, which is what two gateways compare, and it is what a new one starts with.
 #[test]
 fn the_starter_is_the_scheme_of_the_examples() {
     let starter = starter();
-    let scheme: Vec<_> = examples().into_iter().filter(|file| file.path.starts_with("scheme/")).collect();
+    let scheme: Vec<_> = fs::read_dir(folder().join("scheme")).unwrap().map(Result::unwrap).collect();
     for file in &scheme {
-        assert!(starter.contains(file), "{} is missing from starter()", file.path);
+        let path = format!("scheme/{}", file.file_name().into_string().unwrap());
+        let text = fs::read_to_string(file.path()).unwrap();
+        assert!(starter.contains(&PolicyFile { path, text }), "{file:?} is missing from starter()");
     }
     assert_eq!(starter.len(), scheme.len());
-    let starter = PolicySet::load(&starter).unwrap();
-    assert_eq!(starter.scheme_hash(), PolicySet::load(&examples()).unwrap().scheme_hash());
+    let hash = PolicySet::load(&starter).unwrap().scheme_hash();
+    for domain in DOMAINS {
+        assert_eq!(PolicySet::load(&examples(domain)).unwrap().scheme_hash(), hash);
+    }
 }
 
 #[test]
@@ -38,28 +56,34 @@ fn what_the_readme_shows_works() {
     };
     let shown =
         [file("country/xx/shown.cedar", block("cedar")), file("tests/shown.tests.json", block("json"))];
-    let tests = PolicySet::load(&examples()).unwrap().tests();
+    let tests = PolicySet::load(&examples("be")).unwrap().tests();
     let set =
-        PolicySet::load(&[examples(), shown.to_vec()].concat()).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(set.tests(), tests + 1);
+        PolicySet::load(&[examples("be"), shown.to_vec()].concat()).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(set.tests(), tests + 3);
 }
 
 /// Without any one of the policies, a test fails: each policy has tests that need it.
 #[test]
 fn every_example_policy_is_tested() {
-    let files = examples();
-    for (index, file) in files.iter().enumerate().filter(|(_, file)| file.path.ends_with(".cedar")) {
-        let set: cedar_policy::PolicySet = file.text.parse().unwrap();
-        for left_out in set.policies() {
-            let mut files = files.clone();
-            let kept = set.policies().filter(|policy| policy.id() != left_out.id());
-            files[index].text = kept.map(|policy| policy.to_cedar().unwrap() + "\n").collect();
-            let id = left_out.annotation("id").unwrap();
-            let error = PolicySet::load(&files).expect_err(&format!("no test needs {id}"));
-            assert!(
-                error.faults.iter().any(|fault| matches!(fault.problem, Problem::TestFails { .. })),
-                "{id}: {error}"
-            );
+    for domain in DOMAINS {
+        let files = examples(domain);
+        let is_next = |file: &PolicyFile| {
+            let scheme_was_tested = domain != DOMAINS[0] && file.path.starts_with("scheme/");
+            file.path.ends_with(".cedar") && !scheme_was_tested
+        };
+        for (index, file) in files.iter().enumerate().filter(|(_, file)| is_next(file)) {
+            let set: cedar_policy::PolicySet = file.text.parse().unwrap();
+            for left_out in set.policies() {
+                let mut files = files.clone();
+                let kept = set.policies().filter(|policy| policy.id() != left_out.id());
+                files[index].text = kept.map(|policy| policy.to_cedar().unwrap() + "\n").collect();
+                let id = left_out.annotation("id").unwrap();
+                let error = PolicySet::load(&files).expect_err(&format!("no test needs {id}"));
+                assert!(
+                    error.faults.iter().any(|fault| matches!(fault.problem, Problem::TestFails { .. })),
+                    "{id}: {error}"
+                );
+            }
         }
     }
 }
@@ -79,7 +103,7 @@ fn a_denial_quotes_the_policy_that_forbids() {
     ])
     .unwrap();
     let (from, to) = (Member::new("hu/a", &[]), Member::new("be/b", &[]));
-    let decision = set.decide(&from.party(), &to.party(), &referral(&[HEALTH, RISK]));
+    let decision = set.decide(Side::Both, &from.party(), &to.party(), &referral(&[HEALTH, RISK]));
     assert_eq!(decision.verdict, verdict::Code::Released);
     assert_eq!(decision.released().collect::<Vec<_>>(), [Category::Risk]);
     let expected = Rule {
@@ -108,14 +132,14 @@ fn what_nothing_permits_is_denied_by_its_layer() {
     .unwrap();
     let [a, b, hu] = ["be/a", "be/b", "hu/c"].map(|address| Member::new(address, &[]));
 
-    let held = set.decide(&a.party(), &b.party(), &referral(&[RISK]));
+    let held = set.decide(Side::Both, &a.party(), &b.party(), &referral(&[RISK]));
     assert_eq!(held.verdict, verdict::Code::Withheld);
     assert_eq!(held.categories[&Category::Risk].verdict, verdict::Code::Held);
     assert_eq!(rule(&held.rule), "none:agency/be/b");
     assert_eq!(held.rule.unwrap().owner, "o");
     assert_eq!(held.categories[&Category::Risk].retention_days, 30);
 
-    let unsent = set.decide(&hu.party(), &a.party(), &referral(&[RISK]));
+    let unsent = set.decide(Side::Both, &hu.party(), &a.party(), &referral(&[RISK]));
     assert_eq!(rule(&unsent.rule), "none:country/hu");
     assert_eq!(rule(&unsent.categories[&Category::Risk].rule), "none:country/hu");
     assert_eq!(unsent.released().count(), 0);
@@ -134,12 +158,12 @@ fn each_side_decides_its_own_part() {
         (&receive, verdict::Code::Released, verdict::Code::Withheld),
     ] {
         let set = PolicySet::load(&[scheme(&[all]), own(forbid)]).unwrap();
-        assert_eq!(set.decide(&x.party(), &y.party(), &referral(&[RISK])).verdict, as_sender);
-        assert_eq!(set.decide(&y.party(), &x.party(), &referral(&[RISK])).verdict, as_recipient);
+        assert_eq!(set.decide(Side::Both, &x.party(), &y.party(), &referral(&[RISK])).verdict, as_sender);
+        assert_eq!(set.decide(Side::Both, &y.party(), &x.party(), &referral(&[RISK])).verdict, as_recipient);
     }
     let set = PolicySet::load(&[scheme(&[all]), own(&share)]).unwrap();
     for (from, to) in [(&x, &y), (&y, &x)] {
-        let decision = set.decide(&from.party(), &to.party(), &referral(&[RISK, HEALTH]));
+        let decision = set.decide(Side::Both, &from.party(), &to.party(), &referral(&[RISK, HEALTH]));
         assert_eq!(decision.released().collect::<Vec<_>>(), [Category::Health]);
     }
 }
@@ -160,7 +184,7 @@ fn the_shortest_retention_of_all_layers_counts() {
     .unwrap();
     let days = |from: &str, to: &str| {
         let (from, to) = (Member::new(from, &[]), Member::new(to, &[]));
-        let decision = set.decide(&from.party(), &to.party(), &referral(&[RISK]));
+        let decision = set.decide(Side::Both, &from.party(), &to.party(), &referral(&[RISK]));
         decision.categories[&Category::Risk].retention_days
     };
     assert_eq!(days("hu/a", "hu/b"), 730);
@@ -176,7 +200,7 @@ fn agencies_that_look_alike_are_told_apart_by_the_border() {
     let set = PolicySet::load(&[scheme(&["permit (principal, action, resource);", abroad])]).unwrap();
     let [from, near, far] = ["be/a", "be/b", "hu/b"].map(|address| Member::new(address, &[]));
     for (to, verdict) in [(&near, verdict::Code::Released), (&far, verdict::Code::Withheld)] {
-        let decision = set.decide(&from.party(), &to.party(), &referral(&[RISK]));
+        let decision = set.decide(Side::Both, &from.party(), &to.party(), &referral(&[RISK]));
         assert_eq!(decision.categories[&Category::Risk].verdict, verdict);
     }
 }
@@ -190,7 +214,7 @@ fn an_evaluation_error_denies_and_is_told() {
     .unwrap();
     let (from, to) = (Member::new("be/a", &[]), Member::new("be/b", &[]));
     for _ in 0..2 {
-        let decision = set.decide(&from.party(), &to.party(), &referral(&[HEALTH, RISK]));
+        let decision = set.decide(Side::Both, &from.party(), &to.party(), &referral(&[HEALTH, RISK]));
         assert_eq!(decision.released().collect::<Vec<_>>(), [Category::Risk]);
         assert_eq!(rule(&decision.categories[&Category::Health].rule), "error:scheme");
         let [incident] = decision.incidents.as_slice() else { panic!("{:?}", decision.incidents) };
@@ -211,13 +235,13 @@ fn an_unknown_value_denies() {
     let unknown_handling = Question { handling: Some(handling), ..good.clone() };
     let state = Question { kind: kind::Code::State, ..good.clone() };
     for (to, question) in [(&to, &unknown_handling), (&to, &state), (&unspecified, &good)] {
-        let decision = set.decide(&from.party(), &to.party(), question);
+        let decision = set.decide(Side::Both, &from.party(), &to.party(), question);
         assert_eq!(rule(&decision.rule), "error:scheme", "{question:?}");
         assert_eq!(decision.verdict, verdict::Code::Withheld);
         assert_eq!(decision.incidents.len(), 1);
     }
     let no_basis = referral(&[(Category::Risk, basis::Code::Unspecified)]);
-    let decision = set.decide(&from.party(), &to.party(), &no_basis);
+    let decision = set.decide(Side::Both, &from.party(), &to.party(), &no_basis);
     assert_eq!(rule(&decision.categories[&Category::Risk].rule), "none:basis");
     assert_eq!(decision.released().count(), 0);
 }

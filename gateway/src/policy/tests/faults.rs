@@ -101,6 +101,7 @@ fn names_that_cannot_exist_are_refused() {
         ("Country::\"BE\"", "two lower-case letters"),
         ("Group::\"My group\"", "lower-case letters"),
         ("Agency::\"police\"", "<domain>/<name>"),
+        ("Domain::\"HU\"", "lower-case letters"),
     ] {
         let policy = format!("forbid (principal in {name}, action, resource);");
         refuses(&[scheme(&[ALL, &policy])], &["scheme/scheme.cedar:6:", name, hint]);
@@ -246,5 +247,5 @@ fn tests_of_a_layer_ask_it_alone() {
     let at = |path: &str| PolicyFile { path: path.to_owned(), ..tests.clone() };
     PolicySet::load(&[scheme.clone(), law.clone(), at("country/be/law.tests.json")]).unwrap();
     refuses(&[scheme.clone(), law.clone(), at("tests/all.tests.json")], &["health is withheld by p1"]);
-    refuses(&[scheme, law, at("country/hu/law.tests.json")], &["no layer that it is about has a say"]);
+    refuses(&[scheme, law, at("country/hu/law.tests.json")], &["the layer that it is about has no say"]);
 }

@@ -3,6 +3,8 @@ mod faults;
 mod folders;
 mod properties;
 mod schema;
+mod sides;
+mod visibility;
 
 use liaison_proto::message::v1::{
     alert_kind, basis, data_category::Code as Category, kind, purpose, request_origin, sector, status,

@@ -15,9 +15,10 @@ const SECTORS: [sector::Code; 3] =
     [sector::Code::Ngo, sector::Code::LawEnforcement, sector::Code::HealthServiceOrganisation];
 const CATEGORIES: [Category; 4] =
     [Category::Health, Category::Identity, Category::Location, Category::Narrative];
+const SIDES: [Side; 4] = [Side::Both, Side::Sender, Side::Recipient, Side::Scheme];
 const FOLDERS: [&str; 5] = ["scheme", "country/be", "country/hu", "agency/be/a", "agency/hu/b"];
 
-type Folders = BTreeMap<&'static str, Vec<String>>;
+pub(super) type Folders = BTreeMap<&'static str, Vec<String>>;
 
 fn scope(variable: &'static str) -> impl Strategy<Value = String> {
     prop_oneof![
@@ -51,7 +52,7 @@ fn policy_with(effect: impl Strategy<Value = &'static str>) -> impl Strategy<Val
         "context.minor && context.basis != Basis::\"vital_interest\"",
     ]);
     let any_action = select(vec![
-        "action",
+        "action in [Action::\"submit\", Action::\"receive\", Action::\"share_all\", Action::\"auto_release\"]",
         "action == Action::\"submit\"",
         "action in [Action::\"receive\", Action::\"share_health\"]",
     ]);
@@ -75,13 +76,29 @@ fn policy_with(effect: impl Strategy<Value = &'static str>) -> impl Strategy<Val
     )
 }
 
-/// Policies by folder. Most layers begin with a permit of all, so that more than refusals is compared.
-fn folders() -> impl Strategy<Value = Folders> {
+/// A policy about who may be discovered.
+fn discover_policy() -> impl Strategy<Value = String> {
     let effect = select(vec!["permit", "permit", "forbid"]);
-    let layer = (any::<bool>(), vec(policy_with(effect), 1..5)).prop_map(|(open, mut policies)| {
-        policies.extend(open.then(|| "permit (principal, action, resource);".to_owned()));
-        policies
-    });
+    let domain = select(vec!["principal", "principal == Domain::\"hu\"", "principal == Domain::\"de\""]);
+    let condition = select(vec![
+        "true",
+        "principal == Domain::\"be\" || resource in Sector::\"NGO\"",
+        "9223372036854775807 + 1 > 0 || resource in Group::\"g\"",
+    ]);
+    (effect, domain, scope("resource"), condition).prop_map(|(effect, domain, resource, condition)| {
+        format!("{effect} ({domain}, action == Action::\"discover\", {resource}) when {{ {condition} }};")
+    })
+}
+
+/// Policies by folder. Most layers begin with a permit of all, so that more than refusals is compared.
+pub(super) fn folders() -> impl Strategy<Value = Folders> {
+    let effect = select(vec!["permit", "permit", "forbid"]);
+    let discover = vec(discover_policy(), 0..3);
+    let layer =
+        (any::<bool>(), vec(policy_with(effect), 1..5), discover).prop_map(|(open, policies, discover)| {
+            let open = open.then(|| "permit (principal, action, resource);".to_owned());
+            policies.into_iter().chain(discover).chain(open).collect()
+        });
     (vec(layer, FOLDERS.len()), vec(any::<bool>(), FOLDERS.len())).prop_map(|(layers, exist)| {
         let layers = FOLDERS.into_iter().zip(layers).zip(exist);
         layers
@@ -91,7 +108,7 @@ fn folders() -> impl Strategy<Value = Folders> {
     })
 }
 
-fn load(folders: &Folders) -> PolicySet {
+pub(super) fn load(folders: &Folders) -> PolicySet {
     let files: Vec<_> = folders
         .iter()
         .map(|(folder, policies)| PolicyFile {
@@ -106,7 +123,7 @@ fn as_strs(texts: &[String]) -> Vec<&str> {
     texts.iter().map(String::as_str).collect()
 }
 
-fn members() -> impl Strategy<Value = Vec<Member>> {
+pub(super) fn members() -> impl Strategy<Value = Vec<Member>> {
     let member = (vec(select(&SECTORS[..]), 0..3), vec(select(vec!["g", "h", "i"]), 0..3));
     vec(member, AGENCIES.len()).prop_map(|members| {
         let members = AGENCIES.iter().zip(members).map(|(address, (sectors, groups))| Member {
@@ -117,7 +134,7 @@ fn members() -> impl Strategy<Value = Vec<Member>> {
     })
 }
 
-fn question() -> impl Strategy<Value = Question> {
+pub(super) fn question() -> impl Strategy<Value = Question> {
     let bases = select(vec![
         basis::Code::ConsentOfPerson,
         basis::Code::VitalInterest,
@@ -159,17 +176,26 @@ impl Oracle {
         let Some(policies) = self.0.get(folder) else { return true };
         let section = category.map(|category| (category, q.bases[&category]));
         let request = q.head().request(from, to, action, section).unwrap();
-        let entities = question::entities(from, to).unwrap();
+        let entities = question::entities(&[from, to]).unwrap();
         let response = Authorizer::new().is_authorized(&request, policies, &entities);
         response.decision() == cedar_policy::Decision::Allow
             && response.diagnostics().errors().next().is_none()
     }
 
-    fn decide(&self, from: &Party<'_>, to: &Party<'_>, q: &Question) -> Told {
-        let of = |party: &Party<'_>| {
-            ["scheme".to_owned(), format!("country/{}", party.country), format!("agency/{}", party.address)]
-        };
-        let (sender, recipient) = (of(from), of(to));
+    fn discover(&self, peer: &Domain, agency: &Party<'_>) -> bool {
+        let request = question::discovery(peer, agency).unwrap();
+        let entities = question::entities(&[agency]).unwrap();
+        folders_of(agency).iter().filter_map(|folder| self.0.get(folder.as_str())).all(|policies| {
+            let response = Authorizer::new().is_authorized(&request, policies, &entities);
+            response.decision() == cedar_policy::Decision::Allow
+                && response.diagnostics().errors().next().is_none()
+        })
+    }
+
+    fn decide(&self, side: Side, from: &Party<'_>, to: &Party<'_>, q: &Question) -> Told {
+        let of = |party, asked: bool| if asked { folders_of(party).to_vec() } else { vec!["scheme".into()] };
+        let sender = of(from, side == Side::Both || side == Side::Sender);
+        let recipient = of(to, side == Side::Both || side == Side::Recipient);
         let both: Vec<String> = [sender.clone(), recipient.clone()].concat();
         let permit = |folders: &[String], action, category| {
             folders.iter().all(|folder| self.permits(folder, action, from, to, q, category))
@@ -211,6 +237,11 @@ impl Oracle {
     }
 }
 
+/// Whose policies have a say in what an agency sends, receives and shows.
+fn folders_of(party: &Party<'_>) -> [String; 3] {
+    ["scheme".to_owned(), format!("country/{}", party.country), format!("agency/{}", party.address)]
+}
+
 /// What was decided, without the reasons: verdict, name withheld, onward share, evidence, days.
 #[derive(Debug, PartialEq)]
 struct Told {
@@ -237,19 +268,33 @@ proptest! {
         folders in folders(),
         members in members(),
         questions in vec(question(), 3),
+        side in select(&SIDES[..]),
     ) {
         let (set, oracle) = (load(&folders), Oracle::new(&folders));
         for question in &questions {
             for (from, to) in members.iter().flat_map(|from| members.iter().map(move |to| (from, to))) {
                 let (from, to) = (from.party(), to.party());
-                let decision = set.decide(&from, &to, question);
-                prop_assert_eq!(Told::from(&decision), oracle.decide(&from, &to, question));
-                prop_assert_eq!(&set.decide(&from, &to, question), &decision);
+                let decision = set.decide(side, &from, &to, question);
+                prop_assert_eq!(Told::from(&decision), oracle.decide(side, &from, &to, question));
+                prop_assert_eq!(&set.decide(side, &from, &to, question), &decision);
             }
         }
         let fresh = load(&folders);
         let (from, to) = (members[5].party(), members[0].party());
-        prop_assert_eq!(fresh.decide(&from, &to, &questions[0]), set.decide(&from, &to, &questions[0]));
+        prop_assert_eq!(fresh.decide(side, &from, &to, &questions[0]), set.decide(side, &from, &to, &questions[0]));
+    }
+
+    /// The same of who may be discovered.
+    #[test]
+    fn shows_what_the_whole_layers_say(folders in folders(), members in members()) {
+        let (set, oracle) = (load(&folders), Oracle::new(&folders));
+        for member in &members {
+            for peer in ["be", "hu", "de", "fr"].map(|peer| peer.parse::<Domain>().unwrap()) {
+                let answer = set.discover(&peer, &member.party());
+                prop_assert_eq!(answer.is_permitted(), oracle.discover(&peer, &member.party()));
+                prop_assert_eq!(set.discover(&peer, &member.party()), answer);
+            }
+        }
     }
 
     /// Every refusal names its rule, and a released message none.
@@ -257,7 +302,7 @@ proptest! {
     fn every_refusal_has_its_rule(folders in folders(), members in members(), question in question()) {
         let set = load(&folders);
         for (from, to) in members.iter().flat_map(|from| members.iter().map(move |to| (from, to))) {
-            let decision = set.decide(&from.party(), &to.party(), &question);
+            let decision = set.decide(Side::Both, &from.party(), &to.party(), &question);
             prop_assert_eq!(decision.rule.is_some(), decision.verdict == verdict::Code::Withheld);
             for outcome in decision.categories.values() {
                 prop_assert_eq!(outcome.rule.is_some(), outcome.verdict != verdict::Code::Released);
@@ -282,8 +327,8 @@ proptest! {
         }
         let (before, after) = (load(&folders), load(&stricter));
         for (from, to) in members.iter().flat_map(|from| members.iter().map(move |to| (from, to))) {
-            let before = before.decide(&from.party(), &to.party(), &question);
-            let after = after.decide(&from.party(), &to.party(), &question);
+            let before = before.decide(Side::Both, &from.party(), &to.party(), &question);
+            let after = after.decide(Side::Both, &from.party(), &to.party(), &question);
             let released: Vec<_> = before.released().collect();
             prop_assert!(after.released().all(|category| released.contains(&category)));
             for (category, is) in &after.categories {
@@ -304,6 +349,6 @@ fn rank(verdict: verdict::Code) -> u8 {
     match verdict {
         verdict::Code::Released => 2,
         verdict::Code::Held => 1,
-        verdict::Code::Withheld | verdict::Code::Unspecified => 0,
+        verdict::Code::Withheld | verdict::Code::Undecided | verdict::Code::Unspecified => 0,
     }
 }

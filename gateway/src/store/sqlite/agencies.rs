@@ -1,12 +1,18 @@
 //! Agencies and what administrators did.
 
-use liaison_proto::{admin::v1::agency_state::Code as AgencyState, message::v1::sector::Code as Sector};
+use liaison_proto::{
+    admin::v1::agency_state::Code as AgencyState, exchange::v1::Services, message::v1::sector::Code as Sector,
+};
+use prost::Message;
 use sqlx::{Sqlite, Transaction};
 use time::OffsetDateTime;
 
 use liaison_trust::{key_record::prove_chain, names::AgencyAddress};
 
-use super::{Store, columns::millis};
+use super::{
+    Store,
+    columns::{decode, millis},
+};
 use crate::{
     directory::{Agency, Directory},
     limits,
@@ -34,7 +40,7 @@ pub enum Addition {
     Full,
 }
 
-type AgencyRow = (String, String, String, String, String, i32);
+type AgencyRow = (String, String, String, String, String, i32, Vec<u8>);
 
 impl Store {
     /// Every agency with its key records.
@@ -43,13 +49,13 @@ impl Store {
     /// The database failed, or holds what can't be read.
     pub async fn directory(&self) -> Result<Directory, StoreError> {
         let rows: Vec<AgencyRow> =
-            sqlx::query_as("SELECT address, name, country, sectors, groups, state FROM agency")
+            sqlx::query_as("SELECT address, name, country, sectors, groups, state, services FROM agency")
                 .fetch_all(&self.readers)
                 .await?;
         let mut keys = self.keys().await?;
         rows.into_iter()
             .map(|row| {
-                let agency = read(row).ok_or(StoreError::Corrupt("agency"))?;
+                let agency = read(row)?;
                 let records = keys.remove(&agency.address).unwrap_or_default();
                 let keys = if records.is_empty() { Ok(Vec::new()) } else { prove_chain(&records) };
                 Ok(Agency { keys: keys.map_err(|_| StoreError::Corrupt("key record"))?, ..agency })
@@ -79,8 +85,8 @@ impl Store {
         }
         let sectors: Vec<_> = agency.sectors.iter().map(|sector| sector.as_str_name()).collect();
         sqlx::query(
-            "INSERT INTO agency (address, name, country, sectors, groups, state, added) \
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO agency (address, name, country, sectors, groups, state, added, services) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(&address)
         .bind(&agency.name)
@@ -89,11 +95,33 @@ impl Store {
         .bind(agency.groups.join(" "))
         .bind(i32::from(agency.state))
         .bind(millis(act.at))
+        .bind(agency.services.encode_to_vec())
         .execute(&mut *change)
         .await?;
         record(&mut change, act).await?;
         change.commit().await?;
         Ok(Addition::Added)
+    }
+
+    /// Replaces what is said of an agency's services.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn set_services(
+        &self,
+        address: &AgencyAddress,
+        services: &Services,
+        act: Act<'_>,
+    ) -> Result<(), StoreError> {
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query("UPDATE agency SET services = ? WHERE address = ?")
+            .bind(services.encode_to_vec())
+            .bind(address.to_string())
+            .execute(&mut *change)
+            .await?;
+        record(&mut change, act).await?;
+        change.commit().await?;
+        Ok(())
     }
 
     /// Suspends or resumes an agency.
@@ -135,14 +163,22 @@ pub(super) async fn record(change: &mut Transaction<'_, Sqlite>, act: Act<'_>) -
     Ok(())
 }
 
-fn read((address, name, country, sectors, groups, state): AgencyRow) -> Option<Agency> {
-    Some(Agency {
-        address: address.parse().ok()?,
+fn read(row: AgencyRow) -> Result<Agency, StoreError> {
+    let (address, name, country, sectors, groups, state, services) = row;
+    let sectors = sectors.split_whitespace().map(Sector::from_str_name).collect::<Option<_>>();
+    let (Ok(address), Some(sectors), Ok(state)) = (address.parse(), sectors, AgencyState::try_from(state))
+    else {
+        return Err(StoreError::Corrupt("agency"));
+    };
+    Ok(Agency {
+        address,
         name,
         country,
-        sectors: sectors.split_whitespace().map(Sector::from_str_name).collect::<Option<_>>()?,
+        sectors,
         groups: groups.split_whitespace().map(str::to_owned).collect(),
-        state: AgencyState::try_from(state).ok()?,
+        state,
+        listed: true,
+        services: decode(services)?,
         keys: Vec::new(),
     })
 }

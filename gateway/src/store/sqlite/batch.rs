@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use liaison_proto::message::v1::SignedAcceptance;
+use bytes::Bytes;
 use liaison_trust::{digest::Digest, names::AgencyAddress};
 use prost::Message;
 use sqlx::{QueryBuilder, Row, SqliteConnection, SqlitePool};
@@ -12,13 +12,14 @@ use uuid::Uuid;
 
 use super::{
     Loads,
-    columns::{address, decode, digest, id, millis, number},
+    columns::{address, digest, id, millis, number, queue},
+    forwarded,
     statements::{insert, list, runs},
     writer::Job,
 };
 use crate::store::{
-    AcceptError, Accepted, Change, DeliveryId, Load, NewMessage, NewNotice, Next, QueueBound, Released,
-    StoreError, Thread,
+    AcceptError, Accepted, Change, DeliveryId, Load, NewMessage, NewNotice, Next, Queue, QueueBound,
+    Released, Settled, Settlement, StoreError, Thread,
 };
 
 /// Commits batches, one after another.
@@ -32,6 +33,14 @@ pub(super) struct Batches {
 
 type Accepts = Vec<(Box<NewMessage>, oneshot::Sender<Result<Accepted, AcceptError>>)>;
 type Changes = Vec<(Box<Change>, oneshot::Sender<Result<bool, StoreError>>)>;
+type Settlements = Vec<(Box<Settlement>, oneshot::Sender<Result<Settled, StoreError>>)>;
+
+/// What became of the parts of a batch, in their order.
+struct Outcomes {
+    accepted: Vec<Result<Accepted, AcceptError>>,
+    changed: Vec<bool>,
+    settled: Vec<Settled>,
+}
 
 impl Batches {
     pub(super) async fn new(pool: SqlitePool, loads: Loads, bound: QueueBound) -> Result<Self, StoreError> {
@@ -47,19 +56,24 @@ impl Batches {
     pub(super) async fn commit(&mut self, batch: Vec<Job>) {
         let mut accepts = Accepts::new();
         let mut changes = Changes::new();
+        let mut settlements = Settlements::new();
         for job in batch {
             match job {
                 Job::Accept(message, answer) => accepts.push((message, answer)),
                 Job::Change(change, answer) => changes.push((change, answer)),
+                Job::Settle(settlement, answer) => settlements.push((settlement, answer)),
             }
         }
         // An answer that nobody waits for any more is no fault: the change is durable all the same.
-        match self.write(&accepts, &changes).await {
-            Ok((accepted, changed)) => {
+        match self.write(&accepts, &changes, &settlements).await {
+            Ok(Outcomes { accepted, changed, settled }) => {
                 for ((_, answer), outcome) in accepts.into_iter().zip(accepted) {
                     let _ = answer.send(outcome);
                 }
                 for ((_, answer), outcome) in changes.into_iter().zip(changed) {
+                    let _ = answer.send(Ok(outcome));
+                }
+                for ((_, answer), outcome) in settlements.into_iter().zip(settled) {
                     let _ = answer.send(Ok(outcome));
                 }
             }
@@ -71,6 +85,9 @@ impl Batches {
                 for (_, answer) in changes {
                     let _ = answer.send(Err(StoreError::NotCommitted));
                 }
+                for (_, answer) in settlements {
+                    let _ = answer.send(Err(StoreError::NotCommitted));
+                }
             }
         }
     }
@@ -79,10 +96,12 @@ impl Batches {
         &mut self,
         accepts: &Accepts,
         changes: &Changes,
-    ) -> Result<(Vec<Result<Accepted, AcceptError>>, Vec<bool>), StoreError> {
+        settlements: &Settlements,
+    ) -> Result<Outcomes, StoreError> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let mut rows = Rows::new(self);
         let changed = rows.change(&mut transaction, changes).await?;
+        let settled = rows.settle(&mut transaction, settlements).await?;
         let accepted = rows.accept(&mut transaction, accepts).await?;
         rows.insert(&mut transaction).await?;
         rows.forget_contents(&mut transaction).await?;
@@ -90,14 +109,14 @@ impl Batches {
         transaction.commit().await?;
         self.loads.set(loads);
         (self.next_message, self.next_delivery) = (next_message, next_delivery);
-        Ok((accepted, changed))
+        Ok(Outcomes { accepted, changed, settled })
     }
 }
 
 /// What a batch is going to write, and the account of queues and numbers as it will stand then.
 struct Rows<'a> {
     batches: &'a Batches,
-    loads: HashMap<AgencyAddress, Load>,
+    loads: HashMap<Queue, Load>,
     next_message: i64,
     next_delivery: i64,
     messages: Vec<(i64, &'a NewMessage)>,
@@ -111,13 +130,14 @@ struct Rows<'a> {
 struct Delivery<'a> {
     seq: i64,
     agency: &'a AgencyAddress,
+    queue: &'a Queue,
     expires: i64,
     bytes: u64,
     what: What<'a>,
 }
 
 enum What<'a> {
-    Copy { message: i64, proof: Vec<u8>, released: &'a Released },
+    Copy { message: i64, proof: Vec<u8>, bases_salt: &'a Bytes, released: &'a Released },
     Notice(Vec<u8>),
 }
 
@@ -135,8 +155,8 @@ impl<'a> Rows<'a> {
         }
     }
 
-    fn load(&mut self, agency: &AgencyAddress) -> &mut Load {
-        self.loads.entry(agency.clone()).or_insert_with(|| self.batches.loads.get(agency))
+    fn load(&mut self, queue: &Queue) -> &mut Load {
+        self.loads.entry(queue.clone()).or_insert_with(|| self.batches.loads.get(queue))
     }
 
     async fn accept(
@@ -160,17 +180,19 @@ impl<'a> Rows<'a> {
             self.add_message(message)?;
             known.insert(key, (message.digest, message.acceptance.clone()));
             threads.extend(message.opens.as_ref().map(|thread| thread.id));
-            Ok(Accepted::New(message.acceptance.clone()))
+            Ok(Accepted::New)
         });
         Ok(outcomes.collect())
     }
 
     fn add_message(&mut self, message: &'a NewMessage) -> Result<(), AcceptError> {
         let bound = self.batches.bound;
-        // A sender that doesn't take its own notices can't make more of them.
-        let own = *self.load(&message.sender);
-        if own.deliveries >= bound.deliveries || own.bytes >= bound.bytes {
-            return Err(AcceptError::QueueFull(message.sender.clone()));
+        // Where notices are not taken, no more of them are to come.
+        for copy in &message.copies {
+            let answers = *self.load(&copy.answers);
+            if answers.deliveries >= bound.deliveries || answers.bytes >= bound.bytes {
+                return Err(AcceptError::QueueFull(copy.answers.clone()));
+            }
         }
         let content = message.content.encoded_len();
         let copies: Vec<_> = message
@@ -179,9 +201,9 @@ impl<'a> Rows<'a> {
             .map(|copy| (copy, (content + copy.proof.encoded_len()) as u64, copy.proof.encode_to_vec()))
             .collect();
         for (copy, bytes, _) in &copies {
-            let load = self.load(&copy.recipient);
+            let load = self.load(&copy.queue);
             if load.deliveries >= bound.deliveries || load.bytes + bytes > bound.bytes {
-                return Err(AcceptError::QueueFull(copy.recipient.clone()));
+                return Err(AcceptError::QueueFull(copy.queue.clone()));
             }
         }
         let seq = self.next_message;
@@ -190,17 +212,24 @@ impl<'a> Rows<'a> {
         self.threads.extend(message.opens.as_ref());
         let expires = millis(message.expires);
         for (copy, bytes, proof) in copies {
-            let what = What::Copy { message: seq, proof, released: &copy.released };
-            self.add_delivery(&copy.recipient, expires, bytes, what);
+            let what =
+                What::Copy { message: seq, proof, bases_salt: &copy.bases_salt, released: &copy.released };
+            self.add_delivery((&copy.recipient, &copy.queue), expires, bytes, what);
         }
         Ok(())
     }
 
-    fn add_delivery(&mut self, agency: &'a AgencyAddress, expires: i64, bytes: u64, what: What<'a>) {
-        let load = self.load(agency);
+    fn add_delivery(
+        &mut self,
+        (agency, queue): (&'a AgencyAddress, &'a Queue),
+        expires: i64,
+        bytes: u64,
+        what: What<'a>,
+    ) {
+        let load = self.load(queue);
         load.deliveries += 1;
         load.bytes += bytes;
-        self.deliveries.push(Delivery { seq: self.next_delivery, agency, expires, bytes, what });
+        self.deliveries.push(Delivery { seq: self.next_delivery, agency, queue, expires, bytes, what });
         self.next_delivery += 1;
     }
 
@@ -224,6 +253,17 @@ impl<'a> Rows<'a> {
                     gone.push(change.delivery.0);
                     self.touched.extend(row.message);
                 }
+                Next::Forwarded => {
+                    forwarded::add(db, change.delivery).await?;
+                    gone.push(change.delivery.0);
+                    self.touched.extend(row.message);
+                }
+                Next::Offered => {
+                    sqlx::query("UPDATE delivery SET offered = 1 WHERE seq = ?")
+                        .bind(change.delivery.0)
+                        .execute(&mut *db)
+                        .await?;
+                }
                 Next::Quarantined(refusal) => {
                     sqlx::query("UPDATE delivery SET quarantined = ? WHERE seq = ?")
                         .bind(refusal.encode_to_vec())
@@ -233,15 +273,12 @@ impl<'a> Rows<'a> {
                 }
                 Next::Narrowed(released) => narrow(db, change.delivery, released).await?,
             }
-            if !matches!(change.to, Next::Narrowed(_)) {
-                let load = self.load(&row.agency);
+            if !matches!(change.to, Next::Narrowed(_) | Next::Offered) {
+                let load = self.load(&row.queue);
                 load.deliveries = load.deliveries.saturating_sub(1);
                 load.bytes = load.bytes.saturating_sub(row.bytes);
             }
-            if let Some(NewNotice { to, notice }) = &change.notice {
-                let notice = notice.encode_to_vec();
-                self.add_delivery(to, i64::MAX, notice.len() as u64, What::Notice(notice));
-            }
+            self.add_notice(change.notice.as_ref());
             outcomes.push(true);
         }
         for run in runs(&gone) {
@@ -252,21 +289,47 @@ impl<'a> Rows<'a> {
         Ok(outcomes)
     }
 
+    /// Takes what peers said of copies that they accepted; each end once.
+    async fn settle(
+        &mut self,
+        db: &mut SqliteConnection,
+        settlements: &'a Settlements,
+    ) -> Result<Vec<Settled>, StoreError> {
+        let mut outcomes = Vec::with_capacity(settlements.len());
+        for (settlement, _) in settlements {
+            let outcome = forwarded::settle(db, settlement).await?;
+            if outcome == Settled::Done {
+                self.add_notice(Some(&settlement.notice));
+            }
+            outcomes.push(outcome);
+        }
+        Ok(outcomes)
+    }
+
+    fn add_notice(&mut self, notice: Option<&'a NewNotice>) {
+        if let Some(NewNotice { to, queue, notice }) = notice {
+            let notice = notice.encode_to_vec();
+            self.add_delivery((to, queue), i64::MAX, notice.len() as u64, What::Notice(notice));
+        }
+    }
+
     async fn insert(&self, db: &mut SqliteConnection) -> Result<(), StoreError> {
         const MESSAGE: &str = "INSERT INTO message (seq, sender, id, digest, expires, acceptance) ";
         const CONTENT: &str = "INSERT INTO content (message, envelope) ";
         const THREAD: &str = "INSERT INTO thread (thread, requester, responder, status) ";
-        const DELIVERY: &str = "INSERT INTO delivery (seq, agency, expires, bytes, message, proof, bases, decision, release, policy_hash, notice) ";
+        const DELIVERY: &str = "INSERT INTO delivery (seq, agency, queue, expires, bytes, message, proof, bases_salt, bases, decision, release, policy_hash, notice) ";
         insert(db, MESSAGE, &self.messages, |row, (seq, message)| {
             row.push_bind(*seq)
                 .push_bind(message.sender.to_string())
                 .push_bind(message.id.as_bytes().to_vec())
                 .push_bind(message.digest.as_bytes().to_vec())
                 .push_bind(millis(message.expires))
-                .push_bind(message.acceptance.encode_to_vec());
+                .push_bind(message.acceptance.to_vec());
         })
         .await?;
-        insert(db, CONTENT, &self.messages, |row, (seq, message)| {
+        // A message that reaches nobody has no content to keep.
+        let kept: Vec<_> = self.messages.iter().filter(|(_, message)| !message.copies.is_empty()).collect();
+        insert(db, CONTENT, &kept, |row, (seq, message)| {
             row.push_bind(*seq).push_bind(message.content.encode_to_vec());
         })
         .await?;
@@ -280,16 +343,18 @@ impl<'a> Rows<'a> {
         insert(db, DELIVERY, &self.deliveries, |row, delivery| {
             row.push_bind(delivery.seq)
                 .push_bind(delivery.agency.to_string())
+                .push_bind(delivery.queue.to_string())
                 .push_bind(delivery.expires)
                 .push_bind(number(delivery.bytes));
-            let (message, proof, released, notice) = match &delivery.what {
-                What::Copy { message, proof, released } => {
-                    (Some(*message), Some(proof.clone()), Some(*released), None)
+            let (message, proof, salt, released, notice) = match &delivery.what {
+                What::Copy { message, proof, bases_salt, released } => {
+                    (Some(*message), Some(proof.clone()), Some(bases_salt.to_vec()), Some(*released), None)
                 }
-                What::Notice(notice) => (None, None, None, Some(notice.clone())),
+                What::Notice(notice) => (None, None, None, None, Some(notice.clone())),
             };
             row.push_bind(message)
                 .push_bind(proof)
+                .push_bind(salt)
                 .push_bind(released.map(|released| released.bases.encode_to_vec()))
                 .push_bind(released.map(|released| released.decision.encode_to_vec()))
                 .push_bind(released.map(|released| released.release.encode_to_vec()))
@@ -331,7 +396,7 @@ async fn narrow(
 async fn known_messages(
     db: &mut SqliteConnection,
     accepts: &Accepts,
-) -> Result<HashMap<(AgencyAddress, Uuid), (Digest, SignedAcceptance)>, StoreError> {
+) -> Result<HashMap<(AgencyAddress, Uuid), (Digest, Bytes)>, StoreError> {
     let mut known = HashMap::new();
     for run in runs(accepts) {
         let mut select = QueryBuilder::new("SELECT m.sender, m.id, m.digest, m.acceptance FROM (");
@@ -341,7 +406,10 @@ async fn known_messages(
         select.push(") AS v CROSS JOIN message AS m ON m.sender = v.column1 AND m.id = v.column2");
         for row in select.build().fetch_all(&mut *db).await? {
             let key = (address(row.try_get("sender")?)?, id(row.try_get("id")?)?);
-            known.insert(key, (digest(row.try_get("digest")?)?, decode(row.try_get("acceptance")?)?));
+            known.insert(
+                key,
+                (digest(row.try_get("digest")?)?, row.try_get::<Vec<u8>, _>("acceptance")?.into()),
+            );
         }
     }
     Ok(known)
@@ -364,7 +432,7 @@ async fn known_threads(db: &mut SqliteConnection, accepts: &Accepts) -> Result<H
 
 /// A delivery that a change is about.
 struct QueuedRow {
-    agency: AgencyAddress,
+    queue: Queue,
     bytes: u64,
     message: Option<i64>,
 }
@@ -376,13 +444,13 @@ async fn queued(
     let mut queued = HashMap::new();
     for run in runs(changes) {
         let mut select = QueryBuilder::new(
-            "SELECT seq, agency, bytes, message FROM delivery WHERE quarantined IS NULL AND seq IN (",
+            "SELECT seq, queue, bytes, message FROM delivery WHERE quarantined IS NULL AND seq IN (",
         );
         list(&mut select, run, |(change, _)| change.delivery.0);
         for row in select.build().fetch_all(&mut *db).await? {
-            let (agency, bytes): (&str, i64) = (row.try_get("agency")?, row.try_get("bytes")?);
+            let (queue, bytes): (&str, i64) = (row.try_get("queue")?, row.try_get("bytes")?);
             let queued_row = QueuedRow {
-                agency: address(agency)?,
+                queue: self::queue(queue)?,
                 bytes: bytes.unsigned_abs(),
                 message: row.try_get("message")?,
             };

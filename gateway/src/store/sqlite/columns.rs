@@ -5,7 +5,7 @@ use prost::Message;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::store::StoreError;
+use crate::store::{Queue, StoreError};
 
 /// A moment as Unix milliseconds; rounded down, so that nothing lives longer than it was given.
 pub(super) fn millis(at: OffsetDateTime) -> i64 {
@@ -19,6 +19,10 @@ pub(super) fn moment(millis: i64) -> Result<OffsetDateTime, StoreError> {
 
 pub(super) fn address(text: &str) -> Result<AgencyAddress, StoreError> {
     text.parse().map_err(|_| StoreError::Corrupt("agency address"))
+}
+
+pub(super) fn queue(text: &str) -> Result<Queue, StoreError> {
+    text.parse().map_err(|_| StoreError::Corrupt("queue"))
 }
 
 pub(super) fn id(bytes: &[u8]) -> Result<Uuid, StoreError> {

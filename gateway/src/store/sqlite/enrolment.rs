@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use super::{
     Store,
     agencies::{Act, record},
+    authority::IssuedBy,
     columns::{address, digest, millis, moment},
 };
 use crate::{limits, revoked::Revocations, store::StoreError};
@@ -119,6 +120,7 @@ impl Store {
         token: &Digest,
         used: &TokenUse,
         issued: &IssuedCertificate,
+        by: &IssuedBy,
         now: OffsetDateTime,
     ) -> Result<Option<Vec<IssuedCertificate>>, StoreError> {
         let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
@@ -152,7 +154,7 @@ impl Store {
             .bind(&agency)
             .execute(&mut *change)
             .await?;
-        insert_certificate(&mut change, issued).await?;
+        insert_certificate(&mut change, issued, by, now).await?;
         let act = Act { at: now, actor: &agency, act: "enrol", subject: &agency };
         record(&mut change, act).await?;
         change.commit().await?;
@@ -166,6 +168,7 @@ impl Store {
     pub async fn add_certificate(
         &self,
         issued: &IssuedCertificate,
+        by: &IssuedBy,
         renewed_from: &[u8],
         now: OffsetDateTime,
     ) -> Result<Renewal, StoreError> {
@@ -187,7 +190,7 @@ impl Store {
         if valid >= limits::CERTIFICATES_PER_AGENCY {
             return Ok(Renewal::TooMany);
         }
-        insert_certificate(&mut change, issued).await?;
+        insert_certificate(&mut change, issued, by, now).await?;
         change.commit().await?;
         Ok(Renewal::Kept)
     }
@@ -319,13 +322,20 @@ fn issued_to(
 async fn insert_certificate(
     change: &mut Transaction<'_, Sqlite>,
     issued: &IssuedCertificate,
+    by: &IssuedBy,
+    now: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO certificate (serial, agency, not_after) VALUES (?, ?, ?)")
-        .bind(&issued.serial)
-        .bind(issued.agency.to_string())
-        .bind(millis(issued.not_after))
-        .execute(&mut **change)
-        .await?;
+    sqlx::query(
+        "INSERT INTO certificate (serial, agency, not_after, issued, ca, other) VALUES (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&issued.serial)
+    .bind(issued.agency.to_string())
+    .bind(millis(issued.not_after))
+    .bind(millis(now))
+    .bind(by.ca.as_ref())
+    .bind(by.other.as_ref().map(AsRef::<[u8]>::as_ref))
+    .execute(&mut **change)
+    .await?;
     Ok(())
 }
 

@@ -1,11 +1,14 @@
 //! The embedded engine: one SQLite file, one connection that writes, a few that read.
 
 mod agencies;
+mod authority;
 mod batch;
 mod columns;
 mod enrolment;
+mod forwarded;
 mod inspect;
 mod keys;
+mod peers;
 mod policies;
 mod queue;
 mod statements;
@@ -18,7 +21,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use liaison_trust::names::AgencyAddress;
+use liaison_trust::names::Domain;
 use sqlx::{
     Connection, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -27,10 +30,12 @@ use tokio::sync::mpsc;
 
 pub use self::{
     agencies::{Act, Addition},
+    authority::IssuedBy,
     enrolment::{IssuedCertificate, Renewal, RevokedCertificate, Token, TokenUse},
     inspect::{DatabaseVersion, Inspection, probe},
+    peers::KnownPeer,
 };
-use super::{Load, QueueBound, StoreError};
+use super::{Load, Queue, QueueBound, StoreError};
 use crate::limits;
 
 /// The oldest engine that is safe: earlier ones may corrupt the write-ahead log when it is reset.
@@ -48,10 +53,10 @@ pub struct Store {
     loads: Loads,
 }
 
-/// What waits for each agency: the writer's account of the queues, kept beside the database so that
+/// What waits in each queue: the writer's account of the queues, kept beside the database so that
 /// a bound costs no query.
 #[derive(Clone, Default)]
-struct Loads(Arc<Mutex<HashMap<AgencyAddress, Load>>>);
+struct Loads(Arc<Mutex<HashMap<Queue, Load>>>);
 
 impl Store {
     /// Opens the database file, makes it if it isn't there, and brings it to this version.
@@ -89,19 +94,39 @@ impl Store {
         Ok(Self { writer, readers, jobs, loads })
     }
 
-    /// What waits for an agency.
-    pub fn load(&self, agency: &AgencyAddress) -> Load {
-        self.loads.get(agency)
+    /// What waits in a queue.
+    pub fn load(&self, queue: &Queue) -> Load {
+        self.loads.get(queue)
+    }
+
+    /// The lanes to a domain in which something waits.
+    pub fn lanes(&self, to: &Domain) -> Vec<Queue> {
+        self.loads.of(to).into_iter().map(|(queue, _)| queue).collect()
+    }
+
+    /// What waits for a domain, all lanes together.
+    pub fn load_for(&self, to: &Domain) -> Load {
+        self.loads.of(to).into_iter().fold(Load::default(), |all, (_, load)| Load {
+            deliveries: all.deliveries + load.deliveries,
+            bytes: all.bytes + load.bytes,
+        })
     }
 }
 
 impl Loads {
-    fn get(&self, agency: &AgencyAddress) -> Load {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(agency).copied().unwrap_or_default()
+    fn get(&self, queue: &Queue) -> Load {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(queue).copied().unwrap_or_default()
+    }
+
+    /// The lanes to a domain that hold something.
+    fn of(&self, to: &Domain) -> Vec<(Queue, Load)> {
+        let loads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lanes = loads.iter().filter(|(queue, load)| queue.peer() == Some(to) && load.deliveries > 0);
+        lanes.map(|(queue, load)| (queue.clone(), *load)).collect()
     }
 
     /// Takes over what a committed batch made of some queues.
-    fn set(&self, changed: HashMap<AgencyAddress, Load>) {
+    fn set(&self, changed: HashMap<Queue, Load>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(changed);
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use liaison_proto::message::v1::{SignedAcceptance, status::Code as Status};
+use bytes::Bytes;
+use liaison_proto::message::v1::{Envelope, status::Code as Status};
 use liaison_trust::{digest::Digest, names::AgencyAddress};
 use sqlx::{Row, SqlitePool, sqlite::SqliteRow};
 use time::OffsetDateTime;
@@ -10,18 +11,21 @@ use uuid::Uuid;
 
 use super::{
     Store,
-    columns::{address, decode, digest, id, millis, moment, number},
+    columns::{address, decode, digest, id, millis, moment, number, queue},
 };
 use crate::{
     limits,
-    store::{DeliveryId, Head, Item, Load, Queued, QueuedCopy, Released, StoreError, Thread},
+    store::{
+        DeliveryId, Head, Item, Load, Queue, Queued, QueuedCopy, Released, StoreError, Thread, Unit,
+        remembered_since,
+    },
 };
 
 impl Store {
-    /// The next page of an agency's queue behind a delivery, in order: bounded in number and bytes.
-    pub async fn queue(&self, agency: &AgencyAddress, after: DeliveryId) -> Result<Vec<Queued>, StoreError> {
+    /// The next page of a queue behind a delivery, in order: bounded in number and bytes.
+    pub async fn queue(&self, queue: &Queue, after: DeliveryId) -> Result<Vec<Queued>, StoreError> {
         let rows = sqlx::query(include_str!("queue.sql"))
-            .bind(agency.to_string())
+            .bind(queue.to_string())
             .bind(after.0)
             .bind(limits::PAGE_DELIVERIES)
             .bind(number(limits::PAGE_BYTES))
@@ -30,17 +34,38 @@ impl Store {
         rows.into_iter().map(queued).collect()
     }
 
-    /// What waits for an agency, a page of it: copies with their heads, and notices.
-    pub async fn waiting(
-        &self,
-        agency: &AgencyAddress,
-    ) -> Result<Vec<(DeliveryId, Option<Head>)>, StoreError> {
+    /// What a lane holds next behind a delivery: all copies of one message, or one notice.
+    pub async fn unit(&self, lane: &Queue, after: DeliveryId) -> Result<Option<Unit>, StoreError> {
+        let rows = sqlx::query(include_str!("unit.sql"))
+            .bind(lane.to_string())
+            .bind(after.0)
+            .fetch_all(&self.readers)
+            .await?;
+        let Some(first) = rows.first() else { return Ok(None) };
+        if let Some(notice) = first.try_get::<Option<Vec<u8>>, _>("notice")? {
+            return Ok(Some(Unit::Notice { id: DeliveryId(first.try_get("seq")?), notice: decode(notice)? }));
+        }
+        let message: i64 = first.try_get("message")?;
+        let envelope: Option<Vec<u8>> = sqlx::query_scalar("SELECT envelope FROM content WHERE message = ?")
+            .bind(message)
+            .fetch_optional(&self.readers)
+            .await?;
+        let copies = rows.iter().map(|row| copy(row, Envelope::default())).collect::<Result<Vec<_>, _>>()?;
+        let first = DeliveryId(first.try_get("seq")?);
+        let last = copies.last().map(|copy| copy.head.delivery).unwrap_or_default();
+        // Gone in between: the next look finds what is there then.
+        let Some(envelope) = envelope else { return Ok(None) };
+        Ok(Some(Unit::Message { first, last, copies, content: Box::new(decode(envelope)?) }))
+    }
+
+    /// What waits in a queue, a page of it: copies with their heads, and notices.
+    pub async fn waiting(&self, queue: &Queue) -> Result<Vec<(DeliveryId, Option<Head>)>, StoreError> {
         let rows = sqlx::query(
-            "SELECT d.seq, d.agency, d.expires, d.message, m.sender, m.id, m.digest FROM delivery AS d \
+            "SELECT d.seq, d.agency, d.expires, d.offered, d.message, m.sender, m.id, m.digest FROM delivery AS d \
              LEFT JOIN message AS m ON m.seq = d.message \
-             WHERE d.agency = ? AND d.quarantined IS NULL ORDER BY d.seq LIMIT ?",
+             WHERE d.queue = ? AND d.quarantined IS NULL ORDER BY d.seq LIMIT ?",
         )
-        .bind(agency.to_string())
+        .bind(queue.to_string())
         .bind(limits::SWEEP_PAGE)
         .fetch_all(&self.readers)
         .await?;
@@ -52,15 +77,17 @@ impl Store {
             .collect()
     }
 
-    /// Copies that nobody took before they expired.
+    /// Copies that nobody took before they expired. One that a peer may have taken is left for the peer to
+    /// answer, as long as the peer remembers it.
     pub async fn expired(&self, now: OffsetDateTime) -> Result<Vec<Head>, StoreError> {
         let rows = sqlx::query(
-            "SELECT d.seq, d.agency, d.expires, m.sender, m.id, m.digest FROM delivery AS d \
+            "SELECT d.seq, d.agency, d.expires, d.offered, m.sender, m.id, m.digest FROM delivery AS d \
              JOIN message AS m ON m.seq = d.message \
              WHERE d.expires <= ? AND d.message IS NOT NULL AND d.quarantined IS NULL \
-             ORDER BY d.expires LIMIT ?",
+             AND (d.offered = 0 OR d.expires <= ?) ORDER BY d.expires LIMIT ?",
         )
         .bind(millis(now))
+        .bind(millis(remembered_since(now)))
         .bind(limits::SWEEP_PAGE)
         .fetch_all(&self.readers)
         .await?;
@@ -72,13 +99,17 @@ impl Store {
         &self,
         sender: &AgencyAddress,
         message: Uuid,
-    ) -> Result<Option<(Digest, SignedAcceptance)>, StoreError> {
+    ) -> Result<Option<(Digest, Bytes)>, StoreError> {
         let row = sqlx::query("SELECT digest, acceptance FROM message WHERE sender = ? AND id = ?")
             .bind(sender.to_string())
             .bind(message.as_bytes().to_vec())
             .fetch_optional(&self.readers)
             .await?;
-        row.map(|row| Ok((digest(row.try_get("digest")?)?, decode(row.try_get("acceptance")?)?))).transpose()
+        let read = |row: SqliteRow| {
+            let acceptance: Vec<u8> = row.try_get("acceptance")?;
+            Ok((digest(row.try_get("digest")?)?, acceptance.into()))
+        };
+        row.map(read).transpose()
     }
 
     /// The parties of a referral's thread.
@@ -100,17 +131,17 @@ impl Store {
     }
 }
 
-/// What waits for each agency that something waits for.
-pub(super) async fn loads(db: &SqlitePool) -> Result<HashMap<AgencyAddress, Load>, StoreError> {
+/// What waits in each queue that holds something.
+pub(super) async fn loads(db: &SqlitePool) -> Result<HashMap<Queue, Load>, StoreError> {
     let rows: Vec<(String, i64, i64)> = sqlx::query_as(
-        "SELECT agency, COUNT(*), SUM(bytes) FROM delivery WHERE quarantined IS NULL GROUP BY agency",
+        "SELECT queue, COUNT(*), SUM(bytes) FROM delivery WHERE quarantined IS NULL GROUP BY queue",
     )
     .fetch_all(db)
     .await?;
     rows.into_iter()
-        .map(|(agency, deliveries, bytes)| {
+        .map(|(name, deliveries, bytes)| {
             let load = Load { deliveries: deliveries.unsigned_abs(), bytes: bytes.unsigned_abs() };
-            Ok((address(&agency)?, load))
+            Ok((queue(&name)?, load))
         })
         .collect()
 }
@@ -120,19 +151,24 @@ fn queued(row: SqliteRow) -> Result<Queued, StoreError> {
     let notice: Option<Vec<u8>> = row.try_get("notice")?;
     let item = match notice {
         Some(notice) => Item::Notice(decode(notice)?),
-        None => Item::Copy(Box::new(QueuedCopy {
-            head: head(&row)?,
-            content: decode(row.try_get("envelope")?)?,
-            proof: decode(row.try_get("proof")?)?,
-            released: Released {
-                bases: decode(row.try_get("bases")?)?,
-                decision: decode(row.try_get("decision")?)?,
-                release: decode(row.try_get("release")?)?,
-                policy_hash: digest(row.try_get("policy_hash")?)?,
-            },
-        })),
+        None => Item::Copy(Box::new(copy(&row, decode(row.try_get("envelope")?)?)?)),
     };
     Ok(Queued { id: delivery, item })
+}
+
+fn copy(row: &SqliteRow, content: Envelope) -> Result<QueuedCopy, StoreError> {
+    Ok(QueuedCopy {
+        head: head(row)?,
+        content,
+        proof: decode(row.try_get("proof")?)?,
+        bases_salt: row.try_get::<Option<Vec<u8>>, _>("bases_salt")?.unwrap_or_default().into(),
+        released: Released {
+            bases: decode(row.try_get("bases")?)?,
+            decision: decode(row.try_get("decision")?)?,
+            release: decode(row.try_get("release")?)?,
+            policy_hash: digest(row.try_get("policy_hash")?)?,
+        },
+    })
 }
 
 fn head(row: &SqliteRow) -> Result<Head, StoreError> {
@@ -143,5 +179,6 @@ fn head(row: &SqliteRow) -> Result<Head, StoreError> {
         message: id(row.try_get("id")?)?,
         digest: digest(row.try_get("digest")?)?,
         expires: moment(row.try_get("expires")?)?,
+        offered: row.try_get("offered")?,
     })
 }

@@ -1,9 +1,9 @@
 -- One page of a queue: at most so many deliveries, and none behind the first that fills the page.
-SELECT d.seq, d.agency, d.expires, d.proof, d.bases, d.decision, d.release, d.policy_hash, d.notice,
+SELECT d.seq, d.agency, d.expires, d.offered, d.proof, d.bases_salt, d.bases, d.decision, d.release, d.policy_hash, d.notice,
        m.sender, m.id, m.digest, c.envelope
 FROM (
     SELECT *, SUM(bytes) OVER (ORDER BY seq) - bytes AS before
-    FROM (SELECT * FROM delivery WHERE agency = ? AND seq > ? AND quarantined IS NULL ORDER BY seq LIMIT ?)
+    FROM (SELECT * FROM delivery WHERE queue = ? AND seq > ? AND quarantined IS NULL ORDER BY seq LIMIT ?)
 ) AS d
 LEFT JOIN message AS m ON m.seq = d.message
 LEFT JOIN content AS c ON c.message = d.message

@@ -1,15 +1,14 @@
 //! What goes when its time is over.
 
-use liaison_trust::names::AgencyAddress;
 use time::OffsetDateTime;
 
 use super::{
     Store,
-    columns::{address, millis, number},
+    columns::{millis, number, queue},
 };
 use crate::{
     limits,
-    store::{StoreError, remembered_since},
+    store::{Queue, StoreError, remembered_since},
 };
 
 impl Store {
@@ -21,6 +20,7 @@ impl Store {
         let gone = sqlx::query(
             "DELETE FROM message WHERE seq IN (SELECT seq FROM message WHERE expires < ? \
              AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.message = message.seq) \
+             AND NOT EXISTS (SELECT 1 FROM forwarded WHERE forwarded.message = message.seq) \
              ORDER BY expires LIMIT ?)",
         )
         .bind(before)
@@ -31,29 +31,29 @@ impl Store {
         Ok(gone.rows_affected())
     }
 
-    /// Agencies with more in quarantine than is kept.
-    pub async fn overfull_quarantines(&self) -> Result<Vec<AgencyAddress>, StoreError> {
-        let agencies: Vec<String> = sqlx::query_scalar(
-            "SELECT agency FROM delivery WHERE quarantined IS NOT NULL GROUP BY agency \
+    /// Queues with more in quarantine than is kept.
+    pub async fn overfull_quarantines(&self) -> Result<Vec<Queue>, StoreError> {
+        let queues: Vec<String> = sqlx::query_scalar(
+            "SELECT queue FROM delivery WHERE quarantined IS NOT NULL GROUP BY queue \
              HAVING COUNT(*) > ? OR SUM(bytes) > ?",
         )
         .bind(limits::QUARANTINED)
         .bind(number(limits::QUARANTINED_BYTES))
         .fetch_all(&self.readers)
         .await?;
-        agencies.iter().map(|agency| address(agency)).collect()
+        queues.iter().map(|name| queue(name)).collect()
     }
 
-    /// Drops the oldest quarantined copies of an agency past the bound. Says how many went.
-    pub async fn trim_quarantine(&self, agency: &AgencyAddress) -> Result<u64, StoreError> {
+    /// Drops the oldest quarantined copies of a queue past the bound. Says how many went.
+    pub async fn trim_quarantine(&self, queue: &Queue) -> Result<u64, StoreError> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         let gone = sqlx::query(
             "DELETE FROM delivery WHERE seq IN (SELECT seq FROM ( \
                SELECT seq, ROW_NUMBER() OVER newest AS place, SUM(bytes) OVER newest AS kept \
-               FROM delivery WHERE quarantined IS NOT NULL AND agency = ? \
+               FROM delivery WHERE quarantined IS NOT NULL AND queue = ? \
                WINDOW newest AS (ORDER BY seq DESC)) WHERE place > ? OR kept > ?)",
         )
-        .bind(agency.to_string())
+        .bind(queue.to_string())
         .bind(limits::QUARANTINED)
         .bind(number(limits::QUARANTINED_BYTES))
         .execute(&mut *transaction)

@@ -12,13 +12,14 @@ use tokio::{
 use super::{Store, batch::Batches};
 use crate::{
     limits,
-    store::{AcceptError, Accepted, Change, NewMessage, StoreError},
+    store::{AcceptError, Accepted, Change, NewMessage, Settled, Settlement, StoreError},
 };
 
 /// One change, and where its answer goes.
 pub(super) enum Job {
     Accept(Box<NewMessage>, oneshot::Sender<Result<Accepted, AcceptError>>),
     Change(Box<Change>, oneshot::Sender<Result<bool, StoreError>>),
+    Settle(Box<Settlement>, oneshot::Sender<Result<Settled, StoreError>>),
 }
 
 impl Store {
@@ -34,6 +35,13 @@ impl Store {
     pub async fn change(&self, change: Change) -> Result<bool, StoreError> {
         let (answer, answered) = oneshot::channel();
         self.hand_over(Job::Change(Box::new(change), answer)).await?;
+        answered.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    /// Takes what a peer said of a copy that it accepted; the answer comes after a durable commit.
+    pub async fn settle(&self, settlement: Settlement) -> Result<Settled, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.hand_over(Job::Settle(Box::new(settlement), answer)).await?;
         answered.await.map_err(|_| StoreError::Stopped)?
     }
 
@@ -90,7 +98,7 @@ impl Job {
                 message.content.sections.iter().map(|section| section.ciphertext.len()).sum::<usize>()
                     + message.copies.len() * 2_048
             }
-            Self::Change(..) => 0,
+            Self::Change(..) | Self::Settle(..) => 0,
         }
     }
 }

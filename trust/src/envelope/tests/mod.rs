@@ -10,10 +10,11 @@ mod vectors;
 use std::collections::BTreeMap;
 
 use liaison_proto::message::v1::{
-    Envelope, Facts, Manifest, ReleaseRecord, ReleasedSection, SealedCopy, SignedReleaseRecord,
-    alert_kind::Code as AlertKind, basis::Code as Basis, data_category::Code as Category,
-    error_code::Code as ErrorCode, kem::Code as Kem, kind::Code as Kind, purpose,
-    referral_state::Code as State, status::Code as Status, urgency::Code as Urgency,
+    Envelope, Facts, Manifest, OnwardRequest, ReleaseRecord, ReleasedSection, SealedCopy,
+    SignedReleaseRecord, alert_kind::Code as AlertKind, basis::Code as Basis,
+    data_category::Code as Category, error_code::Code as ErrorCode, kem::Code as Kem, kind::Code as Kind,
+    onward_step::Code as OnwardStep, purpose, referral_state::Code as State, status::Code as Status,
+    urgency::Code as Urgency,
 };
 use liaison_proto::{message::v1::StateChange, times};
 use prost::Message;
@@ -101,10 +102,21 @@ fn draft(sender: &Agency, kind: Kind, sections: &[Category], recipients: Vec<Rec
         handling: None,
         status: Status::Actual,
         state_change: (kind == Kind::State).then_some(state),
-        onward: None,
-        facts: (kind != Kind::State).then_some(facts),
+        onward: (kind == Kind::Onward).then(onward),
+        facts: matches!(kind, Kind::Referral | Kind::Alert).then_some(facts),
         sections: sections.iter().map(|category| (*category, plaintext(*category))).collect(),
         recipients,
+    }
+}
+
+/// May health and narrative go to be/clinic?
+fn onward() -> OnwardRequest {
+    OnwardRequest {
+        request: id().as_bytes().to_vec().into(),
+        step: OnwardStep::Asked.into(),
+        to: "be/clinic".into(),
+        purpose: purpose::Code::VictimSupport.into(),
+        categories: vec![Category::Health.into(), Category::Narrative.into()],
     }
 }
 

@@ -35,6 +35,19 @@ fn a_copy_of_which_all_is_withheld_is_still_received() {
 }
 
 #[test]
+fn an_onward_message_has_a_head_alone_and_says_all_in_it() {
+    let scene = Scene::new(Kem::X25519);
+    let draft = draft(&scene.sender, Kind::Onward, &[], vec![scene.recipient.to(&[])]);
+    let verified = verify(scene.sender.seal(&draft), NOW).unwrap();
+    assert_eq!((verified.facts.clone(), verified.sections.len()), (None, 0));
+    let received = scene.receive(&release(&verified, 0, &[], &scene.gateway)).unwrap();
+    assert_eq!(received.manifest.onward, draft.onward);
+    assert!(received.sections.is_empty());
+    let unsaid = Draft { onward: None, ..draft };
+    assert!(seal(&unsaid, &scene.sender.signing, &scene.sender.key.signed).is_err());
+}
+
+#[test]
 fn a_state_message_has_a_head_alone() {
     let scene = Scene::new(Kem::X25519);
     let draft = draft(&scene.sender, Kind::State, &[], vec![scene.recipient.to(&[])]);

@@ -21,7 +21,7 @@ fn envelope(kind: Kind, change: impl FnOnce(&mut Envelope)) -> Option<ErrorCode>
 fn sealed(kind: Kind) -> (Agency, Envelope) {
     let (sender, recipient) = (Agency::new("be/a", Kem::X25519), Agency::new("be/b", Kem::X25519));
     let categories: &[Category] = match kind {
-        Kind::State => &[],
+        Kind::State | Kind::Onward => &[],
         _ => &[Category::Risk, Category::Narrative],
     };
     let draft = draft(&sender, kind, categories, vec![recipient.to(categories)]);
@@ -31,7 +31,7 @@ fn sealed(kind: Kind) -> (Agency, Envelope) {
 
 #[test]
 fn what_is_well_made_is_taken() {
-    for kind in [Kind::Referral, Kind::Alert, Kind::State] {
+    for kind in [Kind::Referral, Kind::Alert, Kind::State, Kind::Onward] {
         assert_eq!(manifest(kind, |_| ()), None);
         assert_eq!(envelope(kind, |_| ()), None);
     }
@@ -107,6 +107,9 @@ fn rules_of_kinds() {
     assert_eq!(manifest(State, change(To::Accepted.into(), 2, 0)), malformed);
     assert_eq!(manifest(State, change(To::Completed.into(), 0, 2)), None);
     assert_eq!(manifest(State, change(To::Rejected.into(), 0, 2)), malformed);
+    for other in [Referral, Alert, State] {
+        assert_eq!(manifest(other, |m| m.onward = Some(onward())), malformed, "{other:?}");
+    }
     // A message that turns into a state message keeps what such a one must not have.
     let turn = |m: &mut Manifest| {
         m.kind = State.into();
@@ -127,6 +130,39 @@ fn rules_of_kinds() {
     let to_two = sender.seal(&draft(&sender, Alert, &[], vec![one.to(&[]), two.to(&[])]));
     let turned = sender.resign(&to_two, |m| (m.kind, m.alert_kind) = (Referral.into(), 0));
     assert_eq!(code(verify(turned, NOW)), Some(ErrorCode::BadRecipients));
+}
+
+#[test]
+fn onward_requests() {
+    let malformed = Some(ErrorCode::Malformed);
+    let asked =
+        |change: fn(&mut OnwardRequest)| manifest(Kind::Onward, |m| change(m.onward.as_mut().unwrap()));
+    assert_eq!(manifest(Kind::Onward, |m| m.onward = None), malformed);
+    for step in [OnwardStep::Granted, OnwardStep::Denied] {
+        assert_eq!(manifest(Kind::Onward, |m| m.onward.as_mut().unwrap().step = step.into()), None);
+    }
+    assert_eq!(asked(|said| said.step = 0), Some(ErrorCode::MissingField));
+    assert_eq!(asked(|said| said.step = 99), Some(ErrorCode::UnknownValue));
+    assert_eq!(asked(|said| said.request = Bytes::new()), malformed);
+    assert_eq!(asked(|said| said.request = Bytes::from_static(&[0; 16])), malformed);
+    assert_eq!(asked(|said| said.to = "clinic".into()), malformed);
+    assert_eq!(asked(|said| said.to = "be/A".into()), malformed);
+    assert_eq!(asked(|said| said.purpose = 99), Some(ErrorCode::UnknownValue));
+    assert_eq!(asked(|said| said.categories.clear()), malformed);
+    assert_eq!(asked(|said| said.categories.reverse()), malformed);
+    assert_eq!(asked(|said| said.categories = vec![8, 8]), malformed);
+    assert_eq!(asked(|said| said.categories = vec![0, 8]), malformed);
+    assert_eq!(asked(|said| said.categories = vec![8, 99]), Some(ErrorCode::UnknownValue));
+    let change = |m: &mut Manifest| {
+        m.state_change = Some(StateChange { state: State::Accepted.into(), reason: 0, outcome: 0 });
+    };
+    assert_eq!(manifest(Kind::Onward, change), malformed);
+    assert_eq!(manifest(Kind::Onward, |m| m.alert_kind = AlertKind::MissingMinor.into()), malformed);
+    // A referral that turns into an onward message keeps its facts and its sections.
+    let turn = |m: &mut Manifest| (m.kind, m.onward) = (Kind::Onward.into(), Some(onward()));
+    assert_eq!(manifest(Kind::Referral, turn), malformed);
+    let back = |m: &mut Manifest| (m.kind, m.onward) = (Kind::Referral.into(), None);
+    assert_eq!(manifest(Kind::Onward, back), Some(ErrorCode::MissingField));
 }
 
 #[test]

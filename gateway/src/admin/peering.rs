@@ -1,0 +1,244 @@
+//! What administrators do about peers. Every act is recorded with who did it.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use liaison_proto::{
+    admin::v1::{
+        AcceptPeerRequest, ListPeersResponse, PeerInvitation, PeerRequest, PeerStatus,
+        peer_state::Code as PeerState,
+    },
+    message::v1::{Refusal, error_code::Code as ErrorCode},
+    times,
+};
+use liaison_trust::names::Domain;
+use time::OffsetDateTime;
+use tracing::info;
+
+use super::desk::{Desk, count, internal};
+use crate::{
+    directory::Agency,
+    federation::{
+        bundle::Bundle,
+        peers::{Live, Peer},
+    },
+    limits,
+    store::{Act, KnownPeer},
+};
+
+impl Desk {
+    /// This domain's own bundle.
+    pub(super) fn invite(&self) -> Result<PeerInvitation, Refusal> {
+        let signed = self.gateway.peers.own().borrow().clone();
+        if signed.bundle.is_empty() {
+            return Err(Refusal::new(
+                ErrorCode::Unsupported,
+                "this gateway has no address where peers could connect",
+                "add `federation = \"ADDRESS:PORT\"` to gateway.toml and restart it",
+            ));
+        }
+        let own = Bundle::read(&signed)?;
+        Ok(PeerInvitation { bundle: own.to_text(), fingerprint: own.fingerprint() })
+    }
+
+    /// Believes a bundle whose fingerprint was compared.
+    pub(super) async fn accept(&self, request: AcceptPeerRequest, by: &str) -> Result<PeerStatus, Refusal> {
+        let bundle = Bundle::from_text(&request.bundle)?;
+        let domain = bundle.domain.clone();
+        if domain == self.gateway.domain {
+            return Err(Refusal::new(
+                ErrorCode::ToOneself,
+                format!("this is the bundle of {domain}, which this gateway serves itself"),
+                "accept the bundle that the other domain's administrator sent",
+            ));
+        }
+        if !bundle.has_fingerprint(&request.fingerprint) {
+            return Err(Refusal::new(
+                ErrorCode::BadSignature,
+                format!("the bundle of {domain} has another fingerprint than the one given"),
+                "have the other administrator read it out again by telephone; if it still differs, somebody \
+                 changed the bundle on its way: don't accept it",
+            ));
+        }
+        if bundle.is_stale(OffsetDateTime::now_utc()) {
+            return Err(Refusal::new(
+                ErrorCode::StaleBundle,
+                format!("the bundle of {domain} is more than a week old"),
+                "ask that domain's administrator for a new one",
+            ));
+        }
+        let _one_at_a_time = self.acts.lock().await;
+        let known = self.gateway.peers.get(&domain);
+        self.may_replace(known.as_deref(), &bundle)?;
+        let state = match &known {
+            Some(known) if known.state == PeerState::Suspended => PeerState::Suspended,
+            _ => PeerState::Active,
+        };
+        // Of two bundles of the same key the newer one stays.
+        let newer = known.as_ref().filter(|known| {
+            known.bundle.signing == bundle.signing && known.bundle.sequence > bundle.sequence
+        });
+        let bundle = newer.map_or(bundle.clone(), |known| known.bundle.clone());
+        let peer = Peer {
+            domain: domain.clone(),
+            state,
+            countries: bundle.countries.clone(),
+            bundle,
+            live: known.map_or_else(Arc::default, |known| Arc::clone(&known.live)),
+        };
+        self.keep(peer, "accept_peer", by).await?;
+        self.show_peer(&domain).await
+    }
+
+    fn may_replace(&self, known: Option<&Peer>, bundle: &Bundle) -> Result<(), Refusal> {
+        match known {
+            None if self.gateway.peers.all().len() >= limits::PEERS => Err(Refusal::new(
+                ErrorCode::QueueFull,
+                format!("the domain has {} peers, as many as it may", limits::PEERS),
+                "remove one first",
+            )),
+            // Whoever has another key is somebody else, unless the peering was ended before.
+            Some(known) if known.state != PeerState::Removed && known.bundle.signing != bundle.signing => {
+                Err(Refusal::new(
+                    ErrorCode::KeyChainBroken,
+                    format!("{} is a peer with another key than this bundle's", bundle.domain),
+                    "find out from its administrator why; to peer anew, `peer remove` it first",
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Active peers that have not taken this domain's bundle as it is now, with its roots.
+    pub(super) fn peers_behind(&self) -> Vec<String> {
+        let peers = &self.gateway.peers;
+        let sequence = Bundle::read(&peers.own().borrow()).map_or(0, |own| own.sequence);
+        peers.behind(sequence)
+    }
+
+    /// All peers as they are now.
+    pub(super) async fn list_peers(&self) -> Result<ListPeersResponse, Refusal> {
+        let mut peers = Vec::new();
+        for peer in self.gateway.peers.all() {
+            peers.push(self.status_of_peer(&peer).await?);
+        }
+        Ok(ListPeersResponse { peers })
+    }
+
+    /// Stops all traffic with a peer until it is resumed.
+    pub(super) async fn suspend_peer(&self, request: PeerRequest, by: &str) -> Result<PeerStatus, Refusal> {
+        self.set_peer_state(&request.domain, PeerState::Suspended, "suspend_peer", by).await
+    }
+
+    /// Lets traffic with a suspended peer flow again.
+    pub(super) async fn resume_peer(&self, request: PeerRequest, by: &str) -> Result<PeerStatus, Refusal> {
+        self.set_peer_state(&request.domain, PeerState::Active, "resume_peer", by).await
+    }
+
+    /// Ends a peering: in what runs first, so that a full disk doesn't keep it alive.
+    pub(super) async fn remove_peer(&self, request: PeerRequest, by: &str) -> Result<PeerStatus, Refusal> {
+        let status = self.set_peer_state(&request.domain, PeerState::Removed, "remove_peer", by).await?;
+        self.gateway.sweep.notify_one();
+        Ok(status)
+    }
+
+    async fn set_peer_state(
+        &self,
+        domain: &str,
+        state: PeerState,
+        act: &'static str,
+        by: &str,
+    ) -> Result<PeerStatus, Refusal> {
+        let _one_at_a_time = self.acts.lock().await;
+        let peer = self.peer(domain)?;
+        if peer.state == PeerState::Removed && state != PeerState::Removed {
+            return Err(Refusal::new(
+                ErrorCode::TransitionNotAllowed,
+                format!("the peering with {domain} was ended"),
+                "accept a bundle of that domain to peer with it anew",
+            ));
+        }
+        if peer.state != state {
+            self.keep(Peer { state, ..Peer::clone(&peer) }, act, by).await?;
+        }
+        self.show_peer(&peer.domain).await
+    }
+
+    /// Puts a peer to work as it is to be, and keeps it so.
+    async fn keep(&self, peer: Peer, act: &'static str, by: &str) -> Result<(), Refusal> {
+        let gateway = &self.gateway;
+        let (domain, state) = (peer.domain.clone(), peer.state);
+        let known = KnownPeer {
+            domain: domain.clone(),
+            state,
+            bundle: peer.bundle.signed.clone(),
+            countries: peer.countries.iter().cloned().collect(),
+            directory: Default::default(),
+        };
+        let subject = domain.to_string();
+        let act = Act { at: OffsetDateTime::now_utc(), actor: by, act, subject: &subject };
+        if state == PeerState::Active {
+            gateway.store.set_peer(&known, act).await.map_err(internal)?;
+            gateway.peers.set(peer);
+        } else {
+            // Cut first, so that a full disk lets nothing pass.
+            gateway.peers.set(peer);
+            if state == PeerState::Removed {
+                self.forget_agencies(&domain);
+            }
+            gateway.store.set_peer(&known, act).await.map_err(internal)?;
+        }
+        info!(peer = %domain, by, state = state.as_str_name(), "a peering changed");
+        Ok(())
+    }
+
+    /// The agencies of a domain can't be addressed any more.
+    fn forget_agencies(&self, domain: &Domain) {
+        self.gateway.directory.rcu(|directory| {
+            let gone = directory.of(domain).map(|agency| Agency { listed: false, ..Agency::clone(agency) });
+            directory.with_all(gone.collect::<Vec<_>>())
+        });
+    }
+
+    fn peer(&self, domain: &str) -> Result<Arc<Peer>, Refusal> {
+        let parsed: Option<Domain> = domain.parse().ok();
+        parsed.and_then(|domain| self.gateway.peers.get(&domain)).ok_or_else(|| {
+            Refusal::new(
+                ErrorCode::UnknownDomain,
+                format!("{domain} is no peer of this domain"),
+                "see `liaison-gateway peer list`",
+            )
+        })
+    }
+
+    /// A peer as it is now.
+    pub(super) async fn show_peer(&self, domain: &Domain) -> Result<PeerStatus, Refusal> {
+        let peer = self.peer(domain.as_str())?;
+        self.status_of_peer(&peer).await
+    }
+
+    async fn status_of_peer(&self, peer: &Peer) -> Result<PeerStatus, Refusal> {
+        let gateway = &self.gateway;
+        let outstanding = gateway.store.count_outstanding(&peer.domain).await.map_err(internal)?;
+        let unconfirmed: BTreeSet<_> = peer.bundle.countries.difference(&peer.countries).cloned().collect();
+        let live: &Live = &peer.live;
+        let directory = gateway.directory.load();
+        Ok(PeerStatus {
+            domain: peer.domain.to_string(),
+            state: peer.state.into(),
+            fingerprint: peer.bundle.fingerprint(),
+            addresses: peer.bundle.addresses.clone(),
+            countries: peer.countries.iter().cloned().collect(),
+            unconfirmed_countries: unconfirmed.into_iter().collect(),
+            linked: live.is_linked(),
+            linked_from: live.is_linked_from(),
+            problem: live.problem().unwrap_or_default(),
+            same_scheme: peer.bundle.scheme_hash == gateway.policy.load().scheme_hash(),
+            bundle_issued: Some(times::to_wire(peer.bundle.issued)),
+            roots: count(peer.bundle.roots.len()),
+            agencies: count(directory.of(&peer.domain).filter(|agency| agency.listed).count()),
+            queued: gateway.store.load_for(&peer.domain).deliveries,
+            outstanding,
+            violations: live.violations(),
+        })
+    }
+}

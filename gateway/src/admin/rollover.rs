@@ -1,0 +1,95 @@
+//! The change of the domain's CA: a next one is prepared and made known, then it issues, then the former
+//! one is retired. No step shuts anybody out, unless an administrator insists.
+
+use liaison_proto::{
+    admin::v1::{AuthorityRequest, AuthorityStatus, authority_step::Code as Step},
+    message::v1::{Refusal, error_code::Code as ErrorCode},
+};
+use liaison_trust::names::AgencyAddress;
+use time::OffsetDateTime;
+use tracing::info;
+
+use super::desk::{Desk, internal, shortened};
+use crate::store::Act;
+
+impl Desk {
+    /// Tells how the domain's CA stands, after a step of its change if one was asked for. `peers_behind`
+    /// are peers that have not learnt of the last step yet.
+    pub(super) async fn authority(
+        &self,
+        request: AuthorityRequest,
+        peers_behind: Vec<String>,
+        by: &str,
+    ) -> Result<AuthorityStatus, Refusal> {
+        let step = Step::try_from(request.step).map_err(|_| {
+            let message = "the step is not in this version's contracts";
+            Refusal::new(ErrorCode::UnknownValue, message, "see `liaison-gateway ca --help`")
+        })?;
+        let _one_at_a_time = self.acts.lock().await;
+        let now = OffsetDateTime::now_utc();
+        let members = self.authority.behind(&self.gateway.store, now).await.map_err(internal)?;
+        if step == Step::Unspecified {
+            return Ok(self.standing(&members, peers_behind));
+        }
+        let next = self.authority.next_step();
+        if step != next {
+            return Err(not_now(step, next));
+        }
+        let behind: Vec<_> = members.iter().map(ToString::to_string).chain(peers_behind.clone()).collect();
+        if step != Step::Prepare && !behind.is_empty() && !request.force {
+            return Err(too_early(step, &behind));
+        }
+        let subject = self.authority.fingerprint().to_string();
+        let act = Act { at: now, actor: by, act: act(step), subject: &subject };
+        self.gateway.store.record(act).await.map_err(internal)?;
+        self.authority.take(step, &self.gateway.store, now).await.map_err(internal)?;
+        if step == Step::Retire {
+            // Nobody is to stay on a connection that would not be accepted any more.
+            members.iter().for_each(|agency| self.gateway.sessions.cut(agency));
+        }
+        info!(by, step = step.as_str_name(), issuing = %self.authority.fingerprint(), "CA changed");
+        let members = self.authority.behind(&self.gateway.store, now).await.map_err(internal)?;
+        // What peers have learnt of this step is asked for by the next call.
+        Ok(self.standing(&members, Vec::new()))
+    }
+
+    fn standing(&self, members: &[AgencyAddress], peers_behind: Vec<String>) -> AuthorityStatus {
+        AuthorityStatus {
+            issuing: self.authority.fingerprint().to_string(),
+            other: self.authority.other_fingerprint().map(|root| root.to_string()).unwrap_or_default(),
+            next: self.authority.next_step().into(),
+            behind: members.iter().map(ToString::to_string).chain(peers_behind).collect(),
+        }
+    }
+}
+
+fn act(step: Step) -> &'static str {
+    match step {
+        Step::Unspecified => "show_ca",
+        Step::Prepare => "prepare_ca",
+        Step::Switch => "switch_ca",
+        Step::Retire => "retire_ca",
+    }
+}
+
+fn not_now(step: Step, next: Step) -> Refusal {
+    let message = match next {
+        Step::Switch => "a next CA is prepared already",
+        Step::Retire => "the former CA is still believed",
+        Step::Prepare | Step::Unspecified => "there is only the one CA",
+    };
+    let action =
+        format!("run `liaison-gateway ca {}` before `ca {}`", next.as_str_name(), step.as_str_name());
+    Refusal::new(ErrorCode::TransitionNotAllowed, message, action)
+}
+
+fn too_early(step: Step, behind: &[String]) -> Refusal {
+    let what = match step {
+        Step::Switch => "have not learnt of the next CA yet",
+        _ => "still rely on the former CA",
+    };
+    let message = shortened(&format!("{} {what}: {}", behind.len(), behind.join(", ")));
+    let action = "wait until each has renewed its certificate, which it does by itself while it runs; with --force \
+                  those agencies are shut out until they enrol with a new token";
+    Refusal::new(ErrorCode::TransitionNotAllowed, message, action)
+}

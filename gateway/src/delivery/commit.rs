@@ -1,0 +1,106 @@
+//! From a decided message to a durable one.
+
+use bytes::Bytes;
+use liaison_proto::{
+    limits::CHUNK_BYTES,
+    message::v1::{Manifest, Refusal, error_code::Code as ErrorCode},
+};
+use liaison_trust::digest::{Digest, sha256};
+use metrics::counter;
+use prost::Message;
+use tracing::{error, warn};
+use uuid::Uuid;
+
+use crate::{
+    gateway::Gateway,
+    limits,
+    store::{AcceptError, Accepted, NewMessage, StoreError},
+};
+
+/// Commits a message and wakes whoever it is for. The acceptance is that of the first time.
+///
+/// # Errors
+/// Why it is not stored.
+pub async fn commit(gateway: &Gateway, message: NewMessage) -> Result<Bytes, Refusal> {
+    let (sender, id, acceptance) = (message.sender.clone(), message.id, message.acceptance.clone());
+    let queues: Vec<_> = message.copies.iter().map(|copy| copy.queue.clone()).collect();
+    match gateway.store.accept(message).await {
+        Ok(Accepted::New) => {
+            queues.iter().for_each(|queue| gateway.wake(queue));
+            Ok(acceptance)
+        }
+        Ok(Accepted::Again(acceptance)) => Ok(acceptance),
+        Err(AcceptError::IdReused) => {
+            counter!("liaison_gateway_ids_reused_total").increment(1);
+            warn!(%sender, message = %id, "an id was used again for another message");
+            Err(Refusal::new(
+                ErrorCode::IdReused,
+                format!("{sender} used the id {id} before, for another message"),
+                "send the message under a new id; if the sender's machine was restored from a backup, say so to the administrator",
+            ))
+        }
+        Err(AcceptError::ThreadTaken) => Err(Refusal::new(
+            ErrorCode::IdReused,
+            "the thread belongs to another referral",
+            "open a new thread for each referral",
+        )),
+        Err(AcceptError::QueueFull(queue)) => {
+            let wait = u32::try_from(limits::QUEUE_RETRY.as_millis()).unwrap_or(u32::MAX);
+            let action = if queue.to_string() == sender.to_string() {
+                "take what waits for this agency, then offer the message again"
+            } else {
+                "offer the message again later, or reach the agency another way"
+            };
+            Err(Refusal::new(
+                ErrorCode::QueueFull,
+                format!("the queue of {queue} is full: it takes nothing at present"),
+                action,
+            )
+            .retry_after_ms(wait))
+        }
+        Err(AcceptError::Store(fault)) => Err(internal(fault)),
+    }
+}
+
+/// Whether a message that is refused so may have been accepted earlier: the refusal depends on the
+/// clock, the directory or the policies, and not on the message alone.
+pub fn may_have_passed(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::Expired
+            | ErrorCode::UnknownKey
+            | ErrorCode::UnknownRecipient
+            | ErrorCode::UnknownDomain
+            | ErrorCode::NotEnrolled
+            | ErrorCode::Suspended
+            | ErrorCode::Revoked
+            | ErrorCode::ForbiddenByPolicy
+            | ErrorCode::SchemeMismatch
+    )
+}
+
+/// The id that an unverified manifest claims, and its digest.
+pub fn offered(manifest: &Bytes) -> Option<(Uuid, Digest)> {
+    let read = Manifest::decode(manifest.clone()).ok()?;
+    Some((Uuid::from_slice(&read.message_id).ok()?, sha256(manifest)))
+}
+
+/// Runs what takes long for large messages where it delays nobody else.
+///
+/// # Errors
+/// What the work refused; `internal` if it panicked.
+pub async fn aside<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    if bytes <= CHUNK_BYTES {
+        return work();
+    }
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Refusal::internal()))
+}
+
+/// A fault of the store, logged, as it is told.
+pub fn internal(fault: StoreError) -> Refusal {
+    error!(error = &fault as &dyn std::error::Error, "the store failed");
+    Refusal::internal()
+}

@@ -1,0 +1,124 @@
+//! A copy looked at once more before it goes: is it still to go, and with all that was released?
+
+use liaison_proto::{
+    message::v1::{
+        Facts, Manifest, RecipientDecision, Refusal, ReleaseRecord, error_code::Code as ErrorCode,
+        kind::Code as Kind, notice::Expired,
+    },
+    strict,
+};
+use liaison_trust::statement;
+use time::OffsetDateTime;
+use tracing::{info, warn};
+
+use super::{Event, Recheck, internal, notice, sweep};
+use crate::{
+    directory::Directory,
+    gateway::Gateway,
+    policy::PolicySet,
+    store::{Change, Next, QueuedCopy, Released, StoreError},
+};
+
+/// The copy as it may go now; none where it ended instead.
+///
+/// # Errors
+/// The store failed, or holds what can't be read.
+pub async fn fresh(gateway: &Gateway, mut queued: QueuedCopy) -> Result<Option<QueuedCopy>, Refusal> {
+    let now = OffsetDateTime::now_utc();
+    // Whether a peer took it before it expired, the peer alone can say.
+    if queued.head.expires <= now && !queued.head.offered {
+        sweep::end(gateway, &queued.head, Event::Expired(Expired {}), now).await.map_err(internal)?;
+        return Ok(None);
+    }
+    let policies = gateway.policy.load_full();
+    if queued.released.policy_hash == policies.hash() {
+        return Ok(Some(queued));
+    }
+    let message = queued.head.message;
+    let Some(rechecked) = recheck(gateway, &gateway.directory.load(), &policies, &queued, now)? else {
+        warn!(%message, "a party of a queued message is not in the directory any more; it returns");
+        sweep::end(gateway, &queued.head, Event::Undeliverable(gone()), now).await.map_err(internal)?;
+        return Ok(None);
+    };
+    match rechecked {
+        Recheck::Same(record) => {
+            queued.released.release = statement::sign(&record, &gateway.signing);
+            Ok(Some(queued))
+        }
+        Recheck::Narrowed(record, told) => {
+            info!(%message, recipient = %queued.head.recipient, "policies release less of a message since it was accepted");
+            queued.released = Released {
+                bases: queued.released.bases,
+                decision: told.clone(),
+                release: statement::sign(&record, &gateway.signing),
+                policy_hash: policies.hash(),
+            };
+            let is_queued = narrow(gateway, &queued, told, now).await.map_err(internal)?;
+            Ok(is_queued.then_some(queued))
+        }
+        Recheck::Withheld(told) => {
+            info!(%message, recipient = %queued.head.recipient, "policies withhold a message since it was accepted");
+            sweep::end(gateway, &queued.head, Event::Narrowed(told), now).await.map_err(internal)?;
+            Ok(None)
+        }
+    }
+}
+
+/// Commits what a copy still releases, with a word to its sender. False if it has left the queue.
+async fn narrow(
+    gateway: &Gateway,
+    queued: &QueuedCopy,
+    told: RecipientDecision,
+    now: OffsetDateTime,
+) -> Result<bool, StoreError> {
+    let notice = notice(gateway, &queued.head, Event::Narrowed(told), now);
+    let answers = notice.queue.clone();
+    let change = Change {
+        delivery: queued.head.delivery,
+        to: Next::Narrowed(Box::new(queued.released.clone())),
+        notice: Some(notice),
+    };
+    let is_queued = gateway.store.change(change).await?;
+    gateway.wake(&answers);
+    Ok(is_queued)
+}
+
+/// Asks the policies of now about a copy that others released; none where they can't be asked, because the
+/// directory doesn't know a party any more.
+fn recheck(
+    gateway: &Gateway,
+    directory: &Directory,
+    policies: &PolicySet,
+    queued: &QueuedCopy,
+    now: OffsetDateTime,
+) -> Result<Option<Recheck>, Refusal> {
+    let QueuedCopy { head, content, released, .. } = queued;
+    let manifest: Manifest = strict::decode(&content.manifest)?;
+    let message = (head.message, head.digest);
+    let old: ReleaseRecord = strict::decode(&released.release.record)?;
+    if matches!(manifest.kind(), Kind::State | Kind::Onward) {
+        return Ok(Some(Recheck::Same(super::thread_release(message, &head.recipient, policies, now))));
+    }
+    let facts: Facts = strict::decode(&content.facts)?;
+    let (Some(from), Some(to)) = (directory.get(&head.sender), directory.get(&head.recipient)) else {
+        return Ok(None);
+    };
+    let bases = super::bases_from_wire(&released.bases)?;
+    let side = super::side(&gateway.domain, &head.sender, &head.recipient);
+    let decision = super::decide(policies, side, from, to, &super::head(&manifest, Some(&facts)), &bases);
+    let sections = content
+        .sections
+        .iter()
+        .map(|section| Ok((super::category(section)?, section.position)))
+        .collect::<Result<Vec<_>, strict::StrictError>>()?;
+    let record = super::release(message, &head.recipient, &sections, &decision, policies, now);
+    Ok(Some(super::recheck((&old, &released.decision), (record, decision.to_wire(&head.recipient)))))
+}
+
+fn gone() -> Refusal {
+    Refusal::new(
+        ErrorCode::UnknownRecipient,
+        "a party of the message is not in the directory any more",
+        "look the agency up, and send the message again",
+    )
+}

@@ -1,0 +1,267 @@
+//! From the lanes to a peer onto the link: each agency's in order, one after the other's turn, so that none holds
+//! up the others; messages of one thread never overtake one another.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use liaison_proto::{
+    federation::v1::{RelayNotice, link_request::Frame as Request},
+    message::v1::{Envelope, Manifest, Refusal, SignedNotice, error_code::Code as ErrorCode},
+};
+use prost::Message;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tracing::warn;
+use uuid::Uuid;
+
+use super::{
+    forward,
+    link::{Answer, Gone, Link},
+};
+use crate::{
+    delivery::internal,
+    limits,
+    store::{Change, DeliveryId, Next, Queue, QueuedCopy, StoreError, Unit},
+};
+
+/// What became of something that was given.
+pub(super) enum Given {
+    /// It left its lane, or ended.
+    Settled,
+    /// The peer takes it later.
+    Postponed(Duration),
+    /// The link is over.
+    Gone,
+}
+
+/// What goes on with the lanes while a link stands.
+struct Lanes<'a> {
+    link: &'a Arc<Link>,
+    /// How far each lane was given.
+    given: HashMap<Queue, DeliveryId>,
+    /// Threads of which a message is under way or postponed.
+    threads: HashSet<Uuid>,
+    postponed: Vec<Postponed>,
+    under_way: JoinSet<(Ticket, Result<Given, Refusal>)>,
+    /// Room for messages under way, KiB.
+    room: Arc<Semaphore>,
+}
+
+/// Something in a lane.
+#[derive(Clone)]
+struct Ticket {
+    lane: Queue,
+    first: DeliveryId,
+    /// The thread that it holds.
+    thread: Option<Uuid>,
+}
+
+struct Postponed {
+    until: Instant,
+    ticket: Ticket,
+}
+
+/// Gives until the link ends.
+pub(super) async fn run(link: &Arc<Link>) -> Result<(), Refusal> {
+    let mut lanes = Lanes {
+        link,
+        given: HashMap::new(),
+        threads: HashSet::new(),
+        postponed: Vec::new(),
+        under_way: JoinSet::new(),
+        room: Arc::new(Semaphore::new(limits::LINK_BYTES >> 10)),
+    };
+    loop {
+        while let Some(done) = lanes.under_way.try_join_next() {
+            lanes.finished(done)?;
+        }
+        let gave = lanes.turn().await?;
+        if gave {
+            continue;
+        }
+        let next = lanes.postponed.iter().map(|postponed| postponed.until).min();
+        tokio::select! {
+            Some(done) = lanes.under_way.join_next() => lanes.finished(done)?,
+            () = link.peer.live.wake.notified() => {}
+            () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+        }
+    }
+}
+
+impl Lanes<'_> {
+    /// One unit of each lane, and what is to be offered again. Whether there was any.
+    async fn turn(&mut self) -> Result<bool, Refusal> {
+        let mut gave = self.again().await?;
+        let lanes: BTreeSet<Queue> =
+            self.link.gateway.store.lanes(&self.link.peer.domain).into_iter().collect();
+        self.given.retain(|lane, _| lanes.contains(lane));
+        for lane in lanes {
+            if self.postponed.len() >= limits::LINK_POSTPONED {
+                break;
+            }
+            let after = self.given.get(&lane).copied().unwrap_or_default();
+            let unit = self.link.gateway.store.unit(&lane, after).await.map_err(internal)?;
+            let Some(unit) = unit else { continue };
+            let (first, last) = match &unit {
+                Unit::Message { first, last, .. } => (*first, *last),
+                Unit::Notice { id, .. } => (*id, *id),
+            };
+            self.given.insert(lane.clone(), last);
+            self.give(Ticket { lane, first, thread: None }, unit).await?;
+            gave = true;
+        }
+        Ok(gave)
+    }
+
+    /// Offers again what was postponed until now.
+    async fn again(&mut self) -> Result<bool, Refusal> {
+        let now = Instant::now();
+        let (due, later) =
+            std::mem::take(&mut self.postponed).into_iter().partition(|postponed| postponed.until <= now);
+        self.postponed = later;
+        let due: Vec<Postponed> = due;
+        let any = !due.is_empty();
+        for Postponed { ticket, .. } in due {
+            let unit = self.link.gateway.store.unit(&ticket.lane, ticket.first.before()).await;
+            match unit.map_err(internal)? {
+                // Whatever ended meanwhile is not there any more.
+                Some(unit) if first(&unit) == ticket.first => self.give(ticket, unit).await?,
+                _ => self.let_go(&ticket),
+            }
+        }
+        Ok(any)
+    }
+
+    async fn give(&mut self, ticket: Ticket, unit: Unit) -> Result<(), Refusal> {
+        let Ok(turn) = Arc::clone(&self.link.window).acquire_owned().await else { return Ok(()) };
+        match unit {
+            Unit::Notice { id, notice } => {
+                let link = Arc::clone(self.link);
+                self.under_way.spawn(async move {
+                    let outcome = relay(&link, id, notice).await;
+                    drop(turn);
+                    (ticket, outcome)
+                });
+                Ok(())
+            }
+            Unit::Message { copies, content, .. } => self.give_message(ticket, turn, copies, *content).await,
+        }
+    }
+
+    async fn give_message(
+        &mut self,
+        mut ticket: Ticket,
+        turn: OwnedSemaphorePermit,
+        copies: Vec<QueuedCopy>,
+        content: Envelope,
+    ) -> Result<(), Refusal> {
+        if ticket.thread.is_none() {
+            let thread = thread(&content)?;
+            if !self.threads.insert(thread) {
+                self.postpone(ticket, limits::THREAD_WAIT);
+                return Ok(());
+            }
+            ticket.thread = Some(thread);
+        }
+        if let Err(refusal) = forward::gate(self.link) {
+            self.link.peer.live.set_problem(Some(format!("{}; {}", refusal.message, refusal.action)));
+            self.postpone(ticket, limits::FORWARD_RETRY);
+            return Ok(());
+        }
+        let kib = u32::try_from(content.encoded_len() >> 10).unwrap_or(u32::MAX) + 1;
+        let Ok(room) = Arc::clone(&self.room).acquire_many_owned(kib).await else { return Ok(()) };
+        let link = Arc::clone(self.link);
+        self.under_way.spawn(async move {
+            let outcome = forward::forward(&link, copies, content).await;
+            drop((turn, room));
+            (ticket, outcome)
+        });
+        Ok(())
+    }
+
+    fn finished(
+        &mut self,
+        done: Result<(Ticket, Result<Given, Refusal>), tokio::task::JoinError>,
+    ) -> Result<(), Refusal> {
+        let Ok((ticket, outcome)) = done else { return Err(Refusal::internal()) };
+        match outcome? {
+            Given::Settled => self.let_go(&ticket),
+            Given::Postponed(wait) => self.postpone(ticket, wait),
+            // The link's own end tells why.
+            Given::Gone => {}
+        }
+        Ok(())
+    }
+
+    fn postpone(&mut self, ticket: Ticket, wait: Duration) {
+        self.postponed.push(Postponed { until: Instant::now() + wait, ticket });
+    }
+
+    fn let_go(&mut self, ticket: &Ticket) {
+        if let Some(thread) = &ticket.thread {
+            self.threads.remove(thread);
+        }
+    }
+}
+
+/// Sends a notice about what an agency of this domain received.
+async fn relay(link: &Link, id: DeliveryId, notice: SignedNotice) -> Result<Given, Refusal> {
+    let frame = |number| vec![Request::Notice(RelayNotice { number, notice: Some(notice.clone()) })];
+    let to = match link.ask(frame).await {
+        Ok(Answer::Done) => Next::Gone,
+        Ok(Answer::Refused(refusal)) if passes(refusal.code()) || refusal.code() == ErrorCode::UnknownKey => {
+            return Ok(Given::Postponed(wait(&refusal)));
+        }
+        Ok(Answer::Refused(refusal)) => {
+            warn!(peer = %link.peer.domain, code = refusal.code().as_str_name(), "a notice was refused, and is kept as evidence");
+            Next::Quarantined(refusal)
+        }
+        Ok(Answer::Accepted(_)) => return Err(link.protocol("an answer of another kind")),
+        Err(Gone) => return Ok(Given::Gone),
+    };
+    let change = Change { delivery: id, to, notice: None };
+    link.gateway.store.change(change).await.map_err(internal)?;
+    Ok(Given::Settled)
+}
+
+/// Whether it makes sense to offer the same again.
+pub(super) fn passes(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::QueueFull
+            | ErrorCode::RateLimited
+            | ErrorCode::GatewayUnreachable
+            | ErrorCode::ShuttingDown
+            | ErrorCode::SchemeMismatch
+            | ErrorCode::StaleBundle
+            | ErrorCode::Suspended
+            | ErrorCode::Internal
+    )
+}
+
+/// How long to wait before the same is offered again.
+pub(super) fn wait(refusal: &Refusal) -> Duration {
+    let asked = Duration::from_millis(refusal.retry_after_ms.into());
+    if asked.is_zero() { limits::FORWARD_RETRY } else { asked.min(limits::QUEUE_RETRY) }
+}
+
+fn first(unit: &Unit) -> DeliveryId {
+    match unit {
+        Unit::Message { first, .. } => *first,
+        Unit::Notice { id, .. } => *id,
+    }
+}
+
+/// The thread of a message that is queued.
+fn thread(content: &Envelope) -> Result<Uuid, Refusal> {
+    let manifest = Manifest::decode(content.manifest.clone()).ok();
+    manifest
+        .and_then(|manifest| Uuid::from_slice(&manifest.thread).ok())
+        .ok_or_else(|| internal(StoreError::Corrupt("manifest")))
+}

@@ -1,0 +1,419 @@
+//! The link to a peer: made, kept, made again; and the frames that go over it.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hyper_util::rt::TokioIo;
+use liaison_proto::{
+    federation::v1::{
+        Hello, LinkRequest, LinkResponse, Renewal, SignedBundle, Welcome,
+        federation_service_client::FederationServiceClient, link_request::Frame as Request,
+        link_response::Frame as Response,
+    },
+    limits::{
+        ACCEPTANCES_BYTES, CLOCK_AHEAD, CONNECTION_AGE, GRPC_MESSAGE_BYTES, HTTP2_HEADER_BYTES, LINK_WINDOW,
+    },
+    message::v1::{Refusal, error_code::Code as ErrorCode},
+    refusal::CODE,
+    times,
+};
+use liaison_trust::{
+    names::{Domain, SpiffeId},
+    tls::{self, Connector, Cut},
+};
+use prost::Message;
+use time::OffsetDateTime;
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Status, Streaming,
+    transport::{Channel, Endpoint},
+};
+use tracing::{info, warn};
+
+use super::{give, incoming, peers::Peer, tell};
+use crate::{authority::Authority, gateway::Gateway, limits};
+
+/// Keeps a link to every active peer until the gateway stops.
+pub async fn run(gateway: Arc<Gateway>, authority: Arc<Authority>) {
+    let mut changed = gateway.peers.changed();
+    let mut links: HashMap<Domain, JoinHandle<()>> = HashMap::new();
+    loop {
+        changed.mark_unchanged();
+        for peer in gateway.peers.all() {
+            let stands = links.get(&peer.domain).is_some_and(|link| !link.is_finished());
+            if !stands && gateway.peers.active(&peer.domain).is_ok() {
+                let (gateway, authority) = (Arc::clone(&gateway), Arc::clone(&authority));
+                links
+                    .insert(peer.domain.clone(), tokio::spawn(keep(gateway, authority, peer.domain.clone())));
+            }
+        }
+        tokio::select! {
+            () = gateway.stop.cancelled() => break,
+            _ = changed.changed() => {}
+        }
+    }
+    for (_, link) in links {
+        // What is under way has as long as the links from peers have.
+        if timeout(limits::DRAIN, link).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Keeps the link to one peer as long as it is active.
+async fn keep(gateway: Arc<Gateway>, authority: Arc<Authority>, domain: Domain) {
+    let mut failures = 0;
+    while let Ok(peer) = gateway.peers.active(&domain)
+        && !gateway.stop.is_cancelled()
+    {
+        let cut = peer.live.token();
+        let ended = tokio::select! {
+            ended = once(&gateway, &authority, &peer, &cut) => ended,
+            () = cut.cancelled() => Ok(()),
+            () = gateway.stop.cancelled() => Ok(()),
+        };
+        let stood = peer.live.is_linked();
+        peer.live.set_channel(None);
+        failures = if stood { 0 } else { failures + 1 };
+        match ended {
+            Ok(()) => peer.live.set_problem(None),
+            Err(refusal) => {
+                warn!(peer = %domain, code = refusal.code().as_str_name(), "not linked: {}", refusal.message);
+                peer.live.set_problem(Some(format!("{}; {}", refusal.message, refusal.action)));
+            }
+        }
+        tokio::select! {
+            () = sleep(backoff(failures)) => {}
+            () = gateway.stop.cancelled() => {}
+        }
+    }
+}
+
+/// Twice as long after each failure, less a random half, so that gateways don't come back together.
+fn backoff(failures: u32) -> Duration {
+    let (least, most) = limits::LINK_BACKOFF;
+    let wait = least.saturating_mul(1 << failures.min(10)).min(most);
+    wait.mul_f64(rand::random_range(0.5..1.0))
+}
+
+/// One link from its beginning to its end.
+async fn once(
+    gateway: &Arc<Gateway>,
+    authority: &Authority,
+    peer: &Arc<Peer>,
+    cut: &CancellationToken,
+) -> Result<(), Refusal> {
+    let channel = dial(authority, peer, cut).await?;
+    let (frames, outgoing) = mpsc::channel(limits::SESSION_FRAMES);
+    let own = gateway.peers.own().borrow().clone();
+    let hello = Hello { bundle: Some(own.clone()), gateway_version: env!("CARGO_PKG_VERSION").to_owned() };
+    let _ = frames.send(LinkRequest { frame: Some(Request::Hello(hello)) }).await;
+    let mut client = FederationServiceClient::new(channel.clone())
+        .max_decoding_message_size(GRPC_MESSAGE_BYTES)
+        .max_encoding_message_size(GRPC_MESSAGE_BYTES);
+    let begin = async {
+        let mut inbound = client.link(ReceiverStream::new(outgoing)).await?.into_inner();
+        let first = inbound.message().await?;
+        Ok::<_, Status>((inbound, first))
+    };
+    let begun = timeout(limits::HELLO, begin).await.map_err(|_| no_welcome(&peer.domain))?;
+    let (inbound, first) = begun.map_err(|status| broke(peer, &status))?;
+    let Some(LinkResponse { frame: Some(Response::Welcome(welcome)) }) = first else {
+        return Err(no_welcome(&peer.domain));
+    };
+    same_clock(peer, &welcome)?;
+    let bundle = welcome.bundle.clone().unwrap_or_default();
+    incoming::renew(gateway, &peer.domain, &bundle).await.inspect_err(|refusal| peer.violation(refusal))?;
+    peer.live.took(sequence(&own));
+    peer.live.set_problem(None);
+    peer.live.set_channel(Some(channel));
+    info!(peer = %peer.domain, version = welcome.gateway_version, "linked");
+    let link = Arc::new(Link {
+        gateway: Arc::clone(gateway),
+        peer: Arc::clone(peer),
+        frames,
+        numbers: AtomicU64::new(0),
+        waiting: Mutex::default(),
+        window: Arc::new(Semaphore::new(welcome.window.clamp(1, LINK_WINDOW) as usize)),
+    });
+    tokio::select! {
+        ended = link.read(inbound) => ended,
+        ended = give::run(&link) => ended,
+        ended = tell::run(&link, &welcome) => ended,
+        ended = link.renew_bundles(own) => ended,
+        // Before the server's own bound, so that nothing is under way then.
+        () = sleep(CONNECTION_AGE.mul_f64(rand::random_range(0.7..0.9))) => Ok(()),
+    }
+}
+
+/// A link that stands.
+pub(super) struct Link {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) peer: Arc<Peer>,
+    frames: mpsc::Sender<LinkRequest>,
+    numbers: AtomicU64,
+    /// Who waits for the answers to frames, by their numbers.
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
+    /// Frames that may be under way.
+    pub(super) window: Arc<Semaphore>,
+}
+
+/// The answer to a frame.
+pub(super) enum Answer {
+    /// The encoded acceptances of a message.
+    Accepted(Bytes),
+    Done,
+    Refused(Refusal),
+}
+
+/// The link ended before the answer came.
+pub(super) struct Gone;
+
+impl Link {
+    /// Sends what makes up one frame or message, each part made with its number, and waits for the answer.
+    pub(super) async fn ask(&self, parts: impl Fn(u64) -> Vec<Request>) -> Result<Answer, Gone> {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
+        let (answer, answered) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(number, answer);
+        for frame in parts(number) {
+            self.frames.send(LinkRequest { frame: Some(frame) }).await.map_err(|_| Gone)?;
+        }
+        answered.await.map_err(|_| Gone)
+    }
+
+    /// The peer as it stands now.
+    pub(super) fn peer(&self) -> Arc<Peer> {
+        self.gateway.peers.get(&self.peer.domain).unwrap_or_else(|| Arc::clone(&self.peer))
+    }
+
+    /// Reads answers until the link ends.
+    async fn read(&self, mut inbound: Streaming<LinkResponse>) -> Result<(), Refusal> {
+        let mut parts: HashMap<u64, Vec<u8>> = HashMap::new();
+        let mut bytes = 0;
+        loop {
+            let next = inbound.message().await.map_err(|status| broke(&self.peer, &status))?;
+            let Some(response) = next else { return Err(closed(&self.peer.domain)) };
+            match response.frame {
+                Some(Response::Accepted(chunk)) => {
+                    bytes += chunk.data.len();
+                    if bytes > ACCEPTANCES_BYTES {
+                        return Err(self.protocol("too many unfinished answers at once"));
+                    }
+                    let whole = parts.entry(chunk.number).or_default();
+                    whole.extend_from_slice(&chunk.data);
+                    if chunk.last {
+                        let whole = parts.remove(&chunk.number).unwrap_or_default();
+                        bytes -= whole.len();
+                        self.answered(chunk.number, Answer::Accepted(whole.into()))?;
+                    }
+                }
+                Some(Response::Refused(refused)) => {
+                    let refusal = refused.refusal.unwrap_or_default();
+                    self.answered(refused.number, Answer::Refused(in_words(&self.peer.domain, refusal)))?;
+                }
+                Some(Response::Done(done)) => self.answered(done.number, Answer::Done)?,
+                Some(Response::Renewal(renewal)) => {
+                    let bundle = renewal.bundle.unwrap_or_default();
+                    incoming::renew(&self.gateway, &self.peer.domain, &bundle)
+                        .await
+                        .inspect_err(|refusal| self.peer.violation(refusal))?;
+                }
+                Some(Response::Drain(_)) => return Ok(()),
+                Some(Response::Welcome(_)) | None => return Err(self.protocol("an unexpected frame")),
+            }
+        }
+    }
+
+    fn answered(&self, number: u64, answer: Answer) -> Result<(), Refusal> {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        let Some(waiting) = waiting else {
+            return Err(self.protocol("an answer to something that is not under way"));
+        };
+        // Whoever waited may have gone meanwhile.
+        let _ = waiting.send(answer);
+        Ok(())
+    }
+
+    /// Tells the peer of newer bundles of this domain.
+    async fn renew_bundles(&self, mut last: SignedBundle) -> Result<(), Refusal> {
+        let mut own = self.gateway.peers.own();
+        loop {
+            let newest = own.borrow_and_update().clone();
+            if newest != last {
+                let renewal =
+                    |number| vec![Request::Renewal(Renewal { number, bundle: Some(newest.clone()) })];
+                match self.ask(renewal).await {
+                    Ok(Answer::Done) => self.peer.live.took(sequence(&newest)),
+                    Ok(Answer::Refused(refusal)) => return Err(refusal),
+                    Ok(Answer::Accepted(_)) => return Err(self.protocol("an answer of another kind")),
+                    Err(Gone) => return Err(closed(&self.peer.domain)),
+                }
+                last = newest;
+            }
+            if own.changed().await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The peer does not keep to the protocol.
+    pub(super) fn protocol(&self, what: &str) -> Refusal {
+        let refusal = Refusal::new(
+            ErrorCode::PeerViolation,
+            format!("the gateway of {} breaks the link's protocol: {what}", self.peer.domain),
+            "tell its administrator",
+        );
+        self.peer.violation(&refusal);
+        refusal
+    }
+}
+
+/// A connection to the peer's gateway, at the first of its addresses that answers.
+async fn dial(authority: &Authority, peer: &Peer, cut: &CancellationToken) -> Result<Channel, Refusal> {
+    let unusable = |error: &dyn std::fmt::Display| {
+        let message = format!("the bundle of {} is not usable: {error}", peer.domain);
+        Refusal::new(ErrorCode::GatewayUnreachable, message, "accept a newer bundle of that domain")
+    };
+    let connector =
+        Connector::new(peer.bundle.trust(), Some(authority.identity())).map_err(|error| unusable(&error))?;
+    let expected = SpiffeId::Gateway(peer.domain.clone());
+    let mut last = unusable(&"it has no address");
+    for address in &peer.bundle.addresses {
+        let attempt = async {
+            let tcp = tls::connect(address).await.map_err(|error| {
+                let action = "check its address, the network and the firewall, and that its gateway runs";
+                unreachable(peer, address, &error, action)
+            })?;
+            let refused = |error: tls::TlsError| {
+                let unknown = matches!(error, tls::TlsError::Ours(tls::Fault::UnknownCa));
+                let action = if unknown {
+                    "have that domain's administrator accept this domain's bundle"
+                } else {
+                    error.action()
+                };
+                unreachable(peer, address, &error, action)
+            };
+            let stream = connector.connect(tcp, &expected).await.map_err(refused)?;
+            let stream = tls::admitted(stream).await.map_err(refused)?;
+            http2(Cut::new(stream, cut)).await.map_err(|error| {
+                unreachable(
+                    peer,
+                    address,
+                    &error,
+                    "check that the address is that of its federation listener",
+                )
+            })
+        };
+        match attempt.await {
+            Ok(channel) => return Ok(channel),
+            Err(refusal) => last = refusal,
+        }
+    }
+    Err(last)
+}
+
+async fn http2<IO>(io: IO) -> Result<Channel, tonic::transport::Error>
+where
+    IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let once = Mutex::new(Some(TokioIo::new(io)));
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let stream = once.lock().ok().and_then(|mut once| once.take());
+        async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
+    });
+    let (interval, patience) = limits::LINK_KEEPALIVE;
+    Endpoint::from_static("http://peer")
+        .http2_keep_alive_interval(interval)
+        .keep_alive_timeout(patience)
+        .keep_alive_while_idle(true)
+        .http2_adaptive_window(false)
+        .http2_max_header_list_size(HTTP2_HEADER_BYTES)
+        .connect_with_connector(connector)
+        .await
+}
+
+fn unreachable(peer: &Peer, address: &str, error: &dyn std::fmt::Display, action: &str) -> Refusal {
+    Refusal::new(
+        ErrorCode::GatewayUnreachable,
+        format!("the gateway of {} at {address} can't be reached: {error}", peer.domain),
+        action,
+    )
+}
+
+/// What the link failed with. Where the peer itself did not say why, the connection broke.
+fn broke(peer: &Peer, status: &Status) -> Refusal {
+    if status.metadata().get(CODE).is_some() {
+        return in_words(&peer.domain, Refusal::from(status));
+    }
+    Refusal::new(
+        ErrorCode::GatewayUnreachable,
+        format!("the link to {} broke", peer.domain),
+        "it is made again by itself; check the network if that does not help",
+    )
+}
+
+fn closed(domain: &Domain) -> Refusal {
+    Refusal::new(
+        ErrorCode::GatewayUnreachable,
+        format!("{domain} closed the link"),
+        "it is made again by itself; look at that gateway's log if that does not help",
+    )
+}
+
+fn no_welcome(domain: &Domain) -> Refusal {
+    Refusal::new(
+        ErrorCode::GatewayUnreachable,
+        format!("the gateway of {domain} did not answer to the link's beginning"),
+        "it is tried again by itself; look at that gateway's log if that does not help",
+    )
+}
+
+/// Nothing is judged by a wrong clock: genuine messages would be taken for expired ones.
+fn same_clock(peer: &Peer, welcome: &Welcome) -> Result<(), Refusal> {
+    let theirs = welcome.now.as_ref().and_then(times::from_wire);
+    let theirs = theirs.ok_or_else(|| no_welcome(&peer.domain))?;
+    let ahead = OffsetDateTime::now_utc() - theirs;
+    if ahead.unsigned_abs() <= CLOCK_AHEAD {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        ErrorCode::ClockSkew,
+        format!(
+            "the clocks of this gateway and of {}'s are {} s apart",
+            peer.domain,
+            ahead.unsigned_abs().as_secs()
+        ),
+        "set the one that is wrong",
+    ))
+}
+
+/// What a peer says, with who says it, and no longer than it takes: it is shown to people.
+fn in_words(domain: &Domain, refusal: Refusal) -> Refusal {
+    let plain = |text: &str| -> String {
+        text.chars().filter(|c| !c.is_control()).take(limits::PEER_WORDS_CHARS).collect()
+    };
+    Refusal {
+        message: format!("{domain}: {}", plain(&refusal.message)),
+        action: plain(&refusal.action),
+        rule: None,
+        ..refusal
+    }
+}
+
+fn sequence(signed: &SignedBundle) -> u64 {
+    liaison_proto::federation::v1::Bundle::decode(signed.bundle.clone()).map_or(0, |bundle| bundle.sequence)
+}

@@ -1,0 +1,219 @@
+//! Agencies of other domains, as their gateways describe them: read, checked, and taken into the directory.
+
+use std::collections::BTreeSet;
+
+use liaison_proto::{
+    admin::v1::agency_state::Code as AgencyState,
+    exchange::v1 as wire,
+    federation::v1::{DirectoryPage, SignedDirectoryPage},
+    limits::{DIRECTORY_PAGE, DIRECTORY_WITHDRAWN},
+    message::v1::{Refusal, error_code::Code as ErrorCode, sector::Code as Sector},
+};
+use liaison_trust::{
+    key_record::{self, ProvenKey},
+    names::{AgencyAddress, Domain},
+    statement::{self, StatementError},
+};
+use tracing::{info, warn};
+
+use super::peers::Peer;
+use crate::{delivery::internal, directory::Agency, gateway::Gateway, limits};
+
+/// Reads an agency of a peer. `known` are the key records of it that were proven before: what is listed now
+/// must continue them.
+///
+/// # Errors
+/// The peer has no right to say so.
+pub(super) fn read(peer: &Peer, listed: &wire::Agency, known: &[ProvenKey]) -> Result<Agency, Refusal> {
+    let address = address(peer, &listed.address)?;
+    let wrong = |what: &str| violation(format!("{} says {what} of its agency {address}", peer.domain));
+    if !peer.countries.contains(&listed.country) {
+        return Err(wrong("a country that it was not accepted for"));
+    }
+    let sectors: Vec<Sector> = listed.sectors().collect();
+    if !(1..=limits::AGENCY_SECTORS).contains(&sectors.len()) || sectors.contains(&Sector::Unspecified) {
+        return Err(wrong("no sector, or too many"));
+    }
+    let is_group = |group: &String| {
+        (1..=limits::GROUP_CHARS).contains(&group.len())
+            && group.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    };
+    if listed.groups.len() > limits::AGENCY_GROUPS || !listed.groups.iter().all(is_group) {
+        return Err(wrong("groups that are none, or too many"));
+    }
+    let title = listed.name.chars();
+    if title.clone().count() > limits::AGENCY_TITLE_CHARS || title.clone().any(char::is_control) {
+        return Err(wrong("a name that is none"));
+    }
+    Ok(Agency {
+        keys: keys(&address, known, listed).map_err(|what| wrong(&what))?,
+        address,
+        name: listed.name.clone(),
+        country: listed.country.clone(),
+        sectors,
+        groups: listed.groups.clone(),
+        state: AgencyState::Active,
+        listed: true,
+        services: listed.services.clone().unwrap_or_default(),
+    })
+}
+
+/// Proves the key records of an agency, which must hold those that are known where they were.
+fn keys(
+    address: &AgencyAddress,
+    known: &[ProvenKey],
+    listed: &wire::Agency,
+) -> Result<Vec<ProvenKey>, String> {
+    if listed.keys.is_empty() {
+        return Ok(known.to_vec());
+    }
+    if listed.keys.len() > limits::KEY_RECORDS {
+        return Err("too many key records".to_owned());
+    }
+    // One that lists fewer than it did was restored from a backup: what is known here stays.
+    if !known.iter().zip(&listed.keys).all(|(known, listed)| known.signed == *listed) {
+        return Err("key records other than those it said before".to_owned());
+    }
+    let mut chain = known.to_vec();
+    for record in listed.keys.iter().skip(known.len()) {
+        let proven = match chain.last() {
+            Some(last) => key_record::follows(last, record),
+            None => key_record::prove_chain(std::slice::from_ref(record))
+                .and_then(|mut first| first.pop().ok_or(key_record::KeyRecordError::NoFirst)),
+        };
+        let proven = proven.map_err(|fault| format!("a key record that does not hold ({fault})"))?;
+        if proven.agency != *address {
+            return Err("a key record of another agency".to_owned());
+        }
+        chain.push(proven);
+    }
+    Ok(chain)
+}
+
+/// Takes a page of a peer's directory.
+///
+/// # Errors
+/// The peer has no right to say so, and nothing of the page is taken; or the store failed.
+pub(super) async fn take(
+    gateway: &Gateway,
+    peer: &Peer,
+    signed: &SignedDirectoryPage,
+) -> Result<(), Refusal> {
+    let page: DirectoryPage = statement::read(signed, &peer.bundle.signing).map_err(|error| match error {
+        StatementError::BadSignature(_) => Refusal::new(
+            ErrorCode::BadSignature,
+            format!("a page of the directory is not signed by {}", peer.domain),
+            "sign with the key that stands in the domain's bundle",
+        ),
+        StatementError::Strict(error) => error.into(),
+    })?;
+    if page.domain != peer.domain.as_str() || page.peer != gateway.domain.as_str() || page.epoch.len() != 16 {
+        return Err(violation(format!("{} sent a page of a directory that is not its own", peer.domain)));
+    }
+    if page.agencies.len() > DIRECTORY_PAGE || page.withdrawn.len() > DIRECTORY_WITHDRAWN {
+        return Err(Refusal::new(
+            ErrorCode::TooLarge,
+            format!("a page of {}'s directory is too long", peer.domain),
+            "send more pages",
+        ));
+    }
+    let withdrawn: Vec<AgencyAddress> =
+        page.withdrawn.iter().map(|text| address(peer, text)).collect::<Result<_, _>>()?;
+    let (agencies, kept) = read_all(gateway, peer, &page.agencies)?;
+    let position = (page.epoch.as_ref(), page.sequence);
+    let gone = gateway
+        .store
+        .set_peer_agencies(&peer.domain, position, &kept, &withdrawn, page.complete)
+        .await
+        .map_err(internal)?;
+    info!(peer = %peer.domain, told = agencies.len(), withdrawn = gone.len(), complete = page.complete, "a peer told of its agencies");
+    gateway.directory.rcu(|directory| {
+        let gone = gone.iter().filter_map(|address| directory.get(address));
+        let gone: Vec<_> = gone.map(|agency| Agency { listed: false, ..Agency::clone(agency) }).collect();
+        directory.with_all(agencies.iter().cloned().chain(gone))
+    });
+    Ok(())
+}
+
+/// Reads the agencies of a page. Those of a country that the peer names in its bundle and that no administrator
+/// has confirmed yet are left out.
+fn read_all(
+    gateway: &Gateway,
+    peer: &Peer,
+    listed: &[wire::Agency],
+) -> Result<(Vec<Agency>, Vec<wire::Agency>), Refusal> {
+    let directory = gateway.directory.load();
+    let own = directory.of(&peer.domain).count();
+    let mut seen = BTreeSet::new();
+    let (mut agencies, mut kept) = (Vec::new(), Vec::new());
+    for listed in listed {
+        let is_unconfirmed =
+            !peer.countries.contains(&listed.country) && peer.bundle.countries.contains(&listed.country);
+        if is_unconfirmed {
+            warn!(peer = %peer.domain, country = listed.country, "an agency of a country that is not confirmed is left out");
+            continue;
+        }
+        let known = listed.address.parse().ok().and_then(|address| directory.get(&address).cloned());
+        let agency = read(peer, listed, known.as_ref().map_or(&[], |known| &known.keys))?;
+        if !seen.insert(agency.address.clone()) {
+            return Err(violation(format!("{} lists {} twice on one page", peer.domain, agency.address)));
+        }
+        if known.is_none() && own + seen.len() > limits::PEER_AGENCIES {
+            return Err(Refusal::new(
+                ErrorCode::TooLarge,
+                format!("{} has more than {} agencies", peer.domain, limits::PEER_AGENCIES),
+                "withdraw some of them",
+            ));
+        }
+        kept.push(agency.to_wire());
+        agencies.push(agency);
+    }
+    Ok((agencies, kept))
+}
+
+/// The agency that sends, as its gateway describes it with the message: the directory need not list it.
+///
+/// # Errors
+/// The peer has no right to say so.
+pub(super) fn sender(gateway: &Gateway, peer: &Peer, described: &wire::Agency) -> Result<Agency, Refusal> {
+    let address = address(peer, &described.address)?;
+    let known = gateway.directory.load().get(&address).cloned();
+    let known_keys = known.as_ref().map_or(&[][..], |known| &known.keys);
+    let described = wire::Agency { keys: Vec::new(), ..described.clone() };
+    let agency = read(peer, &described, known_keys)?;
+    Ok(Agency { listed: known.is_some_and(|known| known.listed), ..agency })
+}
+
+/// The agencies of peers that the store knows.
+///
+/// # Errors
+/// What was kept can't be read.
+pub fn from_store(
+    listed: &[(wire::Agency, bool)],
+    peers: &[std::sync::Arc<Peer>],
+) -> Result<Vec<Agency>, Refusal> {
+    let mut agencies = Vec::with_capacity(listed.len());
+    for (agency, is_listed) in listed {
+        let domain: Option<Domain> =
+            agency.address.parse().ok().map(|address: AgencyAddress| address.domain().clone());
+        let Some(peer) = peers.iter().find(|peer| Some(&peer.domain) == domain.as_ref()) else { continue };
+        let read = read(peer, agency, &[])?;
+        agencies.push(Agency { listed: *is_listed, ..read });
+    }
+    Ok(agencies)
+}
+
+fn address(peer: &Peer, text: &str) -> Result<AgencyAddress, Refusal> {
+    let address: Option<AgencyAddress> = text.parse().ok();
+    address
+        .filter(|address| *address.domain() == peer.domain)
+        .ok_or_else(|| violation(format!("{} speaks of an agency that is not one of its own", peer.domain)))
+}
+
+pub(super) fn violation(message: String) -> Refusal {
+    Refusal::new(
+        ErrorCode::PeerViolation,
+        message,
+        "send what belongs to the sending domain and what its own record lists, or compare with this gateway's log",
+    )
+}

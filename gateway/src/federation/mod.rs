@@ -1,0 +1,27 @@
+//! Between this domain's gateway and those of other domains. Each gateway calls its peers and pushes what
+//! it has for them over a link: messages of its agencies, notices about what they received, its directory.
+//!
+//! Of a message that leaves: the queue's lanes, [`link`], `give`, `forward` (looked at once more, offered, answered).
+//! Of one that arrives: [`service`], `incoming`, `accept` (verified, decided by this domain's layers,
+//! committed), the recipient's queue.
+
+mod accept;
+pub mod bundle;
+mod forward;
+mod give;
+mod incoming;
+mod link;
+mod listed;
+mod own;
+pub mod peers;
+mod preview;
+mod relay;
+mod service;
+mod tell;
+mod told;
+
+pub use link::run;
+pub use listed::from_store;
+pub use own::{bundle_of, renew_own};
+pub use preview::preview;
+pub use service::{admit, service};

@@ -1,0 +1,74 @@
+//! This domain's own bundle, made anew whenever what stands in it changes, and every hour.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
+use liaison_proto::{
+    admin::v1::agency_state::Code as AgencyState,
+    federation::v1::{Bundle as Wire, SignedBundle},
+    times,
+};
+use liaison_trust::statement;
+use prost::Message;
+use time::OffsetDateTime;
+use tokio::time::sleep;
+
+use super::bundle::PROTOCOL;
+use crate::{authority::Authority, gateway::Gateway, limits};
+
+/// The bundle of this domain as of a moment. Its sequence grows with the clock, and survives a restore.
+pub fn bundle_of(
+    gateway: &Gateway,
+    authority: &Authority,
+    addresses: &[String],
+    now: OffsetDateTime,
+) -> SignedBundle {
+    let last = Wire::decode(gateway.peers.own().borrow().bundle.clone()).map_or(0, |bundle| bundle.sequence);
+    let clock = u64::try_from(now.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
+    let bundle = Wire {
+        domain: gateway.domain.to_string(),
+        roots: authority.roots().iter().map(|root| Bytes::copy_from_slice(root)).collect(),
+        gateway_signing_key: Bytes::copy_from_slice(gateway.signing.public().as_bytes()),
+        addresses: addresses.to_vec(),
+        countries: countries(gateway).into_iter().collect(),
+        sequence: clock.max(last + 1),
+        issued: Some(times::to_wire(now)),
+        scheme_hash: gateway.policy.load().scheme_hash().into(),
+        protocol: PROTOCOL,
+    };
+    statement::sign(&bundle, &gateway.signing)
+}
+
+/// Keeps the domain's own bundle true until the gateway stops.
+pub async fn renew_own(gateway: Arc<Gateway>, authority: Arc<Authority>, addresses: Vec<String>) {
+    let mut revised = gateway.revised.subscribe();
+    let mut roots = authority.revised();
+    let mut said = said(&gateway, &authority);
+    loop {
+        let aged = tokio::select! {
+            () = gateway.stop.cancelled() => return,
+            () = sleep(limits::BUNDLE_RENEWAL) => true,
+            _ = revised.changed() => false,
+            _ = roots.changed() => false,
+        };
+        let says = self::said(&gateway, &authority);
+        if aged || says != said {
+            let now = OffsetDateTime::now_utc();
+            gateway.peers.set_own(bundle_of(&gateway, &authority, &addresses, now));
+            said = says;
+        }
+    }
+}
+
+/// What a bundle says that may change.
+fn said(gateway: &Gateway, authority: &Authority) -> (Vec<Vec<u8>>, BTreeSet<String>, [u8; 32]) {
+    let roots = authority.roots().iter().map(|root| root.to_vec()).collect();
+    (roots, countries(gateway), *gateway.policy.load().scheme_hash().as_bytes())
+}
+
+/// The countries of the domain's agencies.
+fn countries(gateway: &Gateway) -> BTreeSet<String> {
+    let directory = gateway.directory.load();
+    let here = directory.of(&gateway.domain).filter(|agency| agency.state != AgencyState::Revoked);
+    here.map(|agency| agency.country.clone()).collect()
+}

@@ -1,0 +1,137 @@
+//! Notices of a peer about messages that it accepted: checked, and passed on to their senders.
+
+use liaison_proto::{
+    message::v1::{
+        Acknowledgement, Notice, RecipientDecision, Refusal, SignedAcknowledgement, SignedNotice,
+        error_code::Code as ErrorCode, verdict::Code as Verdict,
+    },
+    strict,
+};
+use liaison_trust::{
+    names::AgencyAddress,
+    statement::{self, StatementError},
+};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{listed::violation, peers::Peer};
+use crate::{
+    delivery::{Event, about, internal},
+    gateway::Gateway,
+    limits,
+    store::{ForwardedCopy, Settled, Settlement},
+};
+
+/// Takes a notice of a peer: once for each end of a copy, whatever the peer repeats.
+///
+/// # Errors
+/// It is not the peer's to say, or it comes before the peer's acceptance was heard.
+pub(super) async fn take(gateway: &Gateway, peer: &Peer, signed: SignedNotice) -> Result<(), Refusal> {
+    let notice: Notice = statement::read(&signed, &peer.bundle.signing).map_err(|error| match error {
+        StatementError::BadSignature(_) => Refusal::new(
+            ErrorCode::BadSignature,
+            format!("a notice is not signed by {}", peer.domain),
+            "sign with the key that stands in the domain's bundle",
+        ),
+        StatementError::Strict(error) => error.into(),
+    })?;
+    let recipient: Option<AgencyAddress> = notice.recipient.parse().ok();
+    let recipient = recipient.filter(|recipient| *recipient.domain() == peer.domain);
+    let recipient = recipient
+        .ok_or_else(|| violation(format!("{} tells of an agency that is not one of its own", peer.domain)))?;
+    let id = Uuid::from_slice(&notice.message_id)
+        .map_err(|_| violation(format!("{} tells of something that is no message", peer.domain)))?;
+    let copy = gateway
+        .store
+        .sent_copy(id, &notice.manifest_digest, &recipient)
+        .await
+        .map_err(internal)?
+        .filter(|copy| *copy.sender.domain() == gateway.domain);
+    // Long over, or never there: whoever repeats it is to stop.
+    let Some(copy) = copy else { return Ok(()) };
+    let event =
+        notice.event.ok_or_else(|| violation(format!("a notice of {} tells nothing", peer.domain)))?;
+    let is_end = check(gateway, peer, &copy, &event)?;
+    let word = about(gateway, &copy, event, Some(signed), OffsetDateTime::now_utc());
+    let queue = word.queue.clone();
+    match gateway.store.settle(Settlement { copy, is_end, notice: word }).await.map_err(internal)? {
+        Settled::Done => {
+            gateway.wake(&queue);
+            Ok(())
+        }
+        Settled::Unknown => Ok(()),
+        Settled::TooEarly => {
+            let wait = u32::try_from(limits::SUBMISSION_RETRY.as_millis()).unwrap_or(u32::MAX);
+            Err(Refusal::new(
+                ErrorCode::RateLimited,
+                "the acceptance of the message has not been heard yet",
+                "send the notice again later",
+            )
+            .retry_after_ms(wait))
+        }
+    }
+}
+
+/// Checks that an event is the peer's to tell; whether nothing else will be told of the copy.
+fn check(gateway: &Gateway, peer: &Peer, copy: &ForwardedCopy, event: &Event) -> Result<bool, Refusal> {
+    match event {
+        Event::Acknowledged(signed) => {
+            acknowledged(gateway, copy, signed)?;
+            Ok(true)
+        }
+        Event::Narrowed(RecipientDecision { recipient, .. }) if *recipient != copy.recipient.to_string() => {
+            Err(violation(format!("a notice of {} holds the decision for another agency", peer.domain)))
+        }
+        Event::Narrowed(decision) => Ok(decision.verdict() != Verdict::Released),
+        Event::Expired(_) | Event::Quarantined(_) | Event::Undeliverable(_) => Ok(true),
+        Event::Forwarded(_) => {
+            Err(violation(format!("{} says that a message went on to another domain", peer.domain)))
+        }
+    }
+}
+
+/// Checks an acknowledgement against the recipient's keys, where they are known here. Its sender checks it
+/// again.
+fn acknowledged(
+    gateway: &Gateway,
+    copy: &ForwardedCopy,
+    signed: &SignedAcknowledgement,
+) -> Result<(), Refusal> {
+    let directory = gateway.directory.load();
+    let keys = directory.get(&copy.recipient).map_or(&[][..], |agency| &agency.keys);
+    let claimed: Acknowledgement = strict::decode(&signed.acknowledgement)?;
+    let key = keys.iter().find(|key| claimed.key_id == key.id.as_bytes().as_slice());
+    let read = match key {
+        Some(key) => statement::read(signed, &key.signing).ok(),
+        None if keys.is_empty() => Some(claimed),
+        None => {
+            return Err(Refusal::new(
+                ErrorCode::UnknownKey,
+                format!("an acknowledgement of {} names a key that is not known here", copy.recipient),
+                "send the recipient's key records with the directory first, then the notice again",
+            )
+            .retry_after_ms(1_000));
+        }
+    };
+    let is_about_it = read.is_some_and(|read: Acknowledgement| {
+        read.message_id == copy.message.as_bytes().as_slice()
+            && read.manifest_digest == copy.digest.as_bytes().as_slice()
+            && read.recipient == copy.recipient.to_string()
+    });
+    if is_about_it {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        ErrorCode::BadSignature,
+        format!("an acknowledgement is not {}'s own word about what was forwarded", copy.recipient),
+        "pass on what the recipient signed",
+    ))
+}
+
+/// What a peer's refusal means for the copies of a message that it was offered.
+pub(super) fn event(refusal: &Refusal) -> Event {
+    match refusal.code() {
+        ErrorCode::Expired => Event::Expired(liaison_proto::message::v1::notice::Expired {}),
+        _ => Event::Undeliverable(refusal.clone()),
+    }
+}

@@ -1,0 +1,187 @@
+//! Peers and what is known of their agencies.
+
+use liaison_proto::{
+    admin::v1::peer_state::Code as PeerState, exchange::v1 as wire, federation::v1::SignedBundle,
+};
+use liaison_trust::names::{AgencyAddress, Domain};
+use prost::Message;
+
+use super::{
+    Store,
+    agencies::{Act, record},
+    columns::{decode, number},
+};
+use crate::store::StoreError;
+
+/// A peer as it is kept.
+#[derive(Debug, Clone)]
+pub struct KnownPeer {
+    pub domain: Domain,
+    pub state: PeerState,
+    /// The newest bundle of it.
+    pub bundle: SignedBundle,
+    /// Countries that an administrator believes it to speak for.
+    pub countries: Vec<String>,
+    /// How much of its directory is known; the epoch is empty for nothing.
+    pub directory: (Vec<u8>, u64),
+}
+
+impl Store {
+    /// Every peer that there is or was.
+    ///
+    /// # Errors
+    /// The database failed, or holds what can't be read.
+    pub async fn peers(&self) -> Result<Vec<KnownPeer>, StoreError> {
+        type PeerRow = (String, i32, Vec<u8>, String, Option<Vec<u8>>, i64);
+        let rows: Vec<PeerRow> = sqlx::query_as(
+            "SELECT domain, state, bundle, countries, directory_epoch, directory_sequence FROM peer",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        rows.into_iter()
+            .map(|(domain, state, bundle, countries, epoch, sequence)| {
+                Ok(KnownPeer {
+                    domain: domain.parse().map_err(|_| StoreError::Corrupt("domain"))?,
+                    state: PeerState::try_from(state).map_err(|_| StoreError::Corrupt("state of a peer"))?,
+                    bundle: decode(bundle)?,
+                    countries: countries.split_whitespace().map(str::to_owned).collect(),
+                    directory: (epoch.unwrap_or_default(), sequence.unsigned_abs()),
+                })
+            })
+            .collect()
+    }
+
+    /// Keeps a peer as an administrator's act left it. Of one that was removed, no agency is listed any more.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn set_peer(&self, peer: &KnownPeer, act: Act<'_>) -> Result<(), StoreError> {
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query(
+            "INSERT INTO peer (domain, state, bundle, countries) VALUES (?, ?, ?, ?) \
+             ON CONFLICT (domain) DO UPDATE SET state = excluded.state, bundle = excluded.bundle, \
+             countries = excluded.countries",
+        )
+        .bind(peer.domain.as_str())
+        .bind(i32::from(peer.state))
+        .bind(peer.bundle.encode_to_vec())
+        .bind(peer.countries.join(" "))
+        .execute(&mut *change)
+        .await?;
+        if peer.state == PeerState::Removed {
+            sqlx::query("UPDATE peer_agency SET listed = 0 WHERE domain = ?")
+                .bind(peer.domain.as_str())
+                .execute(&mut *change)
+                .await?;
+            sqlx::query("UPDATE peer SET directory_epoch = NULL, directory_sequence = 0 WHERE domain = ?")
+                .bind(peer.domain.as_str())
+                .execute(&mut *change)
+                .await?;
+        }
+        record(&mut change, act).await?;
+        change.commit().await?;
+        Ok(())
+    }
+
+    /// Keeps a newer bundle of a peer.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn renew_bundle(&self, domain: &Domain, bundle: &SignedBundle) -> Result<(), StoreError> {
+        sqlx::query("UPDATE peer SET bundle = ? WHERE domain = ?")
+            .bind(bundle.encode_to_vec())
+            .bind(domain.as_str())
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+
+    /// The agencies of all peers, each with whether it is listed.
+    ///
+    /// # Errors
+    /// The database failed, or holds what can't be read.
+    pub async fn peer_agencies(&self) -> Result<Vec<(wire::Agency, bool)>, StoreError> {
+        let rows: Vec<(Vec<u8>, bool)> =
+            sqlx::query_as("SELECT agency, listed FROM peer_agency").fetch_all(&self.readers).await?;
+        rows.into_iter().map(|(agency, listed)| Ok((decode(agency)?, listed))).collect()
+    }
+
+    /// Remembers an agency that its domain does not list, for a message that it sent.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn note_sender(&self, domain: &Domain, agency: &wire::Agency) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO peer_agency (address, domain, listed, epoch, agency) VALUES (?, ?, 0, x'', ?) \
+             ON CONFLICT (address) DO UPDATE SET agency = excluded.agency WHERE listed = 0",
+        )
+        .bind(&agency.address)
+        .bind(domain.as_str())
+        .bind(agency.encode_to_vec())
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    /// Takes a page of a peer's directory: agencies that are new or changed, and those withdrawn. With
+    /// `complete`, whatever was not told in this epoch is withdrawn as well. Says which were.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn set_peer_agencies(
+        &self,
+        domain: &Domain,
+        position: (&[u8], u64),
+        agencies: &[wire::Agency],
+        withdrawn: &[AgencyAddress],
+        complete: bool,
+    ) -> Result<Vec<AgencyAddress>, StoreError> {
+        let (epoch, sequence) = position;
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        for agency in agencies {
+            sqlx::query(
+                "INSERT INTO peer_agency (address, domain, listed, epoch, agency) VALUES (?, ?, 1, ?, ?) \
+                 ON CONFLICT (address) DO UPDATE SET listed = 1, epoch = excluded.epoch, \
+                 agency = excluded.agency",
+            )
+            .bind(&agency.address)
+            .bind(domain.as_str())
+            .bind(epoch)
+            .bind(agency.encode_to_vec())
+            .execute(&mut *change)
+            .await?;
+        }
+        let mut gone = withdrawn.to_vec();
+        for address in withdrawn {
+            sqlx::query("UPDATE peer_agency SET listed = 0 WHERE address = ? AND domain = ?")
+                .bind(address.to_string())
+                .bind(domain.as_str())
+                .execute(&mut *change)
+                .await?;
+        }
+        if complete {
+            let left: Vec<String> = sqlx::query_scalar(
+                "UPDATE peer_agency SET listed = 0 WHERE domain = ? AND epoch <> ? AND listed = 1 \
+                 RETURNING address",
+            )
+            .bind(domain.as_str())
+            .bind(epoch)
+            .fetch_all(&mut *change)
+            .await?;
+            for address in left {
+                gone.push(address.parse().map_err(|_| StoreError::Corrupt("agency address"))?);
+            }
+        }
+        // Only what was told completely need not be told again.
+        if complete {
+            sqlx::query("UPDATE peer SET directory_epoch = ?, directory_sequence = ? WHERE domain = ?")
+                .bind(epoch)
+                .bind(number(sequence))
+                .bind(domain.as_str())
+                .execute(&mut *change)
+                .await?;
+        }
+        change.commit().await?;
+        Ok(gone)
+    }
+}
