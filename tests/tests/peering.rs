@@ -168,7 +168,7 @@ async fn what_a_caseworker_system_gets_wrong_when_it_refers_onward() -> Result<(
         (received.as_str(), with("to", json!(SHELTER)), "malformed"),
         (received.as_str(), with("to", json!(SHELTER_HU)), "to_oneself"),
         (received.as_str(), with("to", json!("hu/nobody")), "unknown_recipient"),
-        (received.as_str(), with("to", json!("")), "missing_field"),
+        (received.as_str(), with("to", json!("")), "malformed"),
         (received.as_str(), with("purpose", json!("gossip")), "unknown_value"),
         (received.as_str(), with("surprise", json!(1)), "unknown_value"),
         // It was never there.
