@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use liaison_demo::{Agent, wait::PATIENCE};
+use liaison_demo::{
+    Agent,
+    wait::{self, PATIENCE},
+};
 use liaison_proto::case::v1::GetReferralRequest;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
@@ -79,9 +82,13 @@ pub async fn measure(rounds: usize, messages: usize) -> Result<Measured> {
         measured.alone.push(local_traffic(&single, messages).await?);
         measured.beside.push(beside_the_dead(peered, messages).await?);
     }
-    let shown: Value =
-        serde_json::from_str(&peered.gateway.command(&["--json", "peer", "show", "hu"]).await?)?;
-    measured.queued = shown.get("queued").and_then(number).context("peer show tells no queue")?;
+    // What was sent last may still be on its way to the queue.
+    measured.queued = wait::until("something waits for the dead peer", async || {
+        let shown = peered.gateway.command(&["--json", "peer", "show", "hu"]).await.ok()?;
+        let shown: Value = serde_json::from_str(&shown).ok()?;
+        number(shown.get("queued")?).filter(|queued| *queued > 0)
+    })
+    .await?;
     Ok(measured)
 }
 
