@@ -2,6 +2,7 @@
 //! messages to send. Each test has a realm or a federation of its own and leaves nothing behind.
 
 pub mod call;
+pub mod dead_peer;
 pub mod federation;
 pub mod forge;
 pub mod hostile;

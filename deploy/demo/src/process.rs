@@ -30,7 +30,7 @@ impl Programs {
         let folder = this
             .ancestors()
             .skip(1)
-            .find(|folder| !folder.ends_with("deps"))
+            .find(|folder| !folder.ends_with("deps") && !folder.ends_with("examples"))
             .context("this program is in no folder")?;
         let find = |name: &str| {
             let program = folder.join(name);

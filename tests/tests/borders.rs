@@ -1,0 +1,154 @@
+//! Where the borders between two domains run: what one of them may say for the other, and what stops there.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use liaison_demo::wait;
+use liaison_proto::{
+    case::v1::{PreviewRequest, disclosure::Code as Disclosed, preview_request},
+    message::v1::{data_category::Code as Category, referral_state::Code as State, verdict::Code as Verdict},
+};
+use liaison_tests::{
+    Federation, call,
+    federation::{Setup, knows, listed},
+    message::{self, Words},
+    names::{BORDER, HEALTH_HU, SHELTER, SHELTER_HU},
+    policies,
+    realm::{BE, HU},
+};
+use serde_json::{Value, json};
+
+/// In which a peer has to learn of a change.
+const SECONDS: Duration = Duration::from_secs(5);
+
+async fn start(layers: &[(&str, &str, &str)], agencies: &[&str]) -> Result<Federation> {
+    Federation::start(&Setup { domains: &[BE, HU], scheme: policies::OPEN, layers, agencies }).await
+}
+
+/// All layers of the two sides, the agencies' own included, and what each keeps.
+#[tokio::test]
+async fn what_a_peer_that_is_away_would_withhold_is_not_guessed() -> Result<()> {
+    let own = policies::layer_without("own-secrecy", "risk");
+    let law = policies::layer_without("be-secrecy", "location");
+    let theirs = policies::layer_without("their-secrecy", "health");
+    let layers = [
+        ("be", "agency/be/shelter-antwerp/own.cedar", own.as_str()),
+        ("be", "country/be/law.cedar", law.as_str()),
+        ("hu", "agency/hu/shelter-budapest/own.cedar", theirs.as_str()),
+    ];
+    let mut federation = start(&layers, &[SHELTER, SHELTER_HU]).await?;
+    let request = message::referral(&[SHELTER_HU], &Words::fresh());
+    let question = PreviewRequest { message: Some(preview_request::Message::Referral(request.clone())) };
+    let id = federation.send_one(SHELTER, request).await?;
+    let seen = call::referral(federation.agent(SHELTER)?, &id).await?;
+    let decision = seen.decision.context("no decision is told")?;
+    let layer = |category: Category| {
+        let decided = decision.categories.iter().find(|one| one.category() == category)?;
+        Some(decided.rule.as_ref()?.layer.clone())
+    };
+    assert_eq!(layer(Category::Risk).as_deref(), Some("agency/be/shelter-antwerp"));
+    assert_eq!(layer(Category::Location).as_deref(), Some("country/be"));
+    assert_eq!(layer(Category::Health).as_deref(), Some("agency/hu/shelter-budapest"));
+
+    federation.realm_mut("hu")?.gateway.kill()?;
+    let preview = call::case(federation.agent(SHELTER)?)?.preview(question).await?.into_inner();
+    let merged = preview.recipients.first().context("nothing is told of the recipient")?;
+    assert_eq!(merged.verdict(), Verdict::Undecided);
+    for one in &merged.categories {
+        let kept_here = [Category::Risk, Category::Location].contains(&one.category());
+        let expected = if kept_here { Verdict::Withheld } else { Verdict::Undecided };
+        assert_eq!(one.verdict(), expected, "{:?}", one.category());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_domain_refuses_what_its_law_forbids() -> Result<()> {
+    let receive = policies::forbid("nothing-there", r#"action == Action::"receive""#, "resource");
+    let law = format!("{}\n{receive}", policies::PASS);
+    let federation = start(&[("hu", "country/hu/law.cedar", &law)], &[SHELTER, SHELTER_HU]).await?;
+    let sent = federation.send(SHELTER, message::small_referral(SHELTER_HU)).await?;
+    let id = sent.first().context("no referral was made")?;
+    let seen = call::referral_in(federation.agent(SHELTER)?, id, State::Refused).await?;
+    let rule = seen.refusal.and_then(|refusal| refusal.rule).context("no rule is told")?;
+    assert_eq!((rule.layer.as_str(), rule.rule.as_str()), ("country/hu", "nothing-there"));
+    assert_eq!(seen.at, "hu", "whoever ended it holds it");
+    assert!(call::received_ids(federation.agent(SHELTER_HU)?).await?.is_empty());
+    Ok(())
+}
+
+/// A domain that takes a country on is not believed before an administrator of the peer has agreed.
+#[tokio::test]
+async fn a_domain_speaks_for_the_countries_that_were_confirmed() -> Result<()> {
+    let federation = start(&[], &[SHELTER, BORDER, SHELTER_HU]).await?;
+    let (be, hu) = (&federation.realm("be")?.gateway, &federation.realm("hu")?.gateway);
+    knows(federation.agent(SHELTER_HU)?, BORDER).await?;
+    assert_eq!(peer(hu).await?.get("countries"), Some(&json!(["be", "nl"])));
+    be.command(&["agency", "add", "be/annex", "--name", "Annex", "--country", "de", "--sector", "NGO"])
+        .await?;
+    wait::within(SECONDS, "hu hears of the new country", async || {
+        let unconfirmed = peer(hu).await.ok()?.get("unconfirmed_countries")?.clone();
+        (unconfirmed == json!(["de"])).then_some(())
+    })
+    .await?;
+    assert_eq!(peer(hu).await?.get("countries"), Some(&json!(["be", "nl"])));
+    hu.accept(&be.invite().await?).await?;
+    let shown = peer(hu).await?;
+    assert_eq!(shown.get("countries"), Some(&json!(["be", "de", "nl"])));
+    assert_eq!(shown.get("unconfirmed_countries"), Some(&json!([])));
+    Ok(())
+}
+
+/// What `hu` knows of `be`.
+async fn peer(hu: &liaison_demo::Gateway) -> Result<Value> {
+    Ok(serde_json::from_str(&hu.command(&["--json", "peer", "show", "be"]).await?)?)
+}
+
+#[tokio::test]
+async fn nothing_crosses_between_different_schemes() -> Result<()> {
+    let federation = start(&[], &[SHELTER, SHELTER_HU]).await?;
+    let (shelter, hu) = (federation.agent(SHELTER)?, federation.agent(SHELTER_HU)?);
+    let same = async |expected: bool| {
+        wait::until(&format!("hu sees that the schemes are the same: {expected}"), async || {
+            let shown = peer(&federation.realm("hu").ok()?.gateway).await.ok()?;
+            (shown.get("same_scheme") == Some(&Value::Bool(expected))).then_some(())
+        })
+        .await
+    };
+    let tight = policies::without_health();
+    federation.realm("be")?.load_scheme(&tight).await?;
+    same(false).await?;
+    let sent = federation.send(SHELTER, message::small_referral(SHELTER_HU)).await?;
+    let id = sent.first().context("no referral was made")?;
+    tokio::time::sleep(SECONDS).await;
+    assert!(call::received_ids(hu).await?.is_empty(), "it crossed");
+    let seen = call::referral(shelter, id).await?;
+    ensure!(seen.state() == State::Requested && seen.at == "be", "{:?} at {}", seen.state(), seen.at);
+    let shown: Value = serde_json::from_str(
+        &federation.realm("be")?.gateway.command(&["--json", "peer", "show", "hu"]).await?,
+    )?;
+    let problem = shown.get("problem").and_then(Value::as_str).unwrap_or_default();
+    ensure!(problem.contains("scheme"), "nothing tells why it does not cross: {shown}");
+
+    // Once they agree again it goes on by itself, as far as the scheme now lets it.
+    federation.realm("hu")?.load_scheme(&tight).await?;
+    same(true).await?;
+    let received = call::received(hu, id).await?;
+    let health = received.sections.get("health").map(|section| section.disclosure());
+    assert_eq!(health, Some(Disclosed::Withheld));
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agency_that_is_revoked_vanishes_abroad() -> Result<()> {
+    let federation = start(&[], &[SHELTER, SHELTER_HU, HEALTH_HU]).await?;
+    let shelter = federation.agent(SHELTER)?;
+    federation.realm("hu")?.gateway.command(&["agency", "revoke", HEALTH_HU]).await?;
+    wait::within(SECONDS, &format!("{HEALTH_HU} has vanished"), async || {
+        (!listed(shelter).await.ok()?.contains_key(HEALTH_HU)).then_some(())
+    })
+    .await?;
+    // Others of its domain go on.
+    federation.send_one(SHELTER, message::small_referral(SHELTER_HU)).await?;
+    Ok(())
+}
