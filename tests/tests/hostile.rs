@@ -145,7 +145,8 @@ async fn replays_and_reordering() -> Result<()> {
     let state = scene.hostile.shelter.cancellation(&draft, &scene.shelter, OffsetDateTime::now_utc());
     let state = scene.hostile.forward_of(&state)?;
     let answer = link.forward(&state).await?;
-    scene.violation("a state before its referral", answer, ErrorCode::NotAParty).await?;
+    let Answer::Refused(refusal) = answer else { bail!("a state before its referral: {answer:?}") };
+    ensure!(refusal.code() == ErrorCode::NotAParty, "{refusal:?}");
 
     let forward = scene.hostile.forward_of(&draft)?;
     let first = accepted(link.forward(&forward).await?)?;

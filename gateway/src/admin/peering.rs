@@ -19,6 +19,7 @@ use crate::{
     directory::Agency,
     federation::{
         bundle::Bundle,
+        gate,
         peers::{Live, Peer},
     },
     limits,
@@ -73,6 +74,8 @@ impl Desk {
             Some(known) if known.state == PeerState::Suspended => PeerState::Suspended,
             _ => PeerState::Active,
         };
+        // Whoever compared this bundle's fingerprint saw its countries, and not those of a newer one.
+        let countries = bundle.countries.clone();
         // Of two bundles of the same key the newer one stays.
         let newer = known.as_ref().filter(|known| {
             known.bundle.signing == bundle.signing && known.bundle.sequence > bundle.sequence
@@ -81,7 +84,7 @@ impl Desk {
         let peer = Peer {
             domain: domain.clone(),
             state,
-            countries: bundle.countries.clone(),
+            countries,
             bundle,
             live: known.map_or_else(Arc::default, |known| Arc::clone(&known.live)),
         };
@@ -166,12 +169,12 @@ impl Desk {
     /// Puts a peer to work as it is to be, and keeps it so.
     async fn keep(&self, peer: Peer, act: &'static str, by: &str) -> Result<(), Refusal> {
         let gateway = &self.gateway;
-        let (domain, state) = (peer.domain.clone(), peer.state);
+        let (domain, state, countries) = (peer.domain.clone(), peer.state, peer.countries.clone());
         let known = KnownPeer {
             domain: domain.clone(),
             state,
             bundle: peer.bundle.signed.clone(),
-            countries: peer.countries.iter().cloned().collect(),
+            countries: peer.countries.clone(),
             directory: Default::default(),
         };
         let subject = domain.to_string();
@@ -179,11 +182,12 @@ impl Desk {
         if state == PeerState::Active {
             gateway.store.set_peer(&known, act).await.map_err(internal)?;
             gateway.peers.set(peer);
+            self.forget_agencies(&domain, |agency| !countries.contains(&agency.country));
         } else {
             // Cut first, so that a full disk lets nothing pass.
             gateway.peers.set(peer);
             if state == PeerState::Removed {
-                self.forget_agencies(&domain);
+                self.forget_agencies(&domain, |_| true);
             }
             gateway.store.set_peer(&known, act).await.map_err(internal)?;
         }
@@ -191,10 +195,11 @@ impl Desk {
         Ok(())
     }
 
-    /// The agencies of a domain can't be addressed any more.
-    fn forget_agencies(&self, domain: &Domain) {
+    /// These agencies of a domain can't be addressed any more.
+    fn forget_agencies(&self, domain: &Domain, which: impl Fn(&Agency) -> bool) {
         self.gateway.directory.rcu(|directory| {
-            let gone = directory.of(domain).map(|agency| Agency { listed: false, ..Agency::clone(agency) });
+            let gone = directory.of(domain).filter(|agency| which(agency));
+            let gone = gone.map(|agency| Agency { listed: false, ..Agency::clone(agency) });
             directory.with_all(gone.collect::<Vec<_>>())
         });
     }
@@ -221,6 +226,8 @@ impl Desk {
         let outstanding = gateway.store.count_outstanding(&peer.domain).await.map_err(internal)?;
         let unconfirmed: BTreeSet<_> = peer.bundle.countries.difference(&peer.countries).cloned().collect();
         let live: &Live = &peer.live;
+        let refused =
+            gate(gateway, peer).err().map(|refusal| format!("{}; {}", refusal.message, refusal.action));
         let directory = gateway.directory.load();
         Ok(PeerStatus {
             domain: peer.domain.to_string(),
@@ -231,7 +238,7 @@ impl Desk {
             unconfirmed_countries: unconfirmed.into_iter().collect(),
             linked: live.is_linked(),
             linked_from: live.is_linked_from(),
-            problem: live.problem().unwrap_or_default(),
+            problem: live.problem().or(refused).unwrap_or_default(),
             same_scheme: peer.bundle.scheme_hash == gateway.policy.load().scheme_hash(),
             bundle_issued: Some(times::to_wire(peer.bundle.issued)),
             roots: count(peer.bundle.roots.len()),

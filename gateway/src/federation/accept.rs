@@ -69,10 +69,10 @@ pub(super) async fn accept(
         })
         .await?;
         check_parties(gateway, peer, &sender, &verified.message, now)?;
+        let unlisted = (!sender.listed).then(|| listed::continued(&sender, &verified.message.sender_key));
         let message = prepare(gateway, &sender, verified, now).await?;
-        if !sender.listed {
-            gateway.store.note_sender(&peer.domain, &described_of(&sender)).await.map_err(internal)?;
-            gateway.update(sender.clone());
+        if let Some(sender) = unlisted {
+            listed::note(gateway, peer, sender).await?;
         }
         delivery::commit(gateway, message).await
     };
@@ -88,11 +88,6 @@ pub(super) async fn accept(
 }
 
 const UPGRADE: &str = "upgrade this gateway, or have the other domain send what this version defines";
-
-/// The agency without its keys, which come with each of its messages.
-fn described_of(agency: &Agency) -> liaison_proto::exchange::v1::Agency {
-    liaison_proto::exchange::v1::Agency { keys: Vec::new(), ..agency.to_wire() }
-}
 
 /// Checks that the sender is the peer's own, under a key that is the sender's, and that all recipients are of
 /// this domain: nothing transits.
@@ -124,7 +119,7 @@ fn check_parties(
                 "the message is signed by a key of {} that does not continue those known here",
                 sender.address
             ),
-            "send the sender's key records with the directory first",
+            "let this domain see the sender in the directory: its key records come with it",
         ));
     }
     Ok(())
@@ -317,7 +312,9 @@ impl Given<'_> {
         let question = delivery::question(&head, &self.recipient.bases);
         let (from, to) = (delivery::party(self.sender), delivery::party(to));
         let named = self.release.withheld().filter(|category| {
-            policies.may_name(Side::Recipient, &from, &to, &question, *category).is_permitted()
+            let answer = policies.may_name(Side::Recipient, &from, &to, &question, *category);
+            delivery::report(&answer.incidents);
+            answer.is_permitted()
         });
         let mut withheld: BTreeSet<i32> = own.withheld.iter().copied().collect();
         withheld.extend(named.map(i32::from));

@@ -327,9 +327,10 @@ pub(super) async fn renew(
     .await
 }
 
-/// Whether a refusal is for something that no gateway that keeps to the rules sends.
+/// Whether a refusal is for something that no gateway that keeps to the rules sends. What it may send again later
+/// is none.
 fn is_violation(refusal: &Refusal) -> bool {
-    matches!(
+    let is_against_rules = matches!(
         refusal.code(),
         ErrorCode::PeerViolation
             | ErrorCode::StaleBundle
@@ -343,11 +344,11 @@ fn is_violation(refusal: &Refusal) -> bool {
             | ErrorCode::Unsupported
             | ErrorCode::TooLarge
             | ErrorCode::IdReused
-            | ErrorCode::NotAParty
             | ErrorCode::TransitionNotAllowed
             | ErrorCode::KeyChainBroken
             | ErrorCode::UnknownKey
-    )
+    );
+    is_against_rules && refusal.retry_after_ms == 0
 }
 
 pub(super) fn stale(domain: &Domain) -> Refusal {
