@@ -1,7 +1,7 @@
 //! A peer that was accepted and is hostile: whatever it sends against the rules is refused, named in the log and
 //! in a metric, and harmless.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use liaison_demo::{port::Port, wait};
 use liaison_proto::{
