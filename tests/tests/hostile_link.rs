@@ -77,8 +77,10 @@ fn bundles(hostile: &Hostile, now: u64) -> Result<Vec<(&'static str, ErrorCode, 
     let ahead = OffsetDateTime::now_utc() + limits::CLOCK_AHEAD + Duration::from_secs(600);
     // Newer than all that links say hello with meanwhile.
     let future = Bundle { issued: Some(times::to_wire(ahead)), ..hostile.bundle(u64::MAX) };
+    let yesterday = OffsetDateTime::now_utc() - Duration::from_secs(24 * 3600);
+    let old = Bundle { issued: Some(times::to_wire(yesterday)), ..hostile.bundle(0) };
     Ok(vec![
-        ("an old bundle", ErrorCode::StaleBundle, true, hostile.sign(&hostile.bundle(0))),
+        ("an old bundle", ErrorCode::StaleBundle, true, hostile.sign(&old)),
         ("a bundle of another key", ErrorCode::PeerViolation, true, statement::sign(&another, &other)),
         (
             "a bundle that its key did not sign",

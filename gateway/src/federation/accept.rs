@@ -35,8 +35,8 @@ use crate::{
     store::{NewCopy, NewMessage, Released},
 };
 
-/// Accepts a message from a peer: the encoded [`Acceptances`] of its recipients. The answer comes after a
-/// durable commit; a message that was accepted before gets the acceptances of then.
+/// Accepts a message from a peer: the encoded [`Acceptances`] of the recipients that it is forwarded to. The
+/// answer comes after a durable commit; a message that was accepted before gets the acceptances of then.
 ///
 /// # Errors
 /// What is wrong with the message, and nothing of it is stored.
@@ -58,6 +58,11 @@ pub(super) async fn accept(
     })
     .await?;
     let offered = delivery::offered(&forward.manifest);
+    let recipients: Vec<String> = forward
+        .recipients
+        .iter()
+        .map(|recipient| recipient.proof.as_ref().map_or_else(String::new, |proof| proof.address.clone()))
+        .collect();
     let described = forward.sender.clone().unwrap_or_default();
     let sender = listed::sender(gateway, peer, &described)?;
     let outcome = async {
@@ -76,7 +81,7 @@ pub(super) async fn accept(
         }
         delivery::commit(gateway, message).await
     };
-    match outcome.await {
+    let acceptances = match outcome.await {
         // What a changed world refuses now was perhaps accepted before, and its answer lost.
         Err(refusal) if delivery::may_have_passed(refusal.code()) => {
             let Some((id, digest)) = offered else { return Err(refusal) };
@@ -84,7 +89,23 @@ pub(super) async fn accept(
             known.filter(|(known, _)| *known == digest).map(|(_, acceptance)| acceptance).ok_or(refusal)
         }
         outcome => outcome,
+    }?;
+    only_of(acceptances, &recipients)
+}
+
+/// The acceptances of these recipients: a message that is forwarded again goes only to those of whom the peer has
+/// not heard.
+fn only_of(acceptances: Bytes, recipients: &[String]) -> Result<Bytes, Refusal> {
+    let mut read: Acceptances = strict::decode(&acceptances)?;
+    if read.acceptances.len() == recipients.len() {
+        return Ok(acceptances);
     }
+    read.acceptances.retain(|signed| {
+        let acceptance: Result<Acceptance, _> = strict::decode(&signed.acceptance);
+        let decisions = acceptance.map(|acceptance| acceptance.decisions).unwrap_or_default();
+        decisions.iter().any(|decision| recipients.contains(&decision.recipient))
+    });
+    Ok(read.encode_to_vec().into())
 }
 
 const UPGRADE: &str = "upgrade this gateway, or have the other domain send what this version defines";

@@ -111,7 +111,9 @@ impl Bundle {
             ));
         }
         // Both links between two domains carry bundles, and may cross.
-        if next.sequence < self.sequence && self.issued - next.issued <= BUNDLES_CROSS {
+        let is_overtaken = next.sequence < self.sequence
+            && (time::Duration::ZERO..=BUNDLES_CROSS).contains(&(self.issued - next.issued));
+        if is_overtaken {
             return Ok(self.clone());
         }
         if next.sequence <= self.sequence {

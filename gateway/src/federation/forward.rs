@@ -162,13 +162,14 @@ fn chunks(number: u64, mut rest: Bytes) -> Vec<Request> {
 async fn accepted(link: &Link, copies: &[QueuedCopy], acceptances: &[u8]) -> Result<Given, Refusal> {
     let read: Result<Acceptances, _> = strict::decode(acceptances);
     let Ok(read) = read else { return Err(link.protocol("acceptances that can't be read")) };
+    let others = || link.protocol("it accepted for others than the recipients");
     let words = by_recipient(link, read)?;
+    if words.len() != copies.len() {
+        return Err(others());
+    }
     let now = OffsetDateTime::now_utc();
     for copy in copies {
-        // Of a message that it accepted before, all the recipients of then.
-        let Some((acceptance, signed)) = words.get(&copy.head.recipient.to_string()) else {
-            return Err(link.protocol("it accepted for others than the recipients"));
-        };
+        let (acceptance, signed) = words.get(&copy.head.recipient.to_string()).ok_or_else(others)?;
         let verdict = verdict(link, copy, acceptance)?;
         let to = if verdict == Verdict::Released { Next::Forwarded } else { Next::Gone };
         let event = Event::Forwarded(signed.clone());
