@@ -10,12 +10,13 @@ use liaison_proto::{
     message::v1::{Refusal, error_code::Code as ErrorCode},
     times,
 };
-use liaison_trust::names::Domain;
+use liaison_trust::{keys::VerifyingKey, names::Domain};
 use time::OffsetDateTime;
 use tracing::info;
 
 use super::desk::{Desk, count, internal};
 use crate::{
+    authority::AuthorityError,
     directory::Agency,
     federation::{
         bundle::Bundle,
@@ -23,6 +24,7 @@ use crate::{
         peers::{Live, Peer},
     },
     limits,
+    revoked::Peering,
     store::{Act, KnownPeer},
 };
 
@@ -88,6 +90,8 @@ impl Desk {
             bundle,
             live: known.map_or_else(Arc::default, |known| Arc::clone(&known.live)),
         };
+        // Outside the database as well, so that no removal of before counts for it after a restore.
+        self.remember(&domain, Some(peer.bundle.signing)).await.map_err(internal)?;
         self.keep(peer, "accept_peer", by).await?;
         self.show_peer(&domain).await
     }
@@ -160,7 +164,8 @@ impl Desk {
                 "accept a bundle of that domain to peer with it anew",
             ));
         }
-        if peer.state != state {
+        // What was cut stands so on disk only if that worked the last time.
+        if peer.state != state || state != PeerState::Active {
             self.keep(Peer { state, ..Peer::clone(&peer) }, act, by).await?;
         }
         self.show_peer(&peer.domain).await
@@ -188,11 +193,19 @@ impl Desk {
             gateway.peers.set(peer);
             if state == PeerState::Removed {
                 self.forget_agencies(&domain, |_| true);
+                // Outside the database before in it, so that no crash and no restore brings it back.
+                self.remember(&domain, None).await.map_err(internal)?;
             }
             gateway.store.set_peer(&known, act).await.map_err(internal)?;
         }
         info!(peer = %domain, by, state = state.as_str_name(), "a peering changed");
         Ok(())
+    }
+
+    /// Writes down, outside the database, with whose key a peering begins, or that it ended.
+    async fn remember(&self, domain: &Domain, with: Option<VerifyingKey>) -> Result<(), AuthorityError> {
+        let peering = Peering { domain: domain.clone(), with, at: OffsetDateTime::now_utc() };
+        self.authority.remember_peering(peering).await
     }
 
     /// These agencies of a domain can't be addressed any more.
