@@ -1,5 +1,6 @@
-//! The codec of every service: prost's, that refuses the frames of a stream which hold what the
-//! contracts don't define. Single requests are read strictly before they come here.
+//! The codec of every service: prost's, that refuses what gateways read off streams and of one another where it
+//! holds what the contracts don't define. Single requests are read strictly before they come here, and an agent
+//! may be older than its gateway.
 
 use std::marker::PhantomData;
 
@@ -12,6 +13,9 @@ use tonic::{
 use tonic_prost::ProstEncoder;
 
 use crate::{POOL, message::v1::Refusal, strict};
+
+/// The package of what gateways say to one another.
+const FEDERATION: &str = "liaison.federation.v1";
 
 /// Encodes `T` and decodes `U`.
 #[derive(Debug)]
@@ -38,15 +42,15 @@ where
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        Decoder { frame: frame(&U::full_name()), decodes: PhantomData }
+        Decoder { strict: read_strictly(&U::full_name()), decodes: PhantomData }
     }
 }
 
 /// Decodes `U`. What it refuses is told by a status with the refusal's code.
 #[derive(Debug)]
 pub struct Decoder<U> {
-    /// The schema of `U` where it is the frame of a stream.
-    frame: Option<MessageDescriptor>,
+    /// The schema of `U` where it is read strictly.
+    strict: Option<MessageDescriptor>,
     decodes: PhantomData<U>,
 }
 
@@ -56,23 +60,22 @@ impl<U: Message + Default> codec::Decoder for Decoder<U> {
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         let bytes = buffer.copy_to_bytes(buffer.remaining());
-        if let Some(frame) = &self.frame {
-            strict::check(frame, &bytes).map_err(Refusal::from)?;
+        if let Some(schema) = &self.strict {
+            strict::check(schema, &bytes).map_err(Refusal::from)?;
         }
         U::decode(bytes).map(Some).map_err(|error| Status::internal(error.to_string()))
     }
 }
 
-/// The message of this name, if a stream of any service is made of it.
-fn frame(name: &str) -> Option<MessageDescriptor> {
+/// The message of this name, if gateways get it from one another or as the frame of a stream.
+fn read_strictly(name: &str) -> Option<MessageDescriptor> {
     let message = POOL.get_message_by_name(name)?;
-    let is_frame = POOL.services().any(|service| {
-        service.methods().any(|method| {
-            (method.is_client_streaming() && method.input() == message)
-                || (method.is_server_streaming() && method.output() == message)
+    let is_frame = || {
+        POOL.services().any(|service| {
+            service.methods().any(|method| method.is_client_streaming() && method.input() == message)
         })
-    });
-    is_frame.then_some(message)
+    };
+    (message.package_name() == FEDERATION || is_frame()).then_some(message)
 }
 
 #[cfg(test)]
@@ -83,8 +86,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        exchange::v1::{ListAgenciesRequest, SessionResponse},
-        federation::v1::{Hello, LinkRequest, LinkResponse, link_request},
+        exchange::v1::{ListAgenciesResponse, SessionRequest, SessionResponse},
+        federation::v1::{Hello, LinkRequest, LinkResponse, PreviewResponse, link_request},
         message::v1::error_code::Code as ErrorCode,
         refusal,
     };
@@ -124,7 +127,8 @@ mod tests {
             refused::<LinkRequest>(&UNKNOWN).await,
             refused::<LinkRequest>(&nested).await,
             refused::<LinkResponse>(&UNKNOWN).await,
-            refused::<SessionResponse>(&nested).await,
+            refused::<SessionRequest>(&nested).await,
+            refused::<PreviewResponse>(&UNKNOWN).await,
         ] {
             assert_eq!(refusal.code(), ErrorCode::UnknownValue, "{refusal}");
             assert!(refusal.message.contains("field number 100"), "{refusal}");
@@ -134,8 +138,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_single_message_is_left_to_its_own_rules() {
-        let read = read::<ListAgenciesRequest>(&UNKNOWN).await.unwrap();
-        assert_eq!(read, ListAgenciesRequest::default());
+    async fn an_agent_may_be_older_than_its_gateway() {
+        assert_eq!(read::<SessionResponse>(&UNKNOWN).await.unwrap(), SessionResponse::default());
+        assert_eq!(read::<ListAgenciesResponse>(&UNKNOWN).await.unwrap(), ListAgenciesResponse::default());
     }
 }
