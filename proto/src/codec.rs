@@ -2,7 +2,7 @@
 //! holds what the contracts don't define. Single requests are read strictly before they come here, and an agent
 //! may be older than its gateway.
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, sync::Arc};
 
 use prost::{Message, Name, bytes::Buf as _};
 use prost_reflect::MessageDescriptor;
@@ -12,7 +12,11 @@ use tonic::{
 };
 use tonic_prost::ProstEncoder;
 
-use crate::{POOL, message::v1::Refusal, strict};
+use crate::{
+    POOL,
+    message::v1::Refusal,
+    strict::{self, StrictError},
+};
 
 /// The package of what gateways say to one another.
 const FEDERATION: &str = "liaison.federation.v1";
@@ -46,7 +50,7 @@ where
     }
 }
 
-/// Decodes `U`. What it refuses is told by a status with the refusal's code.
+/// Decodes `U`. What it refuses is told by a status with the refusal's code, and a source.
 #[derive(Debug)]
 pub struct Decoder<U> {
     /// The schema of `U` where it is read strictly.
@@ -61,10 +65,17 @@ impl<U: Message + Default> codec::Decoder for Decoder<U> {
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         let bytes = buffer.copy_to_bytes(buffer.remaining());
         if let Some(schema) = &self.strict {
-            strict::check(schema, &bytes).map_err(Refusal::from)?;
+            strict::check(schema, &bytes).map_err(refused)?;
         }
         U::decode(bytes).map(Some).map_err(|error| Status::internal(error.to_string()))
     }
+}
+
+/// A status whose source tells whoever read the message from whoever sent the status.
+fn refused(error: StrictError) -> Status {
+    let mut status = Status::from(Refusal::from(error.clone()));
+    status.set_source(Arc::new(error));
+    status
 }
 
 /// The message of this name, if gateways get it from one another or as the frame of a stream.

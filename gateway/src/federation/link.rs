@@ -367,6 +367,13 @@ fn unreachable(peer: &Peer, address: &str, error: &dyn std::fmt::Display, action
 
 /// What the link failed with. Where the peer itself did not say why, the connection broke.
 fn broke(peer: &Peer, status: &Status) -> Refusal {
+    if status.metadata().get(CODE).is_some() && std::error::Error::source(status).is_some() {
+        let refusal = Refusal::from(status);
+        let message = format!("{} sends what can't be read: {}", peer.domain, refusal.message);
+        let refusal = Refusal { message, ..refusal };
+        peer.violation(&refusal);
+        return refusal;
+    }
     if status.metadata().get(CODE).is_some() {
         return in_words(&peer.domain, Refusal::from(status));
     }
