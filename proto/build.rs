@@ -43,6 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .skip_debug(content.iter().map(|name| format!(".liaison.message.v1.{name}")));
     tonic_prost_build::configure()
         .include_file("packages.rs")
+        .codec_path("crate::codec::Codec")
         .compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

@@ -31,7 +31,7 @@ use crate::{
     config::Config,
     data::DataError,
     limits,
-    revoked::{Revocations, RevokedFile},
+    revoked::{Peering, Revocations, RevokedFile},
     store::{IssuedBy, IssuedCertificate, RevokedCertificate, Store, StoreError},
 };
 
@@ -281,7 +281,18 @@ impl Authority {
                 .into_iter()
                 .map(|certificate| RevokedCertificate { certificate, at })
                 .collect(),
+            peerings: Vec::new(),
         };
+        Ok(self.revoked.lock().await.append(&revocations)?)
+    }
+
+    /// Writes down, durably and outside the database, that a peering began or ended. The database is the
+    /// caller's.
+    ///
+    /// # Errors
+    /// The file could not be written.
+    pub async fn remember_peering(&self, peering: Peering) -> Result<(), AuthorityError> {
+        let revocations = Revocations { peerings: vec![peering], ..Revocations::default() };
         Ok(self.revoked.lock().await.append(&revocations)?)
     }
 

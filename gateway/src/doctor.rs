@@ -1,6 +1,7 @@
 //! What is wrong with a gateway, if anything, and what to do about it. Works whether or not the
 //! gateway runs, and changes nothing.
 
+mod peers;
 mod running;
 
 use std::{fs, io, os::unix::fs::MetadataExt, path::Path};

@@ -129,8 +129,11 @@ pub const PEER_LINKS: usize = 4;
 pub const BUNDLE_RENEWAL: Duration = Duration::from_secs(3600);
 /// Bytes of messages under way on one link, in either direction.
 pub const LINK_BYTES: usize = 64 << 20;
-/// Messages of one link that wait to be offered again; past it, no others are offered.
-pub const LINK_POSTPONED: usize = 1_024;
+/// Messages and notices of one agency that were given to a link and are not settled; past it, no others of the
+/// agency are.
+pub const LANE_OPEN: usize = 256;
+/// How long a peer may leave everything that it was sent without an answer.
+pub const LINK_ANSWER: Duration = Duration::from_secs(600);
 /// Waiting between two attempts to reach a peer, at least and at most.
 pub const LINK_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// How long a link is silent before the peer is asked whether it is there, and how long it may take to answer.
@@ -141,8 +144,6 @@ pub const TELL_WAIT: Duration = Duration::from_millis(50);
 pub const PEER_WORDS_CHARS: usize = 500;
 /// How long a message waits until it is offered to a peer again that refused it for now, where the peer does not say.
 pub const FORWARD_RETRY: Duration = Duration::from_secs(5);
-/// How long a message waits that another of its thread is under way before.
-pub const THREAD_WAIT: Duration = Duration::from_millis(50);
 /// What a peer may do against the rules in one window before it is not listened to until the window's end.
 pub const VIOLATIONS: u32 = 100;
 /// That window.

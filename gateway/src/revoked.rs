@@ -1,10 +1,11 @@
 //! The file of revocations beside the database. A database restored from a backup forgets what was
 //! revoked since; this file is only ever appended to, is not part of a database backup, and is merged
-//! at every start, so that a revoked agency stays out whatever database it meets.
+//! at every start, so that a revoked agency and a removed peer stay out whatever database they meet.
 //!
 //! One fact a line, in the order in which they were decided, moments in Unix seconds:
 //! `agency <address> <at>` ends a membership; `certificate <serial> <address> <not after> <at>` one
-//! certificate.
+//! certificate; `peer <domain> removed <at>` the peering with a domain, and
+//! `peer <domain> <signing key> <at>` begins one with the gateway that has this key.
 
 use std::{
     fmt::Write as _,
@@ -14,7 +15,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use liaison_trust::names::AgencyAddress;
+use liaison_trust::{
+    keys::VerifyingKey,
+    names::{AgencyAddress, Domain},
+};
 use time::OffsetDateTime;
 
 use crate::{
@@ -27,6 +31,17 @@ use crate::{
 pub struct Revocations {
     pub agencies: Vec<(AgencyAddress, OffsetDateTime)>,
     pub certificates: Vec<RevokedCertificate>,
+    /// What became of peerings, in that order.
+    pub peerings: Vec<Peering>,
+}
+
+/// The beginning of a peering with a domain, or its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peering {
+    pub domain: Domain,
+    /// With which its gateway signs; none where the peering ended.
+    pub with: Option<VerifyingKey>,
+    pub at: OffsetDateTime,
 }
 
 /// The file, open for appending.
@@ -95,6 +110,14 @@ impl Revocations {
         Self::parse(path, text.get(..whole).unwrap_or_default())
     }
 
+    /// When the peering with the gateway of a domain that signs with `key` ended, if it did. The order of the
+    /// lines decides and not their moments, so that a clock that was set back changes nothing.
+    pub fn end_of_peering(&self, domain: &Domain, key: &[u8]) -> Option<OffsetDateTime> {
+        let last = self.peerings.iter().rfind(|peering| peering.domain == *domain)?;
+        let goes_on = last.with.is_some_and(|with| with.as_bytes() == key);
+        (!goes_on).then_some(last.at)
+    }
+
     fn parse(path: &Path, lines: &str) -> Result<Self, DataError> {
         let mut revocations = Self::default();
         for (number, line) in lines.lines().enumerate() {
@@ -119,6 +142,13 @@ impl Revocations {
                 };
                 self.certificates.push(RevokedCertificate { certificate, at: moment(at)? });
             }
+            ["peer", domain, with, at] => {
+                let with = match *with {
+                    "removed" => None,
+                    key => Some(VerifyingKey::try_from(hex::decode(key).ok()?.as_slice()).ok()?),
+                };
+                self.peerings.push(Peering { domain: domain.parse().ok()?, with, at: moment(at)? });
+            }
             _ => return None,
         }
         Some(())
@@ -134,12 +164,18 @@ impl Revocations {
             let (serial, not_after) = (hex::encode(serial), not_after.unix_timestamp());
             _ = writeln!(lines, "certificate {serial} {agency} {not_after} {}", at.unix_timestamp());
         }
+        for Peering { domain, with, at } in &self.peerings {
+            let with = with.map_or_else(|| "removed".to_owned(), |key| hex::encode(key.as_bytes()));
+            _ = writeln!(lines, "peer {domain} {with} {}", at.unix_timestamp());
+        }
         lines
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use liaison_trust::keys::SigningKey;
+
     use super::*;
 
     fn revocations() -> Revocations {
@@ -149,7 +185,37 @@ mod tests {
         Revocations {
             agencies: vec![(agency, at)],
             certificates: vec![RevokedCertificate { certificate, at }],
+            peerings: vec![peering(Some(key(1)), 1), peering(None, 0)],
         }
+    }
+
+    fn key(seed: u8) -> VerifyingKey {
+        SigningKey::from_seed(&[seed; 32]).public()
+    }
+
+    /// Of `hu`, so many seconds after a beginning.
+    fn peering(with: Option<VerifyingKey>, after: i64) -> Peering {
+        let at = OffsetDateTime::from_unix_timestamp(1_800_000_000 + after).unwrap();
+        Peering { domain: "hu".parse().unwrap(), with, at }
+    }
+
+    #[test]
+    fn the_last_act_about_a_peering_counts_for_its_key() {
+        let ended = |peerings: &[Peering], key: VerifyingKey| {
+            let revocations = Revocations { peerings: peerings.to_vec(), ..Revocations::default() };
+            revocations.end_of_peering(&"hu".parse().unwrap(), key.as_bytes()).is_some()
+        };
+        let (old, new) = (key(1), key(2));
+        assert!(!ended(&[], old), "a peering of before the file knew of any");
+        assert!(!ended(&[peering(Some(old), 1)], old));
+        // By a clock that was set back in between.
+        let removed = [peering(Some(old), 2), peering(None, 1)];
+        assert!(ended(&removed, old));
+        let anew = |with| [&removed[..], &[peering(Some(with), 0)]].concat();
+        assert!(!ended(&anew(old), old));
+        assert!(ended(&anew(new), old) && !ended(&anew(new), new));
+        let other = Peering { domain: "at".parse().unwrap(), ..peering(None, 3) };
+        assert!(!ended(&[other], old));
     }
 
     #[test]

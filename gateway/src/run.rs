@@ -188,8 +188,7 @@ async fn load(folder: &DataFolder, config: &Config) -> Result<(Arc<Gateway>, Arc
     let authority = Authority::start(cas, config, file, &revocations, &store, now).await?;
     let policy = active_policy(&store).await?;
     let peers = Peers::new(store.peers().await?).map_err(RunError::Peers)?;
-    let foreign =
-        federation::from_store(&store.peer_agencies().await?, &peers.all()).map_err(RunError::Peers)?;
+    let foreign = federation::from_store(&store.peer_agencies().await?, &peers.all());
     let directory = store.directory().await?.with_all(foreign);
     let gateway = Gateway::new(config.domain.clone(), signing, store, directory, policy, peers);
     Ok((Arc::new(gateway), Arc::new(authority)))

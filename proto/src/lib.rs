@@ -11,6 +11,7 @@ mod generated {
 pub use generated::{admin, case, exchange, federation, message};
 
 pub mod category;
+pub mod codec;
 pub mod json;
 pub mod limits;
 pub mod referral;

@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut, Bytes};
 use http::uri::PathAndQuery;
 use tonic::{
-    Request, Status,
+    Request, Status, Streaming,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     metadata::MetadataMap,
     transport::Channel,
@@ -22,12 +22,22 @@ pub async fn call_with(
     metadata: MetadataMap,
     message: Bytes,
 ) -> Result<Option<Bytes>, Status> {
+    open(channel, path, metadata, vec![message]).await?.message().await
+}
+
+/// The same with messages one after another, and their answers.
+pub async fn open(
+    channel: Channel,
+    path: &str,
+    metadata: MetadataMap,
+    messages: Vec<Bytes>,
+) -> Result<Streaming<Bytes>, Status> {
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let path = PathAndQuery::try_from(path).map_err(|error| Status::internal(error.to_string()))?;
-    let mut request = Request::new(tokio_stream::once(message));
+    let mut request = Request::new(tokio_stream::iter(messages));
     *request.metadata_mut() = metadata;
-    client.streaming(request, path, Opaque).await?.into_inner().message().await
+    Ok(client.streaming(request, path, Opaque).await?.into_inner())
 }
 
 /// Messages as they stand on the wire.

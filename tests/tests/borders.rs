@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use liaison_demo::wait;
+use liaison_demo::{Agent, wait};
 use liaison_proto::{
     case::v1::{PreviewRequest, disclosure::Code as Disclosed, preview_request},
     message::v1::{data_category::Code as Category, referral_state::Code as State, verdict::Code as Verdict},
@@ -86,17 +86,25 @@ async fn a_domain_speaks_for_the_countries_that_were_confirmed() -> Result<()> {
     assert_eq!(peer(hu).await?.get("countries"), Some(&json!(["be", "nl"])));
     be.command(&["agency", "add", "be/annex", "--name", "Annex", "--country", "de", "--sector", "NGO"])
         .await?;
+    let folder = tempfile::tempdir()?;
+    let _annex = Agent::enrol(be, folder.path(), "be/annex").await?;
     wait::within(SECONDS, "hu hears of the new country", async || {
         let unconfirmed = peer(hu).await.ok()?.get("unconfirmed_countries")?.clone();
         (unconfirmed == json!(["de"])).then_some(())
     })
     .await?;
-    assert_eq!(peer(hu).await?.get("countries"), Some(&json!(["be", "nl"])));
+    let before = peer(hu).await?;
+    assert_eq!(before.get("countries"), Some(&json!(["be", "nl"])));
     hu.accept(&be.invite().await?).await?;
     let shown = peer(hu).await?;
     assert_eq!(shown.get("countries"), Some(&json!(["be", "de", "nl"])));
     assert_eq!(shown.get("unconfirmed_countries"), Some(&json!([])));
-    Ok(())
+    let agencies = |shown: &Value| shown.get("agencies").and_then(Value::as_u64);
+    wait::within(SECONDS, "the agency of the new country comes along", async || {
+        let now = peer(hu).await.ok()?;
+        (agencies(&now)? == agencies(&before)? + 1).then_some(())
+    })
+    .await
 }
 
 /// What `hu` knows of `be`.

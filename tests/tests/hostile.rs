@@ -1,7 +1,7 @@
 //! A peer that was accepted and is hostile: whatever it sends against the rules is refused, named in the log and
 //! in a metric, and harmless.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use liaison_demo::{port::Port, wait};
 use liaison_proto::{
@@ -145,7 +145,8 @@ async fn replays_and_reordering() -> Result<()> {
     let state = scene.hostile.shelter.cancellation(&draft, &scene.shelter, OffsetDateTime::now_utc());
     let state = scene.hostile.forward_of(&state)?;
     let answer = link.forward(&state).await?;
-    scene.violation("a state before its referral", answer, ErrorCode::NotAParty).await?;
+    let Answer::Refused(refusal) = answer else { bail!("a state before its referral: {answer:?}") };
+    ensure!(refusal.code() == ErrorCode::NotAParty, "{refusal:?}");
 
     let forward = scene.hostile.forward_of(&draft)?;
     let first = accepted(link.forward(&forward).await?)?;

@@ -9,8 +9,8 @@ use liaison_proto::{
     federation::v1::{Bundle, LinkRequest, SignedBundle, link_request::Frame as Request},
     limits,
     message::v1::{
-        Acknowledgement, Notice, SignedAcceptance, SignedNotice, StateChange, error_code::Code as ErrorCode,
-        notice, referral_state::Code as State,
+        Acknowledgement, Notice, Refusal, SignedAcceptance, SignedNotice, StateChange,
+        error_code::Code as ErrorCode, notice, referral_state::Code as State,
     },
     times,
 };
@@ -77,8 +77,10 @@ fn bundles(hostile: &Hostile, now: u64) -> Result<Vec<(&'static str, ErrorCode, 
     let ahead = OffsetDateTime::now_utc() + limits::CLOCK_AHEAD + Duration::from_secs(600);
     // Newer than all that links say hello with meanwhile.
     let future = Bundle { issued: Some(times::to_wire(ahead)), ..hostile.bundle(u64::MAX) };
+    let yesterday = OffsetDateTime::now_utc() - Duration::from_secs(24 * 3600);
+    let old = Bundle { issued: Some(times::to_wire(yesterday)), ..hostile.bundle(0) };
     Ok(vec![
-        ("an old bundle", ErrorCode::StaleBundle, true, hostile.sign(&hostile.bundle(0))),
+        ("an old bundle", ErrorCode::StaleBundle, true, hostile.sign(&old)),
         ("a bundle of another key", ErrorCode::PeerViolation, true, statement::sign(&another, &other)),
         (
             "a bundle that its key did not sign",
@@ -107,7 +109,7 @@ async fn certificates_that_are_not_a_peers_gateway() -> Result<()> {
         let identity = Claim::genuine(uri).by(&certificate, &key)?;
         let channel = scene.hostile.connect_as(&identity).await?;
         let status = raw::call(channel, LINK, MetadataMap::new()).await.err().context("admitted")?;
-        let refusal = liaison_proto::message::v1::Refusal::from(&status);
+        let refusal = Refusal::from(&status);
         ensure!(refusal.code() == ErrorCode::WrongName, "{uri}: {refusal}");
     }
     // Its root vouches for its own domain alone, and be's own agencies have no business here.
@@ -166,6 +168,30 @@ async fn garbage() -> Result<()> {
     let refusal = link.ended().await?.context("it ended without a word")?;
     ensure!(refusal.code() == ErrorCode::UnknownValue && refusal.action.contains("upgrade"), "{refusal}");
     scene.counted("an unknown frame", ErrorCode::UnknownValue).await?;
+
+    // Fields that nobody knows, in a frame of a link that stands and in a hello.
+    let now = u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos())?;
+    let newest = hello(scene.hostile.sign(&scene.hostile.bundle(now)));
+    let newest = LinkRequest { frame: Some(newest) }.encode_to_vec();
+    let (hello, unknown) = ([0x0a, 3], [0xa0, 0x06, 1]);
+    for (what, frames) in [
+        ("an unknown field in a hello", vec![[newest.as_slice(), &hello, &unknown].concat()]),
+        ("an unknown field", vec![newest, unknown.to_vec()]),
+    ] {
+        let frames = frames.into_iter().map(Bytes::from).collect();
+        let channel = scene.hostile.connect().await?;
+        let mut answers = raw::open(channel, LINK, MetadataMap::new(), frames).await?;
+        let status = loop {
+            match answers.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => bail!("{what}: the link ended without a word"),
+                Err(status) => break status,
+            }
+        };
+        let refusal = Refusal::from(&status);
+        ensure!(refusal.code() == ErrorCode::UnknownValue && refusal.action.contains("upgrade"), "{refusal}");
+        scene.counted(what, ErrorCode::UnknownValue).await?;
+    }
 
     let mut link = scene.hostile.link().await?;
     for garbage in [b"not protobuf at all".as_slice(), &[0xff; 64], &[0xff; 300_000]] {

@@ -380,7 +380,7 @@ async fn a_request_with_more_than_the_contracts_define() -> Result<()> {
     };
     // Field 1000, a varint.
     let unknown = Bytes::from_static(&[0xc0, 0x3e, 0x01]);
-    for method in ["Preview", "ResolveAudience", "ListAgencies", "PublishKey"] {
+    for method in ["Preview", "ResolveAudience", "ListAgencies", "PublishKey", "Session"] {
         let method = format!("exchange.v1.ExchangeService/{method}");
         assert_eq!(call(&channel, &method, unknown.clone()).await, Some(ErrorCode::UnknownValue), "{method}");
     }

@@ -10,18 +10,21 @@ use liaison_proto::{
     message::v1::{Refusal, error_code::Code as ErrorCode},
     times,
 };
-use liaison_trust::names::Domain;
+use liaison_trust::{keys::VerifyingKey, names::Domain};
 use time::OffsetDateTime;
 use tracing::info;
 
 use super::desk::{Desk, count, internal};
 use crate::{
+    authority::AuthorityError,
     directory::Agency,
     federation::{
         bundle::Bundle,
+        gate,
         peers::{Live, Peer},
     },
     limits,
+    revoked::Peering,
     store::{Act, KnownPeer},
 };
 
@@ -73,6 +76,8 @@ impl Desk {
             Some(known) if known.state == PeerState::Suspended => PeerState::Suspended,
             _ => PeerState::Active,
         };
+        // Whoever compared this bundle's fingerprint saw its countries, and not those of a newer one.
+        let countries = bundle.countries.clone();
         // Of two bundles of the same key the newer one stays.
         let newer = known.as_ref().filter(|known| {
             known.bundle.signing == bundle.signing && known.bundle.sequence > bundle.sequence
@@ -81,10 +86,12 @@ impl Desk {
         let peer = Peer {
             domain: domain.clone(),
             state,
-            countries: bundle.countries.clone(),
+            countries,
             bundle,
             live: known.map_or_else(Arc::default, |known| Arc::clone(&known.live)),
         };
+        // Outside the database as well, so that no removal of before counts for it after a restore.
+        self.remember(&domain, Some(peer.bundle.signing)).await.map_err(internal)?;
         self.keep(peer, "accept_peer", by).await?;
         self.show_peer(&domain).await
     }
@@ -157,7 +164,8 @@ impl Desk {
                 "accept a bundle of that domain to peer with it anew",
             ));
         }
-        if peer.state != state {
+        // What was cut stands so on disk only if that worked the last time.
+        if peer.state != state || state != PeerState::Active {
             self.keep(Peer { state, ..Peer::clone(&peer) }, act, by).await?;
         }
         self.show_peer(&peer.domain).await
@@ -166,12 +174,12 @@ impl Desk {
     /// Puts a peer to work as it is to be, and keeps it so.
     async fn keep(&self, peer: Peer, act: &'static str, by: &str) -> Result<(), Refusal> {
         let gateway = &self.gateway;
-        let (domain, state) = (peer.domain.clone(), peer.state);
+        let (domain, state, countries) = (peer.domain.clone(), peer.state, peer.countries.clone());
         let known = KnownPeer {
             domain: domain.clone(),
             state,
             bundle: peer.bundle.signed.clone(),
-            countries: peer.countries.iter().cloned().collect(),
+            countries: peer.countries.clone(),
             directory: Default::default(),
         };
         let subject = domain.to_string();
@@ -179,11 +187,14 @@ impl Desk {
         if state == PeerState::Active {
             gateway.store.set_peer(&known, act).await.map_err(internal)?;
             gateway.peers.set(peer);
+            self.forget_agencies(&domain, |agency| !countries.contains(&agency.country));
         } else {
             // Cut first, so that a full disk lets nothing pass.
             gateway.peers.set(peer);
             if state == PeerState::Removed {
-                self.forget_agencies(&domain);
+                self.forget_agencies(&domain, |_| true);
+                // Outside the database before in it, so that no crash and no restore brings it back.
+                self.remember(&domain, None).await.map_err(internal)?;
             }
             gateway.store.set_peer(&known, act).await.map_err(internal)?;
         }
@@ -191,10 +202,17 @@ impl Desk {
         Ok(())
     }
 
-    /// The agencies of a domain can't be addressed any more.
-    fn forget_agencies(&self, domain: &Domain) {
+    /// Writes down, outside the database, with whose key a peering begins, or that it ended.
+    async fn remember(&self, domain: &Domain, with: Option<VerifyingKey>) -> Result<(), AuthorityError> {
+        let peering = Peering { domain: domain.clone(), with, at: OffsetDateTime::now_utc() };
+        self.authority.remember_peering(peering).await
+    }
+
+    /// These agencies of a domain can't be addressed any more.
+    fn forget_agencies(&self, domain: &Domain, which: impl Fn(&Agency) -> bool) {
         self.gateway.directory.rcu(|directory| {
-            let gone = directory.of(domain).map(|agency| Agency { listed: false, ..Agency::clone(agency) });
+            let gone = directory.of(domain).filter(|agency| which(agency));
+            let gone = gone.map(|agency| Agency { listed: false, ..Agency::clone(agency) });
             directory.with_all(gone.collect::<Vec<_>>())
         });
     }
@@ -221,6 +239,8 @@ impl Desk {
         let outstanding = gateway.store.count_outstanding(&peer.domain).await.map_err(internal)?;
         let unconfirmed: BTreeSet<_> = peer.bundle.countries.difference(&peer.countries).cloned().collect();
         let live: &Live = &peer.live;
+        let refused =
+            gate(gateway, peer).err().map(|refusal| format!("{}; {}", refusal.message, refusal.action));
         let directory = gateway.directory.load();
         Ok(PeerStatus {
             domain: peer.domain.to_string(),
@@ -231,7 +251,7 @@ impl Desk {
             unconfirmed_countries: unconfirmed.into_iter().collect(),
             linked: live.is_linked(),
             linked_from: live.is_linked_from(),
-            problem: live.problem().unwrap_or_default(),
+            problem: live.problem().or(refused).unwrap_or_default(),
             same_scheme: peer.bundle.scheme_hash == gateway.policy.load().scheme_hash(),
             bundle_issued: Some(times::to_wire(peer.bundle.issued)),
             roots: count(peer.bundle.roots.len()),

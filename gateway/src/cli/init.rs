@@ -23,6 +23,9 @@ use crate::{
     store::{Act, Store},
 };
 
+/// Where gateways of other domains connect unless said otherwise.
+const FEDERATION_PORT: u16 = 7402;
+
 /// A new domain.
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -32,9 +35,9 @@ pub struct Arguments {
     /// Where agents connect
     #[arg(long, default_value = "127.0.0.1:7400", value_name = "ADDRESS")]
     exchange: SocketAddr,
-    /// Where the gateways of other domains connect
-    #[arg(long, default_value = "127.0.0.1:7402", value_name = "ADDRESS")]
-    federation: SocketAddr,
+    /// Where the gateways of other domains connect; port 7402 beside the exchange unless said otherwise
+    #[arg(long, value_name = "ADDRESS")]
+    federation: Option<SocketAddr>,
     /// Where /metrics, /livez and /readyz are answered, in plain HTTP
     #[arg(long, default_value = "127.0.0.1:7401", value_name = "ADDRESS")]
     metrics: SocketAddr,
@@ -48,8 +51,10 @@ pub struct Arguments {
 }
 
 pub(super) async fn execute(folder: &DataFolder, arguments: Arguments, output: Output) -> anyhow::Result<()> {
+    let federation =
+        arguments.federation.unwrap_or_else(|| SocketAddr::new(arguments.exchange.ip(), FEDERATION_PORT));
     let everywhere =
-        [arguments.exchange, arguments.federation].into_iter().find(|address| address.ip().is_unspecified());
+        [arguments.exchange, federation].into_iter().find(|address| address.ip().is_unspecified());
     if let Some(address) = everywhere
         && arguments.names.is_empty()
     {
@@ -67,7 +72,7 @@ pub(super) async fn execute(folder: &DataFolder, arguments: Arguments, output: O
     let config = Config {
         domain: arguments.domain,
         exchange: arguments.exchange,
-        federation: Some(arguments.federation),
+        federation: Some(federation),
         metrics: arguments.metrics,
         names: arguments.names,
         limits: Limits::default(),

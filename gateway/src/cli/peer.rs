@@ -4,6 +4,7 @@ use std::{
     fmt::Write,
     fs,
     io::{self, Read},
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -77,6 +78,15 @@ pub(super) async fn execute(folder: &DataFolder, command: Command, output: Outpu
             let invitation = gateway.invite_peer(InvitePeerRequest {}).await.map_err(refused)?.into_inner();
             let json = json!({"bundle": invitation.bundle, "fingerprint": invitation.fingerprint});
             output.print(&json, || format!("{}\n{}", invitation.bundle, invitation.fingerprint))?;
+            if let Ok(bundle) = Bundle::from_text(&invitation.bundle)
+                && bundle.addresses.iter().all(|address| is_loopback(address))
+            {
+                eprintln!(
+                    "the bundle names {} alone, which only this machine can reach: set `federation` and `names` in \
+                     gateway.toml and restart the gateway before you send it",
+                    bundle.addresses.join(", ")
+                );
+            }
             return Ok(());
         }
         Command::List | Command::Show(_) => {
@@ -108,6 +118,10 @@ pub(super) async fn execute(folder: &DataFolder, command: Command, output: Outpu
     let peer = answer.map_err(refused)?.into_inner();
     output.print(&to_json(&peer), || show(&peer))?;
     Ok(())
+}
+
+fn is_loopback(address: &str) -> bool {
+    address.parse().is_ok_and(|address: SocketAddr| address.ip().is_loopback())
 }
 
 /// The text of a bundle: of what `invite` prints, the first line counts.

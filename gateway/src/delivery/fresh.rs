@@ -35,9 +35,12 @@ pub async fn fresh(gateway: &Gateway, mut queued: QueuedCopy) -> Result<Option<Q
         return Ok(Some(queued));
     }
     let message = queued.head.message;
+    // One that was offered may be with the peer, whose later word still finds its sender.
+    let to = if queued.head.offered { Next::Forwarded } else { Next::Gone };
     let Some(rechecked) = recheck(gateway, &gateway.directory.load(), &policies, &queued, now)? else {
         warn!(%message, "a party of a queued message is not in the directory any more; it returns");
-        sweep::end(gateway, &queued.head, Event::Undeliverable(gone()), now).await.map_err(internal)?;
+        let event = Event::Undeliverable(gone());
+        sweep::end_as(gateway, &queued.head, to, event, now).await.map_err(internal)?;
         return Ok(None);
     };
     match rechecked {
@@ -58,7 +61,8 @@ pub async fn fresh(gateway: &Gateway, mut queued: QueuedCopy) -> Result<Option<Q
         }
         Recheck::Withheld(told) => {
             info!(%message, recipient = %queued.head.recipient, "policies withhold a message since it was accepted");
-            sweep::end(gateway, &queued.head, Event::Narrowed(told), now).await.map_err(internal)?;
+            let event = Event::Narrowed(told);
+            sweep::end_as(gateway, &queued.head, to, event, now).await.map_err(internal)?;
             Ok(None)
         }
     }
@@ -111,7 +115,10 @@ fn recheck(
         .iter()
         .map(|section| Ok((super::category(section)?, section.position)))
         .collect::<Result<Vec<_>, strict::StrictError>>()?;
-    let record = super::release(message, &head.recipient, &sections, &decision, policies, now);
+    let mut record = super::release(message, &head.recipient, &sections, &decision, policies, now);
+    // What the sender's domain withheld was never to be decided here, and stays named.
+    let elsewhere = old.withheld().filter(|category| !bases.contains_key(category));
+    record.withheld.extend(elsewhere.map(i32::from));
     Ok(Some(super::recheck((&old, &released.decision), (record, decision.to_wire(&head.recipient)))))
 }
 

@@ -29,7 +29,7 @@ use crate::{
     directory::{Agency, Directory},
     exchange::identity,
     limits,
-    policy::{Decision, Party, PolicySet, Question, Side},
+    policy::{Decision, Incident, Party, PolicySet, Question, Side},
     store::Queue,
 };
 
@@ -113,11 +113,16 @@ pub fn decide(
     bases: &Bases,
 ) -> Decision {
     let decision = policies.decide(side, &party(from), &party(to), &question(head, bases));
-    for incident in &decision.incidents {
+    report(&decision.incidents);
+    decision
+}
+
+/// Logs and counts policies that could not be evaluated.
+pub fn report(incidents: &[Incident]) {
+    for incident in incidents {
         counter!("liaison_gateway_policy_incidents_total").increment(1);
         error!(%incident, "a policy could not be evaluated; it denied");
     }
-    decision
 }
 
 /// Decides a message of an agency of this domain for each of its recipients.

@@ -55,11 +55,12 @@ pub async fn sweep(gateway: &Gateway, now: OffsetDateTime) -> Result<(), StoreEr
         join_all(ends).await.into_iter().collect::<Result<(), _>>()?;
     }
     for agency in left(gateway) {
-        give_back(gateway, &Queue::Agency(agency.clone()), &membership_ended(&agency), now).await?;
+        let why = membership_ended(&agency);
+        give_back(gateway, &Queue::Agency(agency), (&why, &why), now).await?;
     }
     for domain in gateway.peers.removed() {
         for lane in gateway.store.lanes(&domain) {
-            give_back(gateway, &lane, &peering_ended(&domain), now).await?;
+            give_back(gateway, &lane, (&peering_ended(&domain), &peering_ended_after(&domain)), now).await?;
         }
         settle_all(gateway, &peering_ended_after(&domain), now, || gateway.store.outstanding_at(&domain))
             .await?;
@@ -113,11 +114,11 @@ fn left(gateway: &Gateway) -> Vec<AgencyAddress> {
     left.map(|agency| agency.address.clone()).collect()
 }
 
-/// Returns what waits in a queue to its senders.
+/// Returns what waits in a queue to its senders, with why: the second is for what a peer was offered.
 async fn give_back(
     gateway: &Gateway,
     queue: &Queue,
-    why: &Refusal,
+    (why, why_offered): (&Refusal, &Refusal),
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
     while gateway.store.load(queue).deliveries > 0 {
@@ -126,8 +127,11 @@ async fn give_back(
             break;
         }
         info!(%queue, deliveries = waiting.len(), "a queue that nobody takes any more returns");
-        let ends =
-            waiting.iter().map(|(delivery, head)| undeliverable(gateway, *delivery, head.as_ref(), why, now));
+        let ends = waiting.iter().map(|(delivery, head)| {
+            let is_offered = head.as_ref().is_some_and(|head| head.offered);
+            let why = if is_offered { why_offered } else { why };
+            undeliverable(gateway, *delivery, head.as_ref(), why, now)
+        });
         join_all(ends).await.into_iter().collect::<Result<(), _>>()?;
     }
     Ok(())
@@ -146,14 +150,19 @@ async fn settle_all<F: Future<Output = Result<Vec<ForwardedCopy>, StoreError>>>(
             return Ok(());
         }
         info!(copies = copies.len(), "no more will be heard of copies that a peer accepted");
+        let mut any = false;
         for copy in copies {
             let event = Event::Undeliverable(why.clone());
             let notice = about(gateway, &copy, event, None, now);
             let queue = notice.queue.clone();
-            if gateway.store.settle(Settlement { copy, is_end: true, notice }).await? != Settled::Done {
-                return Ok(());
+            if gateway.store.settle(Settlement { copy, is_end: true, notice }).await? == Settled::Done {
+                gateway.wake(&queue);
+                any = true;
             }
-            gateway.wake(&queue);
+        }
+        // What is in the way of all of them is gone by the next sweep.
+        if !any {
+            return Ok(());
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use liaison_proto::{
-    admin::v1::{StatusRequest, StatusResponse},
+    admin::v1::{ListPeersRequest, StatusRequest, StatusResponse},
     times,
 };
 use time::OffsetDateTime;
@@ -13,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Finding, fail, moment, ok, warn};
+use super::{Finding, fail, moment, ok, peers, warn};
 use crate::{admin, config::Config, data::DataFolder, limits};
 
 const GATEWAY: &str = "gateway";
@@ -26,11 +26,11 @@ pub(super) async fn examine(
     let Ok(mut gateway) = admin::connect(folder).await else {
         let asleep = warn(GATEWAY, "does not run", "start it with `liaison-gateway run`");
         let Some(config) = config else { return vec![asleep] };
-        return vec![
-            asleep,
-            is_free("exchange address", config.exchange).await,
-            is_free("metrics address", config.metrics).await,
-        ];
+        let mut findings = vec![asleep];
+        for (check, address) in listeners(config).chain([("metrics address", config.metrics)]) {
+            findings.push(is_free(check, address).await);
+        }
+        return findings;
     };
     let status = match gateway.status(StatusRequest {}).await {
         Ok(status) => status.into_inner(),
@@ -44,10 +44,26 @@ pub(super) async fn examine(
     };
     let mut findings = vec![version(&status), certificate(&status, now)];
     if let Some(config) = config {
-        findings.push(answers(config.exchange).await);
+        for (check, address) in listeners(config) {
+            findings.push(answers(check, address).await);
+        }
         findings.push(is_ready(config.metrics).await);
     }
+    match gateway.list_peers(ListPeersRequest {}).await {
+        Ok(listed) => findings.extend(listed.into_inner().peers.iter().flat_map(peers::examine)),
+        Err(error) => findings.push(fail(
+            GATEWAY,
+            format!("does not tell of its peers: {}", error.message()),
+            "look at the gateway's log",
+        )),
+    }
     findings
+}
+
+/// Where others connect, by what it is called.
+fn listeners(config: &Config) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+    let federation = config.federation.map(|address| ("federation address", address));
+    [("exchange address", config.exchange)].into_iter().chain(federation)
 }
 
 fn version(status: &StatusResponse) -> Finding {
@@ -89,12 +105,11 @@ async fn is_free(check: &'static str, address: SocketAddr) -> Finding {
     }
 }
 
-async fn answers(address: SocketAddr) -> Finding {
-    const CHECK: &str = "exchange address";
+async fn answers(check: &'static str, address: SocketAddr) -> Finding {
     match timeout(limits::DOCTOR_WAIT, TcpStream::connect(local(address))).await {
-        Ok(Ok(_)) => ok(CHECK, format!("{address} answers")),
+        Ok(Ok(_)) => ok(check, format!("{address} answers")),
         _ => fail(
-            CHECK,
+            check,
             format!("{address} does not answer"),
             "restart the gateway if gateway.toml was changed since it started; look at the firewall",
         ),

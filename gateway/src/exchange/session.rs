@@ -17,6 +17,7 @@ use liaison_proto::{
     message::v1::{
         Acknowledgement, Refusal, SignedAcceptance, SignedAcknowledgement, error_code::Code as ErrorCode,
     },
+    refusal::CODE,
     times,
 };
 use liaison_trust::{names::AgencyAddress, statement};
@@ -323,6 +324,8 @@ fn reason(code: ErrorCode) -> Refusal {
 fn read(message: Result<Option<SessionRequest>, Status>) -> Result<Option<SessionRequest>, Refusal> {
     match message {
         Ok(request) => Ok(request),
+        // What the codec refuses.
+        Err(status) if status.metadata().contains_key(CODE) => Err(Refusal::from(&status)),
         // What the transport reports has a cause; what the decoder reports has none.
         Err(status) if std::error::Error::source(&status).is_some() => Ok(None),
         Err(status) if matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted) => {

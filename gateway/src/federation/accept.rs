@@ -35,8 +35,8 @@ use crate::{
     store::{NewCopy, NewMessage, Released},
 };
 
-/// Accepts a message from a peer: the encoded [`Acceptances`] of its recipients. The answer comes after a
-/// durable commit; a message that was accepted before gets the acceptances of then.
+/// Accepts a message from a peer: the encoded [`Acceptances`] of the recipients that it is forwarded to. The
+/// answer comes after a durable commit; a message that was accepted before gets the acceptances of then.
 ///
 /// # Errors
 /// What is wrong with the message, and nothing of it is stored.
@@ -58,6 +58,11 @@ pub(super) async fn accept(
     })
     .await?;
     let offered = delivery::offered(&forward.manifest);
+    let recipients: Vec<String> = forward
+        .recipients
+        .iter()
+        .map(|recipient| recipient.proof.as_ref().map_or_else(String::new, |proof| proof.address.clone()))
+        .collect();
     let described = forward.sender.clone().unwrap_or_default();
     let sender = listed::sender(gateway, peer, &described)?;
     let outcome = async {
@@ -69,14 +74,14 @@ pub(super) async fn accept(
         })
         .await?;
         check_parties(gateway, peer, &sender, &verified.message, now)?;
+        let unlisted = (!sender.listed).then(|| listed::continued(&sender, &verified.message.sender_key));
         let message = prepare(gateway, &sender, verified, now).await?;
-        if !sender.listed {
-            gateway.store.note_sender(&peer.domain, &described_of(&sender)).await.map_err(internal)?;
-            gateway.update(sender.clone());
+        if let Some(sender) = unlisted {
+            listed::note(gateway, peer, sender).await?;
         }
         delivery::commit(gateway, message).await
     };
-    match outcome.await {
+    let acceptances = match outcome.await {
         // What a changed world refuses now was perhaps accepted before, and its answer lost.
         Err(refusal) if delivery::may_have_passed(refusal.code()) => {
             let Some((id, digest)) = offered else { return Err(refusal) };
@@ -84,15 +89,26 @@ pub(super) async fn accept(
             known.filter(|(known, _)| *known == digest).map(|(_, acceptance)| acceptance).ok_or(refusal)
         }
         outcome => outcome,
+    }?;
+    only_of(acceptances, &recipients)
+}
+
+/// The acceptances of these recipients: a message that is forwarded again goes only to those of whom the peer has
+/// not heard.
+fn only_of(acceptances: Bytes, recipients: &[String]) -> Result<Bytes, Refusal> {
+    let mut read: Acceptances = strict::decode(&acceptances)?;
+    if read.acceptances.len() == recipients.len() {
+        return Ok(acceptances);
     }
+    read.acceptances.retain(|signed| {
+        let acceptance: Result<Acceptance, _> = strict::decode(&signed.acceptance);
+        let decisions = acceptance.map(|acceptance| acceptance.decisions).unwrap_or_default();
+        decisions.iter().any(|decision| recipients.contains(&decision.recipient))
+    });
+    Ok(read.encode_to_vec().into())
 }
 
 const UPGRADE: &str = "upgrade this gateway, or have the other domain send what this version defines";
-
-/// The agency without its keys, which come with each of its messages.
-fn described_of(agency: &Agency) -> liaison_proto::exchange::v1::Agency {
-    liaison_proto::exchange::v1::Agency { keys: Vec::new(), ..agency.to_wire() }
-}
 
 /// Checks that the sender is the peer's own, under a key that is the sender's, and that all recipients are of
 /// this domain: nothing transits.
@@ -124,7 +140,7 @@ fn check_parties(
                 "the message is signed by a key of {} that does not continue those known here",
                 sender.address
             ),
-            "send the sender's key records with the directory first",
+            "let this domain see the sender in the directory: its key records come with it",
         ));
     }
     Ok(())
@@ -317,7 +333,9 @@ impl Given<'_> {
         let question = delivery::question(&head, &self.recipient.bases);
         let (from, to) = (delivery::party(self.sender), delivery::party(to));
         let named = self.release.withheld().filter(|category| {
-            policies.may_name(Side::Recipient, &from, &to, &question, *category).is_permitted()
+            let answer = policies.may_name(Side::Recipient, &from, &to, &question, *category);
+            delivery::report(&answer.incidents);
+            answer.is_permitted()
         });
         let mut withheld: BTreeSet<i32> = own.withheld.iter().copied().collect();
         withheld.extend(named.map(i32::from));

@@ -1,7 +1,10 @@
 //! One message on its way to a peer: looked at once more, stripped to what is released, offered, and its copies
 //! settled by the answer.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use liaison_proto::{
@@ -9,8 +12,8 @@ use liaison_proto::{
     federation::v1::{Forward, ForwardChunk, ForwardedRecipient, link_request::Frame as Request},
     limits::CHUNK_BYTES,
     message::v1::{
-        Acceptance, Acceptances, Envelope, RecipientBases, Refusal, ReleaseRecord, SignedAcceptance,
-        error_code::Code as ErrorCode, verdict::Code as Verdict,
+        Acceptance, Acceptances, Envelope, RecipientBases, RecipientDecision, Refusal, ReleaseRecord,
+        SignedAcceptance, error_code::Code as ErrorCode, verdict::Code as Verdict,
     },
     strict,
 };
@@ -25,10 +28,12 @@ use super::{
     give::{Given, passes, wait},
     incoming::stale,
     link::{Answer, Gone, Link},
+    peers::Peer,
     relay,
 };
 use crate::{
     delivery::{self, Event, internal, sweep},
+    gateway::Gateway,
     store::{Change, Next, QueuedCopy},
 };
 
@@ -36,9 +41,8 @@ use crate::{
 ///
 /// # Errors
 /// Its bundle is too old, or the domains have different schemes.
-pub(super) fn gate(link: &Link) -> Result<(), Refusal> {
-    let peer = link.peer();
-    let own = link.gateway.policy.load().scheme_hash();
+pub fn gate(gateway: &Gateway, peer: &Peer) -> Result<(), Refusal> {
+    let own = gateway.policy.load().scheme_hash();
     if peer.bundle.is_stale(OffsetDateTime::now_utc()) {
         return Err(stale(&peer.domain));
     }
@@ -74,7 +78,7 @@ pub(super) async fn forward(
         .increment(1);
     match answer {
         Ok(Answer::Accepted(acceptances)) => accepted(link, &copies, &acceptances).await,
-        Ok(Answer::Refused(refusal)) if passes(refusal.code()) => Ok(Given::Postponed(wait(&refusal))),
+        Ok(Answer::Refused(refusal)) if passes(&refusal) => Ok(Given::Postponed(wait(&refusal))),
         Ok(Answer::Refused(refusal)) => refused(link, &copies, refusal).await,
         Ok(Answer::Done) => Err(link.protocol("an answer of another kind")),
         Err(Gone) => Ok(Given::Gone),
@@ -156,36 +160,50 @@ fn chunks(number: u64, mut rest: Bytes) -> Vec<Request> {
 
 /// The peer accepted the message: its word goes to the sender, recipient by recipient.
 async fn accepted(link: &Link, copies: &[QueuedCopy], acceptances: &[u8]) -> Result<Given, Refusal> {
-    let read: Option<Acceptances> = strict::decode(acceptances).ok();
-    let acceptances = read.filter(|read| read.acceptances.len() == copies.len());
-    let Some(acceptances) = acceptances else {
-        return Err(link.protocol("it accepted for others than the recipients"));
-    };
+    let read: Result<Acceptances, _> = strict::decode(acceptances);
+    let Ok(read) = read else { return Err(link.protocol("acceptances that can't be read")) };
+    let others = || link.protocol("it accepted for others than the recipients");
+    let words = by_recipient(link, read)?;
+    if words.len() != copies.len() {
+        return Err(others());
+    }
     let now = OffsetDateTime::now_utc();
-    for (copy, signed) in copies.iter().zip(acceptances.acceptances) {
-        let verdict = verdict(link, copy, &signed)?;
+    for copy in copies {
+        let (acceptance, signed) = words.get(&copy.head.recipient.to_string()).ok_or_else(others)?;
+        let verdict = verdict(link, copy, acceptance)?;
         let to = if verdict == Verdict::Released { Next::Forwarded } else { Next::Gone };
-        let event = Event::Forwarded(signed);
+        let event = Event::Forwarded(signed.clone());
         sweep::end_as(&link.gateway, &copy.head, to, event, now).await.map_err(internal)?;
     }
     Ok(Given::Settled)
 }
 
+/// The peer's signed words, each by the recipient that it is about.
+fn by_recipient(
+    link: &Link,
+    read: Acceptances,
+) -> Result<BTreeMap<String, (Acceptance, SignedAcceptance)>, Refusal> {
+    let signing = link.peer().bundle.signing;
+    let words = read.acceptances.into_iter().map(|signed| {
+        let acceptance: Acceptance = statement::read(&signed, &signing)
+            .map_err(|_| link.protocol("an acceptance that it did not sign"))?;
+        match acceptance.decisions.as_slice() {
+            [decision] => Ok((decision.recipient.clone(), (acceptance, signed))),
+            _ => Err(link.protocol("an acceptance that is not about one recipient")),
+        }
+    });
+    words.collect()
+}
+
 /// What the peer decided for one recipient, if its word is what it should be.
-fn verdict(link: &Link, copy: &QueuedCopy, signed: &SignedAcceptance) -> Result<Verdict, Refusal> {
-    let read = statement::read::<Acceptance>(signed, &link.peer().bundle.signing);
-    let Ok(acceptance) = read else { return Err(link.protocol("an acceptance that it did not sign")) };
-    let decision = match acceptance.decisions.as_slice() {
-        [decision] if decision.recipient == copy.head.recipient.to_string() => decision,
-        _ => return Err(link.protocol("an acceptance for another recipient")),
-    };
+fn verdict(link: &Link, copy: &QueuedCopy, acceptance: &Acceptance) -> Result<Verdict, Refusal> {
     let is_about_it = acceptance.message_id == copy.head.message.as_bytes().as_slice()
         && acceptance.manifest_digest == copy.head.digest.as_bytes().as_slice();
     if !is_about_it {
         return Err(link.protocol("an acceptance of another message"));
     }
-    match decision.verdict() {
-        verdict @ (Verdict::Released | Verdict::Withheld) => Ok(verdict),
+    match acceptance.decisions.first().map(RecipientDecision::verdict) {
+        Some(verdict @ (Verdict::Released | Verdict::Withheld)) => Ok(verdict),
         _ => Err(link.protocol("an acceptance without a verdict")),
     }
 }

@@ -1,15 +1,15 @@
 //! From the lanes to a peer onto the link: each agency's in order, one after the other's turn, so that none holds
-//! up the others; messages of one thread never overtake one another.
+//! up the others; what belongs to one thread never overtakes one another.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, VecDeque, hash_map::Entry},
     sync::Arc,
     time::Duration,
 };
 
 use liaison_proto::{
     federation::v1::{RelayNotice, link_request::Frame as Request},
-    message::v1::{Envelope, Manifest, Refusal, SignedNotice, error_code::Code as ErrorCode},
+    message::v1::{Envelope, Manifest, Notice, Refusal, SignedNotice, error_code::Code as ErrorCode},
 };
 use prost::Message;
 use tokio::{
@@ -43,23 +43,30 @@ pub(super) enum Given {
 /// What goes on with the lanes while a link stands.
 struct Lanes<'a> {
     link: &'a Arc<Link>,
-    /// How far each lane was given.
-    given: HashMap<Queue, DeliveryId>,
-    /// Threads of which a message is under way or postponed.
-    threads: HashSet<Uuid>,
+    lanes: HashMap<Queue, Lane>,
+    /// Threads of which something is under way or postponed, with what waits behind it.
+    threads: HashMap<Uuid, VecDeque<Ticket>>,
     postponed: Vec<Postponed>,
     under_way: JoinSet<(Ticket, Result<Given, Refusal>)>,
     /// Room for messages under way, KiB.
     room: Arc<Semaphore>,
 }
 
-/// Something in a lane.
-#[derive(Clone)]
+/// How far a lane was given.
+#[derive(Default)]
+struct Lane {
+    last: DeliveryId,
+    /// Given and not settled.
+    open: usize,
+}
+
+/// Something that was given of a lane.
 struct Ticket {
     lane: Queue,
     first: DeliveryId,
-    /// The thread that it holds.
-    thread: Option<Uuid>,
+    last: DeliveryId,
+    /// What it must not overtake others of: the thread of a message, the message of a notice.
+    thread: Uuid,
 }
 
 struct Postponed {
@@ -71,8 +78,8 @@ struct Postponed {
 pub(super) async fn run(link: &Arc<Link>) -> Result<(), Refusal> {
     let mut lanes = Lanes {
         link,
-        given: HashMap::new(),
-        threads: HashSet::new(),
+        lanes: HashMap::new(),
+        threads: HashMap::new(),
         postponed: Vec::new(),
         under_way: JoinSet::new(),
         room: Arc::new(Semaphore::new(limits::LINK_BYTES >> 10)),
@@ -98,23 +105,28 @@ impl Lanes<'_> {
     /// One unit of each lane, and what is to be offered again. Whether there was any.
     async fn turn(&mut self) -> Result<bool, Refusal> {
         let mut gave = self.again().await?;
-        let lanes: BTreeSet<Queue> =
+        let queues: BTreeSet<Queue> =
             self.link.gateway.store.lanes(&self.link.peer.domain).into_iter().collect();
-        self.given.retain(|lane, _| lanes.contains(lane));
-        for lane in lanes {
-            if self.postponed.len() >= limits::LINK_POSTPONED {
-                break;
+        self.lanes.retain(|queue, lane| lane.open > 0 || queues.contains(queue));
+        for queue in queues {
+            let lane = self.lanes.entry(queue.clone()).or_default();
+            if lane.open >= limits::LANE_OPEN {
+                continue;
             }
-            let after = self.given.get(&lane).copied().unwrap_or_default();
-            let unit = self.link.gateway.store.unit(&lane, after).await.map_err(internal)?;
+            let unit = self.link.gateway.store.unit(&queue, lane.last).await.map_err(internal)?;
             let Some(unit) = unit else { continue };
-            let (first, last) = match &unit {
-                Unit::Message { first, last, .. } => (*first, *last),
-                Unit::Notice { id, .. } => (*id, *id),
-            };
-            self.given.insert(lane.clone(), last);
-            self.give(Ticket { lane, first, thread: None }, unit).await?;
+            let (first, last) = ids(&unit);
+            lane.last = last;
+            lane.open += 1;
+            let ticket = Ticket { lane: queue, first, last, thread: thread(&unit)? };
             gave = true;
+            match self.threads.entry(ticket.thread) {
+                Entry::Occupied(mut others) => others.get_mut().push_back(ticket),
+                Entry::Vacant(free) => {
+                    free.insert(VecDeque::new());
+                    self.give(ticket, unit).await?;
+                }
+            }
         }
         Ok(gave)
     }
@@ -130,8 +142,8 @@ impl Lanes<'_> {
         for Postponed { ticket, .. } in due {
             let unit = self.link.gateway.store.unit(&ticket.lane, ticket.first.before()).await;
             match unit.map_err(internal)? {
-                // Whatever ended meanwhile is not there any more.
-                Some(unit) if first(&unit) == ticket.first => self.give(ticket, unit).await?,
+                // Copies that ended meanwhile are not there any more.
+                Some(unit) if ids(&unit).0 <= ticket.last => self.give(ticket, unit).await?,
                 _ => self.let_go(&ticket),
             }
         }
@@ -156,21 +168,12 @@ impl Lanes<'_> {
 
     async fn give_message(
         &mut self,
-        mut ticket: Ticket,
+        ticket: Ticket,
         turn: OwnedSemaphorePermit,
         copies: Vec<QueuedCopy>,
         content: Envelope,
     ) -> Result<(), Refusal> {
-        if ticket.thread.is_none() {
-            let thread = thread(&content)?;
-            if !self.threads.insert(thread) {
-                self.postpone(ticket, limits::THREAD_WAIT);
-                return Ok(());
-            }
-            ticket.thread = Some(thread);
-        }
-        if let Err(refusal) = forward::gate(self.link) {
-            self.link.peer.live.set_problem(Some(format!("{}; {}", refusal.message, refusal.action)));
+        if forward::gate(&self.link.gateway, &self.link.peer()).is_err() {
             self.postpone(ticket, limits::FORWARD_RETRY);
             return Ok(());
         }
@@ -203,9 +206,17 @@ impl Lanes<'_> {
         self.postponed.push(Postponed { until: Instant::now() + wait, ticket });
     }
 
+    /// It is settled: the next of its thread has its turn.
     fn let_go(&mut self, ticket: &Ticket) {
-        if let Some(thread) = &ticket.thread {
-            self.threads.remove(thread);
+        if let Some(lane) = self.lanes.get_mut(&ticket.lane) {
+            lane.open = lane.open.saturating_sub(1);
+        }
+        let next = self.threads.get_mut(&ticket.thread).and_then(VecDeque::pop_front);
+        match next {
+            Some(next) => self.postpone(next, Duration::ZERO),
+            None => {
+                self.threads.remove(&ticket.thread);
+            }
         }
     }
 }
@@ -215,7 +226,7 @@ async fn relay(link: &Link, id: DeliveryId, notice: SignedNotice) -> Result<Give
     let frame = |number| vec![Request::Notice(RelayNotice { number, notice: Some(notice.clone()) })];
     let to = match link.ask(frame).await {
         Ok(Answer::Done) => Next::Gone,
-        Ok(Answer::Refused(refusal)) if passes(refusal.code()) || refusal.code() == ErrorCode::UnknownKey => {
+        Ok(Answer::Refused(refusal)) if passes(&refusal) => {
             return Ok(Given::Postponed(wait(&refusal)));
         }
         Ok(Answer::Refused(refusal)) => {
@@ -231,18 +242,21 @@ async fn relay(link: &Link, id: DeliveryId, notice: SignedNotice) -> Result<Give
 }
 
 /// Whether it makes sense to offer the same again.
-pub(super) fn passes(code: ErrorCode) -> bool {
-    matches!(
-        code,
-        ErrorCode::QueueFull
-            | ErrorCode::RateLimited
-            | ErrorCode::GatewayUnreachable
-            | ErrorCode::ShuttingDown
-            | ErrorCode::SchemeMismatch
-            | ErrorCode::StaleBundle
-            | ErrorCode::Suspended
-            | ErrorCode::Internal
-    )
+pub(super) fn passes(refusal: &Refusal) -> bool {
+    // Known with the next page of the directory, where the peer says so.
+    let is_early = refusal.code() == ErrorCode::UnknownKey && refusal.retry_after_ms > 0;
+    is_early
+        || matches!(
+            refusal.code(),
+            ErrorCode::QueueFull
+                | ErrorCode::RateLimited
+                | ErrorCode::GatewayUnreachable
+                | ErrorCode::ShuttingDown
+                | ErrorCode::SchemeMismatch
+                | ErrorCode::StaleBundle
+                | ErrorCode::Suspended
+                | ErrorCode::Internal
+        )
 }
 
 /// How long to wait before the same is offered again.
@@ -251,17 +265,23 @@ pub(super) fn wait(refusal: &Refusal) -> Duration {
     if asked.is_zero() { limits::FORWARD_RETRY } else { asked.min(limits::QUEUE_RETRY) }
 }
 
-fn first(unit: &Unit) -> DeliveryId {
+/// The first and the last delivery of a unit.
+fn ids(unit: &Unit) -> (DeliveryId, DeliveryId) {
     match unit {
-        Unit::Message { first, .. } => *first,
-        Unit::Notice { id, .. } => *id,
+        Unit::Message { first, last, .. } => (*first, *last),
+        Unit::Notice { id, .. } => (*id, *id),
     }
 }
 
-/// The thread of a message that is queued.
-fn thread(content: &Envelope) -> Result<Uuid, Refusal> {
-    let manifest = Manifest::decode(content.manifest.clone()).ok();
-    manifest
-        .and_then(|manifest| Uuid::from_slice(&manifest.thread).ok())
-        .ok_or_else(|| internal(StoreError::Corrupt("manifest")))
+/// What a unit must not overtake others of: the thread of a message, the message of a notice.
+fn thread(unit: &Unit) -> Result<Uuid, Refusal> {
+    let id = match unit {
+        Unit::Message { content, .. } => {
+            Manifest::decode(content.manifest.clone()).map(|manifest| manifest.thread)
+        }
+        Unit::Notice { notice, .. } => Notice::decode(notice.notice.clone()).map(|notice| notice.message_id),
+    };
+    id.ok()
+        .and_then(|id| Uuid::from_slice(&id).ok())
+        .ok_or_else(|| internal(StoreError::Corrupt("a queued message or notice")))
 }

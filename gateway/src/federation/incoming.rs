@@ -10,6 +10,7 @@ use liaison_proto::{
     },
     limits::{CHUNK_BYTES, FORWARD_BYTES, LINK_WINDOW},
     message::v1::{Refusal, error_code::Code as ErrorCode},
+    refusal::CODE,
     times,
 };
 use liaison_trust::names::Domain;
@@ -327,9 +328,10 @@ pub(super) async fn renew(
     .await
 }
 
-/// Whether a refusal is for something that no gateway that keeps to the rules sends.
+/// Whether a refusal is for something that no gateway that keeps to the rules sends. What it may send again later
+/// is none.
 fn is_violation(refusal: &Refusal) -> bool {
-    matches!(
+    let is_against_rules = matches!(
         refusal.code(),
         ErrorCode::PeerViolation
             | ErrorCode::StaleBundle
@@ -343,11 +345,11 @@ fn is_violation(refusal: &Refusal) -> bool {
             | ErrorCode::Unsupported
             | ErrorCode::TooLarge
             | ErrorCode::IdReused
-            | ErrorCode::NotAParty
             | ErrorCode::TransitionNotAllowed
             | ErrorCode::KeyChainBroken
             | ErrorCode::UnknownKey
-    )
+    );
+    is_against_rules && refusal.retry_after_ms == 0
 }
 
 pub(super) fn stale(domain: &Domain) -> Refusal {
@@ -364,6 +366,8 @@ pub(super) fn stale(domain: &Domain) -> Refusal {
 fn read(message: Result<Option<LinkRequest>, Status>) -> Result<Option<LinkRequest>, Refusal> {
     match message {
         Ok(request) => Ok(request),
+        // What the codec refuses.
+        Err(status) if status.metadata().contains_key(CODE) => Err(Refusal::from(&status)),
         // What the transport reports has a cause; what the decoder reports has none.
         Err(status) if std::error::Error::source(&status).is_some() => Ok(None),
         Err(status) if matches!(status.code(), tonic::Code::OutOfRange | tonic::Code::ResourceExhausted) => {

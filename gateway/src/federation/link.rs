@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -188,11 +188,15 @@ impl Link {
     pub(super) async fn ask(&self, parts: impl Fn(u64) -> Vec<Request>) -> Result<Answer, Gone> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
         let (answer, answered) = oneshot::channel();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(number, answer);
+        self.waiting().insert(number, answer);
         for frame in parts(number) {
             self.frames.send(LinkRequest { frame: Some(frame) }).await.map_err(|_| Gone)?;
         }
         answered.await.map_err(|_| Gone)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The peer as it stands now.
@@ -203,21 +207,28 @@ impl Link {
     /// Reads answers until the link ends.
     async fn read(&self, mut inbound: Streaming<LinkResponse>) -> Result<(), Refusal> {
         let mut parts: HashMap<u64, Vec<u8>> = HashMap::new();
-        let mut bytes = 0;
         loop {
-            let next = inbound.message().await.map_err(|status| broke(&self.peer, &status))?;
-            let Some(response) = next else { return Err(closed(&self.peer.domain)) };
+            let Ok(next) = timeout(limits::LINK_ANSWER, inbound.message()).await else {
+                if self.waiting().is_empty() {
+                    continue;
+                }
+                return Err(silent(&self.peer.domain));
+            };
+            let Some(response) = next.map_err(|status| broke(&self.peer, &status))? else {
+                return Err(closed(&self.peer.domain));
+            };
             match response.frame {
                 Some(Response::Accepted(chunk)) => {
-                    bytes += chunk.data.len();
-                    if bytes > ACCEPTANCES_BYTES {
-                        return Err(self.protocol("too many unfinished answers at once"));
+                    if !self.waiting().contains_key(&chunk.number) {
+                        return Err(self.protocol(UNASKED));
                     }
                     let whole = parts.entry(chunk.number).or_default();
                     whole.extend_from_slice(&chunk.data);
+                    if whole.len() > ACCEPTANCES_BYTES {
+                        return Err(self.protocol("an answer that is too long"));
+                    }
                     if chunk.last {
                         let whole = parts.remove(&chunk.number).unwrap_or_default();
-                        bytes -= whole.len();
                         self.answered(chunk.number, Answer::Accepted(whole.into()))?;
                     }
                 }
@@ -239,10 +250,8 @@ impl Link {
     }
 
     fn answered(&self, number: u64, answer: Answer) -> Result<(), Refusal> {
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
-        let Some(waiting) = waiting else {
-            return Err(self.protocol("an answer to something that is not under way"));
-        };
+        let waiting = self.waiting().remove(&number);
+        let Some(waiting) = waiting else { return Err(self.protocol(UNASKED)) };
         // Whoever waited may have gone meanwhile.
         let _ = waiting.send(answer);
         Ok(())
@@ -281,6 +290,8 @@ impl Link {
         refusal
     }
 }
+
+const UNASKED: &str = "an answer to something that is not under way";
 
 /// A connection to the peer's gateway, at the first of its addresses that answers.
 async fn dial(authority: &Authority, peer: &Peer, cut: &CancellationToken) -> Result<Channel, Refusal> {
@@ -374,6 +385,14 @@ fn closed(domain: &Domain) -> Refusal {
     )
 }
 
+fn silent(domain: &Domain) -> Refusal {
+    Refusal::new(
+        ErrorCode::GatewayUnreachable,
+        format!("the gateway of {domain} takes what it is sent and answers nothing"),
+        "the link is made again by itself; look at that gateway's log if that does not help",
+    )
+}
+
 fn no_welcome(domain: &Domain) -> Refusal {
     Refusal::new(
         ErrorCode::GatewayUnreachable,
@@ -402,7 +421,7 @@ fn same_clock(peer: &Peer, welcome: &Welcome) -> Result<(), Refusal> {
 }
 
 /// What a peer says, with who says it, and no longer than it takes: it is shown to people.
-fn in_words(domain: &Domain, refusal: Refusal) -> Refusal {
+pub(super) fn in_words(domain: &Domain, refusal: Refusal) -> Refusal {
     let plain = |text: &str| -> String {
         text.chars().filter(|c| !c.is_control()).take(limits::PEER_WORDS_CHARS).collect()
     };

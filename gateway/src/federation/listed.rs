@@ -1,6 +1,6 @@
 //! Agencies of other domains, as their gateways describe them: read, checked, and taken into the directory.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use liaison_proto::{
     admin::v1::agency_state::Code as AgencyState,
@@ -17,7 +17,13 @@ use liaison_trust::{
 use tracing::{info, warn};
 
 use super::peers::Peer;
-use crate::{delivery::internal, directory::Agency, gateway::Gateway, limits};
+use crate::{
+    delivery::internal,
+    directory::{Agency, Directory},
+    gateway::Gateway,
+    limits,
+    store::ToldPage,
+};
 
 /// Reads an agency of a peer. `known` are the key records of it that were proven before: what is listed now
 /// must continue them.
@@ -120,12 +126,14 @@ pub(super) async fn take(
     let withdrawn: Vec<AgencyAddress> =
         page.withdrawn.iter().map(|text| address(peer, text)).collect::<Result<_, _>>()?;
     let (agencies, kept) = read_all(gateway, peer, &page.agencies)?;
-    let position = (page.epoch.as_ref(), page.sequence);
-    let gone = gateway
-        .store
-        .set_peer_agencies(&peer.domain, position, &kept, &withdrawn, page.complete)
-        .await
-        .map_err(internal)?;
+    let told = ToldPage {
+        domain: &peer.domain,
+        countries: &peer.countries,
+        page: &page,
+        agencies: &kept,
+        withdrawn: &withdrawn,
+    };
+    let gone = gateway.store.set_peer_agencies(told).await.map_err(internal)?;
     info!(peer = %peer.domain, told = agencies.len(), withdrawn = gone.len(), complete = page.complete, "a peer told of its agencies");
     gateway.directory.rcu(|directory| {
         let gone = gone.iter().filter_map(|address| directory.get(address));
@@ -159,11 +167,7 @@ fn read_all(
             return Err(violation(format!("{} lists {} twice on one page", peer.domain, agency.address)));
         }
         if known.is_none() && own + seen.len() > limits::PEER_AGENCIES {
-            return Err(Refusal::new(
-                ErrorCode::TooLarge,
-                format!("{} has more than {} agencies", peer.domain, limits::PEER_AGENCIES),
-                "withdraw some of them",
-            ));
+            return Err(too_many(peer));
         }
         kept.push(agency.to_wire());
         agencies.push(agency);
@@ -171,7 +175,7 @@ fn read_all(
     Ok((agencies, kept))
 }
 
-/// The agency that sends, as its gateway describes it with the message: the directory need not list it.
+/// The agency that sends: as the directory lists it, or as its gateway describes it with the message.
 ///
 /// # Errors
 /// The peer has no right to say so.
@@ -181,26 +185,66 @@ pub(super) fn sender(gateway: &Gateway, peer: &Peer, described: &wire::Agency) -
     let known_keys = known.as_ref().map_or(&[][..], |known| &known.keys);
     let described = wire::Agency { keys: Vec::new(), ..described.clone() };
     let agency = read(peer, &described, known_keys)?;
-    Ok(Agency { listed: known.is_some_and(|known| known.listed), ..agency })
+    match known {
+        Some(known) if known.listed => Ok(Agency::clone(&known)),
+        _ => Ok(Agency { listed: false, ..agency }),
+    }
 }
 
-/// The agencies of peers that the store knows.
+/// An agency that is not listed, with the key that a message of it was signed by, if that continues those known.
+pub(super) fn continued(agency: &Agency, key: &ProvenKey) -> Agency {
+    let mut agency = agency.clone();
+    let continues = agency.current().is_some_and(|current| key_record::follows(current, &key.signed).is_ok());
+    if continues && agency.keys.len() < limits::KEY_RECORDS {
+        agency.keys.push(key.clone());
+    }
+    agency
+}
+
+/// Remembers an agency that is not listed, for a message that it sent.
 ///
 /// # Errors
-/// What was kept can't be read.
-pub fn from_store(
-    listed: &[(wire::Agency, bool)],
-    peers: &[std::sync::Arc<Peer>],
-) -> Result<Vec<Agency>, Refusal> {
+/// The peer has too many agencies, or the store failed.
+pub(super) async fn note(gateway: &Gateway, peer: &Peer, agency: Agency) -> Result<(), Refusal> {
+    let directory = gateway.directory.load_full();
+    match directory.get(&agency.address) {
+        Some(known) if known.to_wire() == agency.to_wire() => return Ok(()),
+        Some(_) => {}
+        None if directory.of(&peer.domain).count() >= limits::PEER_AGENCIES => return Err(too_many(peer)),
+        None => {}
+    }
+    gateway.store.note_sender(&peer.domain, &agency.to_wire()).await.map_err(internal)?;
+    gateway.directory.rcu(|directory| match directory.get(&agency.address) {
+        // The peer has told of it meanwhile.
+        Some(known) if known.listed => Directory::clone(directory),
+        _ => directory.with(agency.clone()),
+    });
+    Ok(())
+}
+
+/// The agencies of peers that the store knows. One that its peer may not have any more is left out.
+pub fn from_store(listed: &[(wire::Agency, bool)], peers: &[Arc<Peer>]) -> Vec<Agency> {
     let mut agencies = Vec::with_capacity(listed.len());
     for (agency, is_listed) in listed {
         let domain: Option<Domain> =
             agency.address.parse().ok().map(|address: AgencyAddress| address.domain().clone());
         let Some(peer) = peers.iter().find(|peer| Some(&peer.domain) == domain.as_ref()) else { continue };
-        let read = read(peer, agency, &[])?;
-        agencies.push(Agency { listed: *is_listed, ..read });
+        match read(peer, agency, &[]) {
+            Ok(read) => agencies.push(Agency { listed: *is_listed, ..read }),
+            Err(refusal) => {
+                warn!(agency = agency.address, "an agency of a peer is left out: {}", refusal.message);
+            }
+        }
     }
-    Ok(agencies)
+    agencies
+}
+
+fn too_many(peer: &Peer) -> Refusal {
+    Refusal::new(
+        ErrorCode::TooLarge,
+        format!("{} has more than {} agencies", peer.domain, limits::PEER_AGENCIES),
+        "withdraw some of them",
+    )
 }
 
 fn address(peer: &Peer, text: &str) -> Result<AgencyAddress, Refusal> {

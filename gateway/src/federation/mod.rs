@@ -20,6 +20,7 @@ mod service;
 mod tell;
 mod told;
 
+pub use forward::gate;
 pub use link::run;
 pub use listed::from_store;
 pub use own::{bundle_of, renew_own};

@@ -87,9 +87,13 @@ impl Peers {
     pub fn new(known: Vec<KnownPeer>) -> Result<Self, Refusal> {
         let peers = known.into_iter().map(|known| {
             let bundle = Bundle::read(&known.bundle)?;
-            let countries = known.countries.into_iter().collect();
-            let peer =
-                Peer { domain: known.domain, state: known.state, bundle, countries, live: Arc::default() };
+            let peer = Peer {
+                domain: known.domain,
+                state: known.state,
+                bundle,
+                countries: known.countries,
+                live: Arc::default(),
+            };
             Ok((peer.domain.clone(), Arc::new(peer)))
         });
         let peers = peers.collect::<Result<BTreeMap<_, _>, Refusal>>()?;
@@ -143,18 +147,15 @@ impl Peers {
         removed.map(|peer| peer.domain.clone()).collect()
     }
 
-    /// Puts a peer in the place of what it was, and cuts its connections unless traffic flows.
+    /// Puts a peer in the place of what it was, and cuts its connections: what flows goes on by new ones.
     pub fn set(&self, peer: Peer) {
-        let is_active = peer.state == State::Active;
         let live = Arc::clone(&peer.live);
         self.peers.rcu(|peers| {
             let mut peers = BTreeMap::clone(peers);
             peers.insert(peer.domain.clone(), Arc::new(peer.clone()));
             peers
         });
-        if !is_active {
-            live.cut();
-        }
+        live.cut();
         self.changed.send_replace(());
     }
 

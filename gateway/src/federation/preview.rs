@@ -18,6 +18,8 @@ use time::OffsetDateTime;
 use tonic::Request;
 
 use super::{
+    forward::gate,
+    link::in_words,
     listed::{self, violation},
     peers::Peer,
 };
@@ -123,6 +125,7 @@ async fn ask(
 ) -> Result<wire::PreviewResponse, Refusal> {
     let peer = gateway.peers.active(domain)?;
     let channel = peer.live.channel().ok_or_else(|| unreachable(&peer))?;
+    gate(gateway, &peer)?;
     let recipients = decided.iter().map(|decided| {
         let released: Vec<_> = decided.decision.released().collect();
         let bases: Bases = decided
@@ -140,7 +143,7 @@ async fn ask(
     let mut client = FederationServiceClient::new(channel).max_decoding_message_size(ENVELOPE_HEAD_BYTES);
     match client.preview(request).await {
         Ok(answer) => Ok(answer.into_inner()),
-        Err(status) => Err(Refusal::from(&status)),
+        Err(status) => Err(in_words(domain, Refusal::from(&status))),
     }
 }
 

@@ -12,6 +12,7 @@ use liaison_trust::{
     statement::{self, StatementError},
 };
 use time::OffsetDateTime;
+use tracing::info;
 use uuid::Uuid;
 
 use super::{listed::violation, peers::Peer};
@@ -48,7 +49,10 @@ pub(super) async fn take(gateway: &Gateway, peer: &Peer, signed: SignedNotice) -
         .map_err(internal)?
         .filter(|copy| *copy.sender.domain() == gateway.domain);
     // Long over, or never there: whoever repeats it is to stop.
-    let Some(copy) = copy else { return Ok(()) };
+    let Some(copy) = copy else {
+        info!(peer = %peer.domain, message = %id, "a notice about a message that is not known was passed over");
+        return Ok(());
+    };
     let event =
         notice.event.ok_or_else(|| violation(format!("a notice of {} tells nothing", peer.domain)))?;
     let is_end = check(gateway, peer, &copy, &event)?;

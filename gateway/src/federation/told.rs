@@ -15,7 +15,12 @@ use liaison_trust::{
 };
 use prost::Message;
 
-use crate::{delivery::party, directory::Directory, limits, policy::PolicySet};
+use crate::{
+    delivery::{party, report},
+    directory::Directory,
+    limits,
+    policy::PolicySet,
+};
 
 /// What a peer may see, numbered by when it changed last. The numbers hold as long as the gateway runs; a new
 /// run has a new epoch, in which everything is told again.
@@ -128,7 +133,11 @@ pub(super) fn visible(
     directory
         .of(own)
         .filter(|agency| agency.state == AgencyState::Active)
-        .filter(|agency| policies.discover(peer, &party(agency)).is_permitted())
+        .filter(|agency| {
+            let answer = policies.discover(peer, &party(agency));
+            report(&answer.incidents);
+            answer.is_permitted()
+        })
         .map(|agency| (agency.address.clone(), agency.to_wire()))
         .collect()
 }

@@ -22,7 +22,7 @@ use crate::limits;
 pub use queue::Queue;
 pub use sqlite::{
     Act, Addition, DatabaseVersion, Inspection, IssuedBy, IssuedCertificate, KnownPeer, Renewal,
-    RevokedCertificate, Store, Token, TokenUse, probe,
+    RevokedCertificate, Store, Token, TokenUse, ToldPage, probe,
 };
 
 /// A message to accept, with everything that follows from it: it is all stored, or nothing is.

@@ -1,10 +1,14 @@
 //! What `doctor` finds.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, PATIENCE};
 
 /// The verdict on each check, and the exit status.
 fn examine(gateway: &Gateway) -> (i32, Vec<(String, String)>, Value) {
@@ -34,10 +38,41 @@ async fn a_sound_gateway_is_ok_stopped_and_running() {
     let (status, verdicts, _) = examine(&gateway);
     assert_eq!(status, 0);
     assert!(verdicts.iter().all(|(_, verdict)| verdict == "ok"), "{verdicts:?}");
-    for check in ["data folder", "CA", "clock", "database", "policies", "gateway", "certificate", "readiness"]
-    {
+    let checks =
+        ["data folder", "CA", "clock", "database", "policies", "gateway", "certificate", "readiness"];
+    for check in checks.into_iter().chain(["exchange address", "federation address"]) {
         assert!(verdicts.contains(&found(check, "ok")), "{check}");
     }
+    drop(running);
+}
+
+#[tokio::test]
+async fn peers_are_told_of_as_they_stand() {
+    let (gateway, other) = (Gateway::init(), Gateway::init_as("hu"));
+    let running = gateway.run().await;
+    let other_runs = other.run().await;
+    gateway.accept(&other);
+    // The other domain has not accepted this one.
+    let (status, verdicts) = not_ok(&gateway);
+    assert_eq!((status, verdicts), (0, vec![found("peer", "warn")]));
+    other.accept(&gateway);
+    let deadline = Instant::now() + PATIENCE;
+    while [&gateway, &other].into_iter().any(|gateway| !not_ok(gateway).1.is_empty()) {
+        assert!(Instant::now() < deadline, "not linked: {:?}", examine(&gateway));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(examine(&gateway).1.contains(&found("peer", "ok")));
+
+    drop(other_runs);
+    while not_ok(&gateway).1 != [found("peer", "warn")] {
+        assert!(Instant::now() < deadline, "the peer is gone: {:?}", examine(&gateway));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(gateway.cli(&["peer", "suspend", "hu"]).status, 0);
+    let (_, verdicts, json) = examine(&gateway);
+    assert!(verdicts.contains(&found("peer", "ok")) && json.to_string().contains("peer resume hu"), "{json}");
+    assert_eq!(gateway.cli(&["peer", "remove", "hu"]).status, 0);
+    assert!(examine(&gateway).1.iter().all(|(check, _)| check != "peer"));
     drop(running);
 }
 
@@ -65,9 +100,12 @@ fn each_fault_is_found_by_name() {
     assert_eq!(not_ok(&gateway), (0, vec![found("policies", "warn"), stopped.clone()]));
     fs::remove_dir_all(data.join("policies")).unwrap();
 
-    let taken = std::net::TcpListener::bind(gateway.exchange).unwrap();
-    assert_eq!(not_ok(&gateway), (1, vec![stopped.clone(), found("exchange address", "fail")]));
-    drop(taken);
+    let listeners = [("exchange address", gateway.exchange), ("federation address", gateway.federation)];
+    for (check, address) in listeners {
+        let taken = std::net::TcpListener::bind(address).unwrap();
+        assert_eq!(not_ok(&gateway), (1, vec![stopped.clone(), found(check, "fail")]));
+        drop(taken);
+    }
 
     let config = fs::read_to_string(data.join("gateway.toml")).unwrap();
     fs::write(data.join("gateway.toml"), config.replace("\"be\"", "\"hu\"")).unwrap();

@@ -50,8 +50,13 @@ pub(crate) struct Done {
 
 impl Gateway {
     pub(crate) fn init() -> Self {
+        Self::init_as("be")
+    }
+
+    /// Of another domain than `be`.
+    pub(crate) fn init_as(domain: &str) -> Self {
         let gateway = Self::nothing();
-        let done = gateway.init_with(&[]);
+        let done = gateway.init_domain(domain, &[]);
         assert_eq!(done.status, 0, "{done:?}");
         gateway
     }
@@ -69,9 +74,13 @@ impl Gateway {
     }
 
     pub(crate) fn init_with(&self, more: &[&str]) -> Done {
+        self.init_domain("be", more)
+    }
+
+    fn init_domain(&self, domain: &str, more: &[&str]) -> Done {
         let [exchange, federation, metrics] =
             [self.exchange, self.federation, self.metrics].map(|address| address.to_string());
-        let mut init = vec!["init", "--domain", "be", "--exchange", &exchange];
+        let mut init = vec!["init", "--domain", domain, "--exchange", &exchange];
         init.extend(["--federation", &federation, "--metrics", &metrics]);
         self.cli(&[&init[..], more].concat())
     }
@@ -137,6 +146,16 @@ impl Gateway {
     pub(crate) fn add(&self, address: &str, sector: &str) {
         let done =
             self.cli(&["agency", "add", address, "--name", "X", "--country", "be", "--sector", sector]);
+        assert_eq!(done.status, 0, "{done:?}");
+    }
+
+    /// Accepts the bundle of a domain whose gateway runs.
+    pub(crate) fn accept(&self, other: &Gateway) {
+        let invitation = other.json(&["peer", "invite"]);
+        let file = self.folder.path().join("bundle");
+        std::fs::write(&file, invitation["bundle"].as_str().unwrap()).unwrap();
+        let fingerprint = invitation["fingerprint"].as_str().unwrap();
+        let done = self.cli(&["peer", "accept", file.to_str().unwrap(), "--fingerprint", fingerprint]);
         assert_eq!(done.status, 0, "{done:?}");
     }
 

@@ -15,7 +15,7 @@ use liaison_trust::{
 };
 use tonic::Status;
 
-use crate::gateway::{Gateway, PATIENCE, as_agency};
+use crate::gateway::{Gateway, PATIENCE, Running, as_agency};
 
 fn code(status: &Status) -> ErrorCode {
     Refusal::from(status).code()
@@ -109,6 +109,51 @@ async fn a_revoked_agency_is_cut_off_and_stays_so_whatever_database_returns() {
     let running = gateway.run().await;
     assert_eq!(gateway.json(&["agency", "show", "be/shelter"])["state"], "revoked");
     assert!(is_kept_out(&running, &enrolled, &key).await);
+}
+
+#[tokio::test]
+async fn a_removed_peer_stays_so_whatever_database_returns_until_it_is_accepted_anew() {
+    let (gateway, hu) = (Gateway::init(), Gateway::init_as("hu"));
+    let hu_runs = hu.run().await;
+    let state = || gateway.json(&["peer", "show", "hu"])["state"].clone();
+    let restart = async |mut running: Running<'_>, database: Option<&[u8]>| {
+        running.signal("-TERM");
+        running.ended().await;
+        let file = gateway.data().join("liaison.db");
+        let before = fs::read(&file).unwrap();
+        if let Some(database) = database {
+            fs::write(&file, database).unwrap();
+        }
+        before
+    };
+    let running = gateway.run().await;
+    gateway.accept(&hu);
+    let backup = restart(running, None).await;
+    let running = gateway.run().await;
+    assert_eq!(gateway.json(&["peer", "remove", "hu"])["state"], "removed");
+    restart(running, Some(&backup)).await;
+    let running = gateway.run().await;
+    assert_eq!(state(), "removed");
+    assert_eq!(gateway.cli(&["peer", "resume", "hu"]).status, 1);
+
+    gateway.accept(&hu);
+    assert_eq!(state(), "active");
+    restart(running, Some(&backup)).await;
+    let running = gateway.run().await;
+    assert_eq!(state(), "active", "what was accepted last is what counts");
+
+    // With another gateway of the same name, the first peering does not come back.
+    assert_eq!(gateway.cli(&["peer", "remove", "hu"]).status, 0);
+    let new = Gateway::init_as("hu");
+    let new_runs = new.run().await;
+    gateway.accept(&new);
+    restart(running, None).await;
+    let running = gateway.run().await;
+    assert_eq!(state(), "active");
+    restart(running, Some(&backup)).await;
+    let running = gateway.run().await;
+    assert_eq!(state(), "removed");
+    drop((running, hu_runs, new_runs));
 }
 
 #[tokio::test]

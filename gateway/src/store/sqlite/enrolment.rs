@@ -1,6 +1,9 @@
 //! Tokens, the certificates that agencies have, and revocations.
 
-use liaison_proto::admin::v1::agency_state::Code as AgencyState;
+use liaison_proto::{
+    admin::v1::{agency_state::Code as AgencyState, peer_state::Code as PeerState},
+    federation::v1::Bundle,
+};
 use liaison_trust::{digest::Digest, names::AgencyAddress};
 use sqlx::{Sqlite, Transaction};
 use time::OffsetDateTime;
@@ -9,7 +12,8 @@ use super::{
     Store,
     agencies::{Act, record},
     authority::IssuedBy,
-    columns::{address, digest, millis, moment},
+    columns::{address, decode, digest, millis, moment},
+    peers::KnownPeer,
 };
 use crate::{limits, revoked::Revocations, store::StoreError};
 
@@ -272,6 +276,15 @@ impl Store {
             .await?;
         }
         change.commit().await?;
+        for peer in self.peers().await? {
+            let bundle: Bundle = decode(peer.bundle.bundle.to_vec())?;
+            let ended = revocations.end_of_peering(&peer.domain, &bundle.gateway_signing_key);
+            if let Some(at) = ended.filter(|_| peer.state != PeerState::Removed) {
+                let subject = peer.domain.to_string();
+                let act = Act { at, actor: "the revoked file", act: "remove_peer", subject: &subject };
+                self.set_peer(&KnownPeer { state: PeerState::Removed, ..peer }, act).await?;
+            }
+        }
         Ok(())
     }
 

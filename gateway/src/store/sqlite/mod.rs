@@ -33,7 +33,7 @@ pub use self::{
     authority::IssuedBy,
     enrolment::{IssuedCertificate, Renewal, RevokedCertificate, Token, TokenUse},
     inspect::{DatabaseVersion, Inspection, probe},
-    peers::KnownPeer,
+    peers::{KnownPeer, ToldPage},
 };
 use super::{Load, Queue, QueueBound, StoreError};
 use crate::limits;

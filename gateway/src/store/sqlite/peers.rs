@@ -1,7 +1,11 @@
 //! Peers and what is known of their agencies.
 
+use std::collections::BTreeSet;
+
 use liaison_proto::{
-    admin::v1::peer_state::Code as PeerState, exchange::v1 as wire, federation::v1::SignedBundle,
+    admin::v1::peer_state::Code as PeerState,
+    exchange::v1 as wire,
+    federation::v1::{DirectoryPage, SignedBundle},
 };
 use liaison_trust::names::{AgencyAddress, Domain};
 use prost::Message;
@@ -21,9 +25,20 @@ pub struct KnownPeer {
     /// The newest bundle of it.
     pub bundle: SignedBundle,
     /// Countries that an administrator believes it to speak for.
-    pub countries: Vec<String>,
+    pub countries: BTreeSet<String>,
     /// How much of its directory is known; the epoch is empty for nothing.
     pub directory: (Vec<u8>, u64),
+}
+
+/// A page of a peer's directory as it is taken.
+pub struct ToldPage<'a> {
+    pub domain: &'a Domain,
+    /// The peer's countries, by which the agencies were taken.
+    pub countries: &'a BTreeSet<String>,
+    pub page: &'a DirectoryPage,
+    /// Agencies of the page that are taken.
+    pub agencies: &'a [wire::Agency],
+    pub withdrawn: &'a [AgencyAddress],
 }
 
 impl Store {
@@ -51,7 +66,8 @@ impl Store {
             .collect()
     }
 
-    /// Keeps a peer as an administrator's act left it. Of one that was removed, no agency is listed any more.
+    /// Keeps a peer as an administrator's act left it: it is to tell its directory anew. Of one that was removed,
+    /// no agency is listed any more.
     ///
     /// # Errors
     /// The database failed.
@@ -60,20 +76,16 @@ impl Store {
         sqlx::query(
             "INSERT INTO peer (domain, state, bundle, countries) VALUES (?, ?, ?, ?) \
              ON CONFLICT (domain) DO UPDATE SET state = excluded.state, bundle = excluded.bundle, \
-             countries = excluded.countries",
+             countries = excluded.countries, directory_epoch = NULL, directory_sequence = 0",
         )
         .bind(peer.domain.as_str())
         .bind(i32::from(peer.state))
         .bind(peer.bundle.encode_to_vec())
-        .bind(peer.countries.join(" "))
+        .bind(joined(&peer.countries))
         .execute(&mut *change)
         .await?;
         if peer.state == PeerState::Removed {
             sqlx::query("UPDATE peer_agency SET listed = 0 WHERE domain = ?")
-                .bind(peer.domain.as_str())
-                .execute(&mut *change)
-                .await?;
-            sqlx::query("UPDATE peer SET directory_epoch = NULL, directory_sequence = 0 WHERE domain = ?")
                 .bind(peer.domain.as_str())
                 .execute(&mut *change)
                 .await?;
@@ -123,21 +135,21 @@ impl Store {
         Ok(())
     }
 
-    /// Takes a page of a peer's directory: agencies that are new or changed, and those withdrawn. With
-    /// `complete`, whatever was not told in this epoch is withdrawn as well. Says which were.
+    /// Takes a page of a peer's directory: agencies that are new or changed, and those withdrawn. With the last
+    /// page of all, whatever was not told since the first is withdrawn as well. Says which were.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn set_peer_agencies(
-        &self,
-        domain: &Domain,
-        position: (&[u8], u64),
-        agencies: &[wire::Agency],
-        withdrawn: &[AgencyAddress],
-        complete: bool,
-    ) -> Result<Vec<AgencyAddress>, StoreError> {
-        let (epoch, sequence) = position;
+    pub async fn set_peer_agencies(&self, told: ToldPage<'_>) -> Result<Vec<AgencyAddress>, StoreError> {
+        let ToldPage { domain, countries, page, agencies, withdrawn } = told;
+        let epoch = page.epoch.as_ref();
         let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        if page.first {
+            sqlx::query("UPDATE peer_agency SET epoch = x'' WHERE domain = ?")
+                .bind(domain.as_str())
+                .execute(&mut *change)
+                .await?;
+        }
         for agency in agencies {
             sqlx::query(
                 "INSERT INTO peer_agency (address, domain, listed, epoch, agency) VALUES (?, ?, 1, ?, ?) \
@@ -159,7 +171,7 @@ impl Store {
                 .execute(&mut *change)
                 .await?;
         }
-        if complete {
+        if page.complete {
             let left: Vec<String> = sqlx::query_scalar(
                 "UPDATE peer_agency SET listed = 0 WHERE domain = ? AND epoch <> ? AND listed = 1 \
                  RETURNING address",
@@ -172,16 +184,25 @@ impl Store {
                 gone.push(address.parse().map_err(|_| StoreError::Corrupt("agency address"))?);
             }
         }
-        // Only what was told completely need not be told again.
-        if complete {
-            sqlx::query("UPDATE peer SET directory_epoch = ?, directory_sequence = ? WHERE domain = ?")
-                .bind(epoch)
-                .bind(number(sequence))
-                .bind(domain.as_str())
-                .execute(&mut *change)
-                .await?;
+        // Only what was told completely need not be told again, nor what was taken by other countries.
+        if page.complete {
+            sqlx::query(
+                "UPDATE peer SET directory_epoch = ?, directory_sequence = ? \
+                 WHERE domain = ? AND countries = ?",
+            )
+            .bind(epoch)
+            .bind(number(page.sequence))
+            .bind(domain.as_str())
+            .bind(joined(countries))
+            .execute(&mut *change)
+            .await?;
         }
         change.commit().await?;
         Ok(gone)
     }
+}
+
+/// Countries as they are kept.
+fn joined(countries: &BTreeSet<String>) -> String {
+    countries.iter().map(String::as_str).collect::<Vec<_>>().join(" ")
 }
