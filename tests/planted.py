@@ -47,9 +47,9 @@ FAULTS = {
         "a_copy_tells_nothing_of_what_was_withheld",
     ),
     "policies are not asked again before hand-over": (
-        "gateway/src/exchange/handover.rs",
-        "if queued.released.policy_hash != policies.hash() {",
-        "if queued.head.message.is_nil() {",
+        "gateway/src/delivery/fresh.rs",
+        "if queued.released.policy_hash == policies.hash() {",
+        "if !queued.head.message.is_nil() {",
         "live",
         "a_policy_tightened_between_acceptance_and_hand_over_wins",
     ),

@@ -102,16 +102,25 @@ pub async fn received_ids(agent: &Agent) -> Result<Vec<String>> {
     }
 }
 
-/// The ids of the alerts that an agency received, newest first.
+/// The ids of the alerts that an agency received, newest first, as often as each is listed.
 pub async fn received_alert_ids(agent: &Agent, status: i32) -> Result<Vec<String>> {
-    let request = ListAlertsRequest {
-        direction: direction::Code::Received.into(),
-        status,
-        page_size: 100,
-        ..ListAlertsRequest::default()
-    };
-    let page = case(agent)?.list_alerts(request).await?.into_inner();
-    Ok(page.alerts.into_iter().map(|alert| alert.id).collect())
+    let mut case = case(agent)?;
+    let mut ids = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = ListAlertsRequest {
+            direction: direction::Code::Received.into(),
+            status,
+            page_size: 100,
+            page_token,
+        };
+        let page = case.list_alerts(request).await?.into_inner();
+        ids.extend(page.alerts.into_iter().map(|alert| alert.id));
+        if page.next_page_token.is_empty() {
+            return Ok(ids);
+        }
+        page_token = page.next_page_token;
+    }
 }
 
 /// A channel to a gateway's admin socket.

@@ -36,19 +36,13 @@ impl Federation {
     /// All domains running, peered and linked, and every agency known to those of other domains.
     pub async fn start(setup: &Setup<'_>) -> Result<Self> {
         let federation = Self::linked(setup).await?;
-        for from in federation.agents() {
-            for to in federation.agents() {
-                if domain_of(&from.agency) != domain_of(&to.agency) {
-                    knows(from, &to.agency).await?;
-                }
-            }
-        }
+        federation.acquainted().await?;
         Ok(federation)
     }
 
     /// The same, whether or not the agencies know one another.
     pub async fn linked(setup: &Setup<'_>) -> Result<Self> {
-        let mut realms = BTreeMap::new();
+        let mut realms = Vec::new();
         for domain in setup.domains {
             let own = setup.layers.iter().filter(|(of, ..)| *of == domain.name);
             let mut files = vec![("scheme/test.cedar", setup.scheme)];
@@ -58,8 +52,14 @@ impl Federation {
             let agencies: Vec<&str> =
                 setup.agencies.iter().copied().filter(|agency| domain_of(agency) == domain.name).collect();
             realm.join(&agencies).await?;
-            realms.insert(domain.name.to_owned(), realm);
+            realms.push(realm);
         }
+        Self::of(realms).await
+    }
+
+    /// Domains that run already, peered and linked.
+    pub async fn of(realms: Vec<Realm>) -> Result<Self> {
+        let realms = realms.into_iter().map(|realm| (realm.gateway.domain.clone(), realm)).collect();
         let federation = Self { realms };
         for (number, one) in federation.realms().enumerate() {
             for other in federation.realms().skip(number + 1) {
@@ -68,6 +68,18 @@ impl Federation {
         }
         federation.links().await?;
         Ok(federation)
+    }
+
+    /// Waits until every agency knows those of other domains.
+    pub async fn acquainted(&self) -> Result<()> {
+        for from in self.agents() {
+            for to in self.agents() {
+                if domain_of(&from.agency) != domain_of(&to.agency) {
+                    knows(from, &to.agency).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Waits until every domain is linked with every other one.
