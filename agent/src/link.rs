@@ -1,6 +1,9 @@
 //! The connection to the gateway: made, kept, made again; and the calls that go over it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use liaison_proto::{
@@ -147,7 +150,8 @@ impl Link {
                 let problem = problem.unwrap_or_else(|| "the gateway is not connected yet".to_owned());
                 let action =
                     "what is sent is kept and delivered when the gateway is back; ask for the rest later";
-                Err(Refusal::new(ErrorCode::GatewayUnreachable, problem, action).retry_after_ms(1_000))
+                Err(Refusal::new(ErrorCode::GatewayUnreachable, problem, action)
+                    .retry_after(Duration::from_secs(1)))
             }
         }
     }
@@ -336,5 +340,5 @@ pub(crate) fn refusal(status: &tonic::Status) -> Refusal {
     }
     let message = format!("the connection to the gateway broke: {}", status.message());
     Refusal::new(ErrorCode::GatewayUnreachable, message, "it is made again by itself; ask again in a moment")
-        .retry_after_ms(1_000)
+        .retry_after(Duration::from_secs(1))
 }

@@ -1,6 +1,6 @@
 //! The outbox: what waits, what is sealed to whom, and what is refused.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use liaison_proto::exchange::v1::Services;
 use liaison_trust::keys::SigningKey;
@@ -138,7 +138,7 @@ async fn a_draft_waits_while_the_gateway_is_away_and_a_refusal_for_now_is_not_fo
     assert!(due(now).await.is_empty(), "not at once again");
     assert_eq!(due(now + time::Duration::MINUTE * 2).await, [id]);
 
-    let full = Refusal::new(ErrorCode::QueueFull, "", "").retry_after_ms(120_000);
+    let full = Refusal::new(ErrorCode::QueueFull, "", "").retry_after(Duration::from_secs(120));
     refused(&police, id, &full).await.unwrap();
     assert!(due(now + time::Duration::seconds(119)).await.is_empty(), "not before the gateway asks");
     assert_eq!(due(now + time::Duration::HOUR).await, [id]);

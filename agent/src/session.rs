@@ -9,12 +9,13 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use liaison_proto::{
+    chunks,
     exchange::v1::{
         Accepted, Ack, Delivery, DeliveryChunk, Hello, Nack, Refused, SessionRequest, SessionResponse,
         SubmissionChunk, Welcome, exchange_service_client::ExchangeServiceClient, session_request,
         session_response::Frame,
     },
-    limits::{CHUNK_BYTES, CLOCK_AHEAD, REQUEST, SESSION_WINDOW},
+    limits::{CLOCK_AHEAD, REQUEST, SESSION_WINDOW},
     message::v1::Refusal,
     strict, times,
 };
@@ -210,17 +211,10 @@ impl Session<'_> {
             under_way.ids.insert(id);
             number
         };
-        let mut at = 0;
-        while at < envelope.len() {
-            let end = envelope.len().min(at + CHUNK_BYTES);
-            let chunk = SubmissionChunk {
-                submission: number,
-                data: envelope.slice(at..end),
-                last: end == envelope.len(),
-            };
+        for (data, last) in chunks(envelope.clone()) {
+            let chunk = SubmissionChunk { submission: number, data, last };
             let chunk = frame(session_request::Frame::Submission(chunk));
             self.chunks.send(chunk).await.map_err(|_| SessionError::Closed)?;
-            at = end;
         }
         Ok(())
     }

@@ -119,13 +119,12 @@ fn too_large(what: &str, limit: usize) -> Refusal {
 }
 
 fn no_room() -> Refusal {
-    let wait = u32::try_from(limits::SUBMISSION_RETRY.as_millis()).unwrap_or(u32::MAX);
     Refusal::new(
         ErrorCode::RateLimited,
         "too many bytes of messages are under way",
         "wait for answers before sending more",
     )
-    .retry_after_ms(wait)
+    .retry_after(limits::SUBMISSION_RETRY)
 }
 
 #[cfg(test)]

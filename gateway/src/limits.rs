@@ -121,13 +121,21 @@ pub const GROUP_CHARS: usize = 64;
 pub const PEERS: usize = 200;
 /// Agencies of one peer.
 pub const PEER_AGENCIES: usize = 10_000;
+/// CA certificates in one bundle: one, or two while the CA changes.
+pub const BUNDLE_ROOTS: usize = 2;
+/// A bundle as text, bytes.
+pub const BUNDLE_TEXT_BYTES: usize = liaison_proto::limits::BUNDLE_BYTES * 2;
+/// An address of a gateway, bytes: a host name of 253, a colon, a port.
+pub const HOST_PORT_BYTES: usize = 260;
+/// How much older than the newest a bundle may be that was overtaken on its way.
+pub const BUNDLES_CROSS: time::Duration = time::Duration::MINUTE;
 /// Connections of one peer's gateway.
 pub const PEER_CONNECTIONS: usize = 16;
 /// Links from one peer: the one that lives, and those whose connection has yet to go.
 pub const PEER_LINKS: usize = 4;
 /// How often a bundle is made anew though nothing in it has changed.
 pub const BUNDLE_RENEWAL: Duration = Duration::from_secs(3600);
-/// Bytes of messages under way on one link, in either direction.
+/// Bytes of messages that a gateway has under way on one link, and of those of one peer that it puts together.
 pub const LINK_BYTES: usize = 64 << 20;
 /// Messages and notices of one agency that were given to a link and are not settled; past it, no others of the
 /// agency are.

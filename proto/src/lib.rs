@@ -8,9 +8,11 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/content_debug.rs"));
 }
 
+pub use chunks::chunks;
 pub use generated::{admin, case, exchange, federation, message};
 
 pub mod category;
+mod chunks;
 pub mod codec;
 pub mod json;
 pub mod limits;

@@ -1,5 +1,7 @@
 //! The one vocabulary of errors, and how it maps to gRPC and HTTP.
 
+use std::time::Duration;
+
 use tonic::{Code, Status, metadata::MetadataValue};
 
 use crate::{
@@ -32,10 +34,10 @@ impl Refusal {
         Self { rule: Some(rule), ..self }
     }
 
-    /// The same, to be tried again after this many milliseconds.
+    /// The same, to be tried again after this long; milliseconds count.
     #[must_use]
-    pub fn retry_after_ms(self, retry_after_ms: u32) -> Self {
-        Self { retry_after_ms, ..self }
+    pub fn retry_after(self, wait: Duration) -> Self {
+        Self { retry_after_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX), ..self }
     }
 
     /// A fault of this program's own; what happened is in its log.
@@ -137,7 +139,7 @@ impl From<&Status> for Refusal {
         let message = status.message();
         let message = message.strip_suffix(&format!("; {action}")).unwrap_or(message);
         let wait = text(RETRY_AFTER).and_then(|ms| ms.parse().ok()).unwrap_or(0);
-        Refusal::new(code, message, action).retry_after_ms(wait)
+        Refusal { retry_after_ms: wait, ..Refusal::new(code, message, action) }
     }
 }
 

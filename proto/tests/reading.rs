@@ -259,7 +259,8 @@ fn the_closed_loop_allows_what_the_vocabulary_says() {
 fn a_refusal_survives_grpc() {
     for number in 0..=90 {
         let Ok(code) = ErrorCode::try_from(number) else { continue };
-        let refusal = Refusal::new(code, "what was wrong", "what to do").retry_after_ms(250);
+        let refusal = Refusal::new(code, "what was wrong", "what to do")
+            .retry_after(std::time::Duration::from_millis(250));
         let status = tonic::Status::from(refusal.clone());
         assert_eq!(status.code(), refusal::grpc(code));
         assert_eq!(Refusal::from(&status), refusal, "{}", code.as_str_name());

@@ -1,5 +1,7 @@
 //! Into the outbox.
 
+use std::time::Duration;
+
 use liaison_proto::message::v1::{
     OnwardRequest, RecipientDecision, Refusal, StateChange, error_code::Code as ErrorCode,
     kind::Code as Kind, referral_state::Code as State,
@@ -159,7 +161,7 @@ async fn has_room(tx: &mut Transaction<'_, Sqlite>, drafts: &[(NewMessage, Vec<u
         format!("this agent's outbox is full: {count} messages wait for the gateway"),
         "ask `liaison-agent doctor` why the gateway does not take them; send again when it does",
     )
-    .retry_after_ms(30_000))
+    .retry_after(Duration::from_secs(30)))
 }
 
 /// A message of this agency's own, with its draft.

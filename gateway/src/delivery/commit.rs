@@ -45,7 +45,6 @@ pub async fn commit(gateway: &Gateway, message: NewMessage) -> Result<Bytes, Ref
             "open a new thread for each referral",
         )),
         Err(AcceptError::QueueFull(queue)) => {
-            let wait = u32::try_from(limits::QUEUE_RETRY.as_millis()).unwrap_or(u32::MAX);
             let action = if queue.to_string() == sender.to_string() {
                 "take what waits for this agency, then offer the message again"
             } else {
@@ -56,7 +55,7 @@ pub async fn commit(gateway: &Gateway, message: NewMessage) -> Result<Bytes, Ref
                 format!("the queue of {queue} is full: it takes nothing at present"),
                 action,
             )
-            .retry_after_ms(wait))
+            .retry_after(limits::QUEUE_RETRY))
         }
         Err(AcceptError::Store(fault)) => Err(internal(fault)),
     }

@@ -48,8 +48,9 @@ impl Attempts {
         let attempts = minute.by_source.entry(source).or_default();
         if *attempts >= limits::ATTEMPTS {
             let message = "too many attempts to enrol from your network in this minute";
-            return Err(Refusal::new(ErrorCode::RateLimited, message, "wait, then try again")
-                .retry_after_ms(u32::try_from(left.as_millis()).unwrap_or(u32::MAX)));
+            return Err(
+                Refusal::new(ErrorCode::RateLimited, message, "wait, then try again").retry_after(left)
+            );
         }
         *attempts += 1;
         Ok(())

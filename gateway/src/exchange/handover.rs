@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use liaison_proto::{
+    chunks,
     exchange::v1::{Delivery, DeliveryChunk, delivery::Content, session_response::Frame as Response},
-    limits::CHUNK_BYTES,
     message::v1::{Refusal, ReleaseRecord, SealedCopy},
     strict,
 };
@@ -46,15 +46,10 @@ pub(super) async fn run(session: &Session, window: u32) -> Result<(), Refusal> {
 
 async fn send(session: &Session, attempt: Uuid, delivery: &Delivery) -> Result<(), Gone> {
     let attempt = Bytes::copy_from_slice(attempt.as_bytes());
-    let mut rest = Bytes::from(delivery.encode_to_vec());
-    loop {
-        let data = rest.split_to(rest.len().min(CHUNK_BYTES));
-        let last = rest.is_empty();
+    for (data, last) in chunks(delivery.encode_to_vec().into()) {
         session.send(Response::Delivery(DeliveryChunk { attempt: attempt.clone(), data, last })).await?;
-        if last {
-            return Ok(());
-        }
     }
+    Ok(())
 }
 
 /// What is delivered; none where the copy ended instead.

@@ -365,13 +365,12 @@ fn missing(field: &str) -> Refusal {
 }
 
 fn too_many_streams() -> Refusal {
-    let wait = u32::try_from(KEEPALIVE_INTERVAL.as_millis()).unwrap_or(u32::MAX);
     Refusal::new(
         ErrorCode::RateLimited,
         "the agency has too many sessions that it does not let go",
         "run one agent for each agency, and end a connection before opening another",
     )
-    .retry_after_ms(wait)
+    .retry_after(KEEPALIVE_INTERVAL)
 }
 
 fn too_many_recipients() -> Refusal {

@@ -22,15 +22,15 @@ use prost::Message;
 use time::OffsetDateTime;
 
 use super::{
-    listed::{self, violation},
+    listed,
     peers::Peer,
     preview::not_a_member,
+    refusals::{scheme_mismatch, violation},
 };
 use crate::{
     delivery::{self, Bases, NewThreadCopy, aside, internal},
     directory::{Agency, Directory},
     gateway::Gateway,
-    limits,
     policy::{Decision, PolicySet, Side},
     store::{NewCopy, NewMessage, Released},
 };
@@ -184,8 +184,8 @@ async fn prepare(
         copies.push(copy);
     } else {
         for (recipient, release) in message.recipients.iter().zip(&releases) {
-            let given = Given { sender, message: &message, recipient, release };
-            let (decision, copy) = given.decide(gateway, &directory, &policies, now)?;
+            let offer = Offer { sender, message: &message, recipient, release };
+            let (decision, copy) = offer.decide(gateway, &directory, &policies, now)?;
             let told = decision.to_wire(&recipient.address);
             acceptances.acceptances.push(accepted(gateway, &message, &policies, told, now));
             copies.extend(copy);
@@ -237,14 +237,14 @@ fn accepted(
 }
 
 /// What the sender's gateway released to one recipient.
-struct Given<'a> {
+struct Offer<'a> {
     sender: &'a Agency,
     message: &'a Verified,
     recipient: &'a VerifiedRecipient,
     release: &'a ReleaseRecord,
 }
 
-impl Given<'_> {
+impl Offer<'_> {
     /// Decides what of it goes to the recipient; a copy where anything goes at all.
     fn decide(
         &self,
@@ -367,15 +367,4 @@ fn other_keys() -> Rule {
                 .to_owned(),
         ..Rule::default()
     }
-}
-
-/// Two domains with different schemes exchange nothing.
-pub(super) fn scheme_mismatch(theirs: &[u8], own: Digest) -> Refusal {
-    let wait = u32::try_from(limits::QUEUE_RETRY.as_millis()).unwrap_or(u32::MAX);
-    Refusal::new(
-        ErrorCode::SchemeMismatch,
-        format!("the scheme here has the hash {own}, the sending domain's {}", hex::encode(theirs)),
-        "make the federation's scheme of the same version active in both domains; messages wait meanwhile",
-    )
-    .retry_after_ms(wait)
 }

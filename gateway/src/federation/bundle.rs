@@ -23,14 +23,14 @@ use prost::Message;
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 
+use crate::limits;
+
 /// The version of the federation's contracts that this program speaks.
 pub const PROTOCOL: u32 = 1;
 /// What a bundle as text begins with.
 const PREFIX: &str = "liaison-bundle1.";
 /// Groups of four hexadecimal digits in a fingerprint: 96 bits.
 const FINGERPRINT_GROUPS: usize = 6;
-/// CA certificates of a domain: one, or two while it changes.
-const ROOTS: usize = 2;
 
 /// A bundle that its domain's gateway signed and that is well formed.
 #[derive(Debug, Clone, PartialEq)]
@@ -112,7 +112,7 @@ impl Bundle {
         }
         // Both links between two domains carry bundles, and may cross.
         let is_overtaken = next.sequence < self.sequence
-            && (time::Duration::ZERO..=BUNDLES_CROSS).contains(&(self.issued - next.issued));
+            && (time::Duration::ZERO..=limits::BUNDLES_CROSS).contains(&(self.issued - next.issued));
         if is_overtaken {
             return Ok(self.clone());
         }
@@ -185,16 +185,13 @@ impl Bundle {
             )
         };
         let encoded = text.trim().strip_prefix(PREFIX).ok_or_else(not_one)?;
-        if encoded.len() > BUNDLE_BYTES * 2 {
+        if encoded.len() > limits::BUNDLE_TEXT_BYTES {
             return Err(not_one());
         }
         let bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| not_one())?;
         Self::read(&strict::decode(&bytes).map_err(|_| not_one())?)
     }
 }
-
-/// How much older than the newest a bundle may be that was overtaken on its way.
-const BUNDLES_CROSS: time::Duration = time::Duration::MINUTE;
 
 const ASK_AGAIN: &str = "ask the domain's administrator for the bundle again";
 const UPGRADE: &str = "the domain runs a newer version: upgrade this gateway, or have that domain send what this version defines";
@@ -205,8 +202,8 @@ fn wrong(what: String) -> Refusal {
 
 /// Roots that say that they are the domain's.
 fn roots(domain: &Domain, ders: &[Bytes]) -> Result<Vec<CertificateDer<'static>>, Refusal> {
-    if !(1..=ROOTS).contains(&ders.len()) {
-        return Err(wrong(format!("it has no roots, or more than {ROOTS}")));
+    if !(1..=limits::BUNDLE_ROOTS).contains(&ders.len()) {
+        return Err(wrong(format!("it has no roots, or more than {}", limits::BUNDLE_ROOTS)));
     }
     let own = format!("spiffe://{domain}");
     ders.iter()
@@ -222,7 +219,7 @@ fn roots(domain: &Domain, ders: &[Bytes]) -> Result<Vec<CertificateDer<'static>>
 
 fn is_host_port(text: &str) -> bool {
     let plain = |c: u8| c.is_ascii_alphanumeric() || b".-:[]".contains(&c);
-    text.len() <= 260
+    text.len() <= limits::HOST_PORT_BYTES
         && text.bytes().all(plain)
         && text
             .rsplit_once(':')

@@ -8,9 +8,9 @@ use std::{
 
 use bytes::Bytes;
 use liaison_proto::{
+    chunks,
     exchange::v1::Agency as WireAgency,
     federation::v1::{Forward, ForwardChunk, ForwardedRecipient, link_request::Frame as Request},
-    limits::CHUNK_BYTES,
     message::v1::{
         Acceptance, Acceptances, Envelope, RecipientBases, RecipientDecision, Refusal, ReleaseRecord,
         SignedAcceptance, error_code::Code as ErrorCode, verdict::Code as Verdict,
@@ -24,11 +24,10 @@ use time::OffsetDateTime;
 use tracing::{error, warn};
 
 use super::{
-    accept::scheme_mismatch,
     give::{Given, passes, wait},
-    incoming::stale,
     link::{Answer, Gone, Link},
     peers::Peer,
+    refusals::{scheme_mismatch, stale},
     relay,
 };
 use crate::{
@@ -68,7 +67,7 @@ pub(super) async fn forward(
     };
     let sender = WireAgency { keys: Vec::new(), ..sender.to_wire() };
     let encoded = Bytes::from(assemble(&copies, content, sender)?.encode_to_vec());
-    let answer = link.ask(|number| chunks(number, encoded.clone())).await;
+    let answer = link.ask(|number| frames(number, encoded.clone())).await;
     let outcome = match &answer {
         Ok(Answer::Refused(refusal)) => refusal.code().as_str_name(),
         Ok(_) => "accepted",
@@ -146,16 +145,8 @@ fn assemble(copies: &[QueuedCopy], content: Envelope, sender: WireAgency) -> Res
     })
 }
 
-fn chunks(number: u64, mut rest: Bytes) -> Vec<Request> {
-    let mut chunks = Vec::with_capacity(rest.len() / CHUNK_BYTES + 1);
-    loop {
-        let data = rest.split_to(rest.len().min(CHUNK_BYTES));
-        let last = rest.is_empty();
-        chunks.push(Request::Forward(ForwardChunk { number, data, last }));
-        if last {
-            return chunks;
-        }
-    }
+fn frames(number: u64, forward: Bytes) -> Vec<Request> {
+    chunks(forward).map(|(data, last)| Request::Forward(ForwardChunk { number, data, last })).collect()
 }
 
 /// The peer accepted the message: its word goes to the sender, recipient by recipient.

@@ -4,11 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use liaison_proto::{
+    chunks,
     federation::v1::{
         AcceptedChunk, Done, Drain, Hello, LinkRequest, LinkResponse, Refused, Renewal, SignedBundle,
         Welcome, link_request::Frame as Request, link_response::Frame as Response,
     },
-    limits::{CHUNK_BYTES, FORWARD_BYTES, LINK_WINDOW},
+    limits::{FORWARD_BYTES, LINK_WINDOW},
     message::v1::{Refusal, error_code::Code as ErrorCode},
     refusal::CODE,
     times,
@@ -25,10 +26,11 @@ use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
 use super::{
-    accept::{self, scheme_mismatch},
+    accept,
     bundle::Bundle,
     listed,
     peers::Peer,
+    refusals::{scheme_mismatch, stale},
     relay,
 };
 use crate::{
@@ -79,7 +81,7 @@ impl Incoming {
         })?;
         let (own, welcome) = self.welcome(peer).await?;
         let Ok(()) = self.send(Response::Welcome(welcome)).await else { return Ok(()) };
-        let standing = Standing { peer, replaced: peer.live.begin_link_from() };
+        let standing = LinkFrom { peer, replaced: peer.live.begin_link_from() };
         tokio::select! {
             ended = self.receive(incoming) => ended,
             () = standing.replaced.cancelled() => Err(replaced()),
@@ -228,15 +230,13 @@ impl Incoming {
         let code = outcome.as_ref().map_or_else(|refusal| refusal.code().as_str_name(), |_| "accepted");
         counter!("liaison_gateway_forwards_taken_total", "peer" => self.domain.to_string(), "outcome" => code)
             .increment(1);
-        let mut rest = match outcome {
+        let acceptances = match outcome {
             Ok(acceptances) => acceptances,
             Err(refusal) => return self.refuse(number, refusal).await,
         };
-        loop {
-            let data = rest.split_to(rest.len().min(CHUNK_BYTES));
-            let last = rest.is_empty();
+        for (data, last) in chunks(acceptances) {
             let sent = self.send(Response::Accepted(AcceptedChunk { number, data, last })).await;
-            if last || sent.is_err() {
+            if sent.is_err() {
                 return;
             }
         }
@@ -284,12 +284,12 @@ impl Incoming {
 }
 
 /// A link from a peer that stands as long as this lives.
-struct Standing<'a> {
+struct LinkFrom<'a> {
     peer: &'a Peer,
     replaced: CancellationToken,
 }
 
-impl Drop for Standing<'_> {
+impl Drop for LinkFrom<'_> {
     fn drop(&mut self) {
         self.peer.live.end_link_from(&self.replaced);
     }
@@ -350,16 +350,6 @@ fn is_violation(refusal: &Refusal) -> bool {
             | ErrorCode::UnknownKey
     );
     is_against_rules && refusal.retry_after_ms == 0
-}
-
-pub(super) fn stale(domain: &Domain) -> Refusal {
-    let wait = u32::try_from(limits::QUEUE_RETRY.as_millis()).unwrap_or(u32::MAX);
-    Refusal::new(
-        ErrorCode::StaleBundle,
-        format!("the newest bundle of {domain} is too old to be relied on"),
-        "look at why its gateway does not renew it; messages wait meanwhile",
-    )
-    .retry_after_ms(wait)
 }
 
 /// A frame from a peer; none where its connection ended, well or not.

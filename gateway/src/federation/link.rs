@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -11,24 +10,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use hyper_util::rt::TokioIo;
 use liaison_proto::{
     federation::v1::{
         Hello, LinkRequest, LinkResponse, Renewal, SignedBundle, Welcome,
         federation_service_client::FederationServiceClient, link_request::Frame as Request,
         link_response::Frame as Response,
     },
-    limits::{
-        ACCEPTANCES_BYTES, CLOCK_AHEAD, CONNECTION_AGE, GRPC_MESSAGE_BYTES, HTTP2_HEADER_BYTES, LINK_WINDOW,
-    },
+    limits::{ACCEPTANCES_BYTES, CLOCK_AHEAD, CONNECTION_AGE, GRPC_MESSAGE_BYTES, LINK_WINDOW},
     message::v1::{Refusal, error_code::Code as ErrorCode},
     refusal::CODE,
     times,
 };
-use liaison_trust::{
-    names::{Domain, SpiffeId},
-    tls::{self, Connector, Cut},
-};
+use liaison_trust::names::Domain;
 use prost::Message;
 use time::OffsetDateTime;
 use tokio::{
@@ -38,13 +31,10 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Status, Streaming,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
-use super::{give, incoming, peers::Peer, tell};
+use super::{dial::dial, give, incoming, peers::Peer, tell};
 use crate::{authority::Authority, gateway::Gateway, limits};
 
 /// Keeps a link to every active peer until the gateway stops.
@@ -66,11 +56,9 @@ pub async fn run(gateway: Arc<Gateway>, authority: Arc<Authority>) {
             _ = changed.changed() => {}
         }
     }
+    // They end at once: what is under way is offered again by the next run.
     for (_, link) in links {
-        // What is under way has as long as the links from peers have.
-        if timeout(limits::DRAIN, link).await.is_err() {
-            return;
-        }
+        let _ = link.await;
     }
 }
 
@@ -155,7 +143,7 @@ async fn once(
         ended = give::run(&link) => ended,
         ended = tell::run(&link, &welcome) => ended,
         ended = link.renew_bundles(own) => ended,
-        // Before the server's own bound, so that nothing is under way then.
+        // What is under way then is offered again on the next link.
         () = sleep(CONNECTION_AGE.mul_f64(rand::random_range(0.7..0.9))) => Ok(()),
     }
 }
@@ -292,78 +280,6 @@ impl Link {
 }
 
 const UNASKED: &str = "an answer to something that is not under way";
-
-/// A connection to the peer's gateway, at the first of its addresses that answers.
-async fn dial(authority: &Authority, peer: &Peer, cut: &CancellationToken) -> Result<Channel, Refusal> {
-    let unusable = |error: &dyn std::fmt::Display| {
-        let message = format!("the bundle of {} is not usable: {error}", peer.domain);
-        Refusal::new(ErrorCode::GatewayUnreachable, message, "accept a newer bundle of that domain")
-    };
-    let connector =
-        Connector::new(peer.bundle.trust(), Some(authority.identity())).map_err(|error| unusable(&error))?;
-    let expected = SpiffeId::Gateway(peer.domain.clone());
-    let mut last = unusable(&"it has no address");
-    for address in &peer.bundle.addresses {
-        let attempt = async {
-            let tcp = tls::connect(address).await.map_err(|error| {
-                let action = "check its address, the network and the firewall, and that its gateway runs";
-                unreachable(peer, address, &error, action)
-            })?;
-            let refused = |error: tls::TlsError| {
-                let unknown = matches!(error, tls::TlsError::Ours(tls::Fault::UnknownCa));
-                let action = if unknown {
-                    "have that domain's administrator accept this domain's bundle"
-                } else {
-                    error.action()
-                };
-                unreachable(peer, address, &error, action)
-            };
-            let stream = connector.connect(tcp, &expected).await.map_err(refused)?;
-            let stream = tls::admitted(stream).await.map_err(refused)?;
-            http2(Cut::new(stream, cut)).await.map_err(|error| {
-                unreachable(
-                    peer,
-                    address,
-                    &error,
-                    "check that the address is that of its federation listener",
-                )
-            })
-        };
-        match attempt.await {
-            Ok(channel) => return Ok(channel),
-            Err(refusal) => last = refusal,
-        }
-    }
-    Err(last)
-}
-
-async fn http2<IO>(io: IO) -> Result<Channel, tonic::transport::Error>
-where
-    IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    let once = Mutex::new(Some(TokioIo::new(io)));
-    let connector = tower::service_fn(move |_: http::Uri| {
-        let stream = once.lock().ok().and_then(|mut once| once.take());
-        async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
-    });
-    let (interval, patience) = limits::LINK_KEEPALIVE;
-    Endpoint::from_static("http://peer")
-        .http2_keep_alive_interval(interval)
-        .keep_alive_timeout(patience)
-        .keep_alive_while_idle(true)
-        .http2_adaptive_window(false)
-        .http2_max_header_list_size(HTTP2_HEADER_BYTES)
-        .connect_with_connector(connector)
-        .await
-}
-
-fn unreachable(peer: &Peer, address: &str, error: &dyn std::fmt::Display, action: &str) -> Refusal {
-    Refusal::new(
-        ErrorCode::GatewayUnreachable,
-        format!("the gateway of {} at {address} can't be reached: {error}", peer.domain),
-        action,
-    )
-}
 
 /// What the link failed with. Where the peer itself did not say why, the connection broke.
 fn broke(peer: &Peer, status: &Status) -> Refusal {

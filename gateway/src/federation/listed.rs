@@ -12,11 +12,14 @@ use liaison_proto::{
 use liaison_trust::{
     key_record::{self, ProvenKey},
     names::{AgencyAddress, Domain},
-    statement::{self, StatementError},
+    statement,
 };
 use tracing::{info, warn};
 
-use super::peers::Peer;
+use super::{
+    peers::Peer,
+    refusals::{not_its_word, violation},
+};
 use crate::{
     delivery::internal,
     directory::{Agency, Directory},
@@ -105,14 +108,8 @@ pub(super) async fn take(
     peer: &Peer,
     signed: &SignedDirectoryPage,
 ) -> Result<(), Refusal> {
-    let page: DirectoryPage = statement::read(signed, &peer.bundle.signing).map_err(|error| match error {
-        StatementError::BadSignature(_) => Refusal::new(
-            ErrorCode::BadSignature,
-            format!("a page of the directory is not signed by {}", peer.domain),
-            "sign with the key that stands in the domain's bundle",
-        ),
-        StatementError::Strict(error) => error.into(),
-    })?;
+    let page: DirectoryPage = statement::read(signed, &peer.bundle.signing)
+        .map_err(|error| not_its_word("a page of the directory", &peer.domain, error))?;
     if page.domain != peer.domain.as_str() || page.peer != gateway.domain.as_str() || page.epoch.len() != 16 {
         return Err(violation(format!("{} sent a page of a directory that is not its own", peer.domain)));
     }
@@ -252,12 +249,4 @@ fn address(peer: &Peer, text: &str) -> Result<AgencyAddress, Refusal> {
     address
         .filter(|address| *address.domain() == peer.domain)
         .ok_or_else(|| violation(format!("{} speaks of an agency that is not one of its own", peer.domain)))
-}
-
-pub(super) fn violation(message: String) -> Refusal {
-    Refusal::new(
-        ErrorCode::PeerViolation,
-        message,
-        "send what belongs to the sending domain and what its own record lists, or compare with this gateway's log",
-    )
 }

@@ -1,12 +1,14 @@
 //! Between this domain's gateway and those of other domains. Each gateway calls its peers and pushes what
 //! it has for them over a link: messages of its agencies, notices about what they received, its directory.
 //!
-//! Of a message that leaves: the queue's lanes, [`link`], `give`, `forward` (looked at once more, offered, answered).
-//! Of one that arrives: [`service`], `incoming`, `accept` (verified, decided by this domain's layers,
-//! committed), the recipient's queue.
+//! Of a message that leaves: the queue's lanes, `link` (made by `dial`), `give`, `forward` (looked at once more,
+//! offered, answered). Of one that arrives: [`service`], `incoming`, `accept` (verified, decided by this domain's
+//! layers, committed), the recipient's queue. Of a notice: `give`, then the other's `relay`. Of the directory: `told`,
+//! `tell`, then the other's `listed`. Of a domain itself: `own`, [`bundle`], [`peers`].
 
 mod accept;
 pub mod bundle;
+mod dial;
 mod forward;
 mod give;
 mod incoming;
@@ -15,6 +17,7 @@ mod listed;
 mod own;
 pub mod peers;
 mod preview;
+mod refusals;
 mod relay;
 mod service;
 mod tell;

@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -244,7 +244,7 @@ impl Peer {
             format!("{} broke the rules {count} times within a minute", self.domain),
             "look at what its gateway's log says that was refused, and mend it",
         )
-        .retry_after_ms(u32::try_from(left.as_millis()).unwrap_or(u32::MAX)))
+        .retry_after(left))
     }
 }
 
@@ -347,9 +347,8 @@ impl Live {
         }
         if previews.1 >= limits::PEER_PREVIEWS {
             let message = format!("a peer may ask for {} previews in a second", limits::PEER_PREVIEWS);
-            return Err(
-                Refusal::new(ErrorCode::RateLimited, message, "ask again in a second").retry_after_ms(1_000)
-            );
+            return Err(Refusal::new(ErrorCode::RateLimited, message, "ask again in a second")
+                .retry_after(Duration::from_secs(1)));
         }
         previews.1 += 1;
         Ok(())

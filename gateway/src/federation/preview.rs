@@ -1,6 +1,6 @@
 //! What both domains would decide, asked before anything is sent. Nothing of it is recorded anywhere.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::future::join_all;
 use liaison_proto::{
@@ -17,12 +17,7 @@ use liaison_trust::names::{AgencyAddress, Domain};
 use time::OffsetDateTime;
 use tonic::Request;
 
-use super::{
-    forward::gate,
-    link::in_words,
-    listed::{self, violation},
-    peers::Peer,
-};
+use super::{forward::gate, link::in_words, listed, peers::Peer, refusals::violation};
 use crate::{
     delivery::{self, Bases, Decided},
     directory::Agency,
@@ -154,7 +149,7 @@ fn unreachable(peer: &Peer) -> Refusal {
         format!("{} can't be asked now: {problem}", peer.domain),
         "what is sent waits and is delivered when it is back; ask again later for its part",
     )
-    .retry_after_ms(1_000)
+    .retry_after(Duration::from_secs(1))
 }
 
 fn no_answer(domain: &Domain) -> Refusal {

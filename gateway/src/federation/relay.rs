@@ -1,5 +1,7 @@
 //! Notices of a peer about messages that it accepted: checked, and passed on to their senders.
 
+use std::time::Duration;
+
 use liaison_proto::{
     message::v1::{
         Acknowledgement, Notice, RecipientDecision, Refusal, SignedAcknowledgement, SignedNotice,
@@ -7,15 +9,15 @@ use liaison_proto::{
     },
     strict,
 };
-use liaison_trust::{
-    names::AgencyAddress,
-    statement::{self, StatementError},
-};
+use liaison_trust::{names::AgencyAddress, statement};
 use time::OffsetDateTime;
 use tracing::info;
 use uuid::Uuid;
 
-use super::{listed::violation, peers::Peer};
+use super::{
+    peers::Peer,
+    refusals::{not_its_word, violation},
+};
 use crate::{
     delivery::{Event, about, internal},
     gateway::Gateway,
@@ -28,14 +30,8 @@ use crate::{
 /// # Errors
 /// It is not the peer's to say, or it comes before the peer's acceptance was heard.
 pub(super) async fn take(gateway: &Gateway, peer: &Peer, signed: SignedNotice) -> Result<(), Refusal> {
-    let notice: Notice = statement::read(&signed, &peer.bundle.signing).map_err(|error| match error {
-        StatementError::BadSignature(_) => Refusal::new(
-            ErrorCode::BadSignature,
-            format!("a notice is not signed by {}", peer.domain),
-            "sign with the key that stands in the domain's bundle",
-        ),
-        StatementError::Strict(error) => error.into(),
-    })?;
+    let notice: Notice = statement::read(&signed, &peer.bundle.signing)
+        .map_err(|error| not_its_word("a notice", &peer.domain, error))?;
     let recipient: Option<AgencyAddress> = notice.recipient.parse().ok();
     let recipient = recipient.filter(|recipient| *recipient.domain() == peer.domain);
     let recipient = recipient
@@ -64,15 +60,12 @@ pub(super) async fn take(gateway: &Gateway, peer: &Peer, signed: SignedNotice) -
             Ok(())
         }
         Settled::Unknown => Ok(()),
-        Settled::TooEarly => {
-            let wait = u32::try_from(limits::SUBMISSION_RETRY.as_millis()).unwrap_or(u32::MAX);
-            Err(Refusal::new(
-                ErrorCode::RateLimited,
-                "the acceptance of the message has not been heard yet",
-                "send the notice again later",
-            )
-            .retry_after_ms(wait))
-        }
+        Settled::TooEarly => Err(Refusal::new(
+            ErrorCode::RateLimited,
+            "the acceptance of the message has not been heard yet",
+            "send the notice again later",
+        )
+        .retry_after(limits::SUBMISSION_RETRY)),
     }
 }
 
@@ -114,7 +107,7 @@ fn acknowledged(
                 format!("an acknowledgement of {} names a key that is not known here", copy.recipient),
                 "send the recipient's key records with the directory first, then the notice again",
             )
-            .retry_after_ms(1_000));
+            .retry_after(Duration::from_secs(1)));
         }
     };
     let is_about_it = read.is_some_and(|read: Acknowledgement| {

@@ -4,7 +4,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use liaison_proto::{
@@ -118,5 +118,5 @@ fn too_many_links() -> Refusal {
         "the peer has too many links that it does not let go",
         "end a connection before opening another",
     )
-    .retry_after_ms(1_000)
+    .retry_after(Duration::from_secs(1))
 }
