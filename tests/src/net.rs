@@ -3,11 +3,11 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     os::fd::AsFd,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::atomic::{AtomicU8, AtomicU32, Ordering},
     thread,
     time::Duration,
@@ -98,14 +98,19 @@ impl Host {
 
     /// A program in `folder` that runs another one in this host, under its own process id.
     pub fn program(&self, program: &Path, folder: &Path) -> Result<PathBuf> {
-        use std::os::unix::fs::PermissionsExt;
-
         let name = program.file_name().context("a program has a name")?;
         let script = folder.join(name);
         let text =
             format!("#!/bin/sh\nexec ip netns exec {} '{}' \"$@\"\n", self.namespace.0, program.display());
-        fs::write(&script, text)?;
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+        // Written by a process of its own: a file that this one has open for writing goes into every child that
+        // another thread starts meanwhile, and as long as one has it, the script is busy and can't run.
+        let mut install = Command::new("install")
+            .args(["-m", "755", "/dev/stdin"])
+            .arg(&script)
+            .stdin(Stdio::piped())
+            .spawn()?;
+        install.stdin.take().context("no standard input")?.write_all(text.as_bytes())?;
+        ensure!(install.wait()?.success(), "install could not write {}", script.display());
         Ok(script)
     }
 
