@@ -196,6 +196,7 @@ async fn take_notice(agent: &Agent, signed: &SignedNotice) -> Result<Answer, Sto
         Some(notice::Event::Quarantined(refusal) | notice::Event::Undeliverable(refusal)) => {
             Event::Failed(refusal)
         }
+        Some(notice::Event::Waiting(_)) => return Ok(Answer::Held(None)),
         None => return Ok(Answer::Refused(malformed("the notice tells nothing"))),
     };
     agent.store.notice(id, &recipient, at, by, event).await?;

@@ -71,7 +71,7 @@ impl Crossing {
             recipient: self.shelter.address.to_string(),
             at: Some(times::to_wire(OffsetDateTime::now_utc())),
             event: Some(event),
-            relayed: None,
+            ..Notice::default()
         }
     }
 
@@ -265,8 +265,9 @@ async fn nobody_speaks_for_the_own_domain_but_its_gateway() {
         at: Some(times::to_wire(OffsetDateTime::now_utc())),
         event: Some(event),
         relayed,
+        ..Notice::default()
     };
-    let expired = Told::Expired(notice::Expired {});
+    let expired = Told::Expired(notice::Expired::default());
     let relayed = statement::sign(&notice(expired.clone(), None), &SigningKey::generate());
     for notice in
         [notice(expired, Some(relayed)), notice(Told::Forwarded(by_hu(&Acceptance::default())), None)]
@@ -329,7 +330,7 @@ async fn whose_decision_narrows_depends_on_who_said_so() {
 async fn what_ended_is_held_by_whoever_ended_it() {
     let gone = || Refusal::new(ErrorCode::UnknownRecipient, "gone", "ask");
     for (event, state) in [
-        (Told::Expired(notice::Expired {}), State::Expired),
+        (Told::Expired(notice::Expired::default()), State::Expired),
         (Told::Undeliverable(gone()), State::Refused),
         (Told::Quarantined(gone()), State::Refused),
     ] {

@@ -319,7 +319,7 @@ async fn notices_are_believed_by_their_signatures() {
         recipient: "be/shelter".into(),
         at: Some(times::to_wire(OffsetDateTime::now_utc())),
         event: Some(event),
-        relayed: None,
+        ..Notice::default()
     };
     let gateway = &pair.domain.gateway;
     let genuine = notice(notice::Event::Acknowledged(word.clone()));

@@ -272,7 +272,7 @@ fn notices() -> Result<BTreeMap<&'static str, SignedNotice>> {
     let relayed = notice("hu", acknowledged.clone(), None);
     Ok(BTreeMap::from([
         ("acknowledged", relayed.clone()),
-        ("expired", notice("hu", notice::Event::Expired(notice::Expired {}), None)),
+        ("expired", notice("hu", notice::Event::Expired(notice::Expired::default()), None)),
         ("narrowed", notice("hu", notice::Event::Narrowed(decision()), None)),
         ("quarantined", notice("hu", notice::Event::Quarantined(refusal()), None)),
         ("undeliverable", notice("hu", notice::Event::Undeliverable(refusal()), None)),
@@ -289,6 +289,7 @@ fn notice(by: &str, event: notice::Event, relayed: Option<SignedNotice>) -> Sign
         at: Some(times::to_wire(NOW + Duration::from_secs(61))),
         event: Some(event),
         relayed,
+        ..Notice::default()
     };
     statement::sign(&notice, &gateway(by))
 }

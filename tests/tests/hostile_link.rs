@@ -302,7 +302,7 @@ async fn lies_in_receipts() -> Result<()> {
         recipient: recipient.to_owned(),
         at: Some(times::to_wire(OffsetDateTime::now_utc())),
         event: Some(event),
-        relayed: None,
+        ..Notice::default()
     };
     let shelter = &scene.hostile.shelter;
     let word = Acknowledgement {
@@ -317,7 +317,7 @@ async fn lies_in_receipts() -> Result<()> {
     let forged = notice::Event::Acknowledged(statement::sign(&word, &scene.hostile.clinic.signing));
     let other = Acknowledgement { manifest_digest: vec![9; 32].into(), ..word };
     let other = notice::Event::Acknowledged(statement::sign(&other, &shelter.signing));
-    let expired = || notice::Event::Expired(notice::Expired {});
+    let expired = || notice::Event::Expired(notice::Expired::default());
     let onward = notice::Event::Forwarded(SignedAcceptance::default());
     let sign = |notice: &Notice| statement::sign(notice, &scene.hostile.signing);
     let attacks: Vec<(&str, ErrorCode, SignedNotice)> = vec![

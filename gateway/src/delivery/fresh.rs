@@ -27,7 +27,7 @@ pub async fn fresh(gateway: &Gateway, mut queued: QueuedCopy) -> Result<Option<Q
     let now = OffsetDateTime::now_utc();
     // Whether a peer took it before it expired, the peer alone can say.
     if queued.head.expires <= now && !queued.head.offered {
-        sweep::end(gateway, &queued.head, Event::Expired(Expired {}), now).await.map_err(internal)?;
+        sweep::end(gateway, &queued.head, Event::Expired(Expired::default()), now).await.map_err(internal)?;
         return Ok(None);
     }
     let policies = gateway.policy.load_full();

@@ -43,6 +43,7 @@ pub fn about(
         at: Some(times::to_wire(now)),
         event: Some(event),
         relayed,
+        recipient_keys: Vec::new(),
     };
     NewNotice {
         to: copy.sender.clone(),
@@ -60,5 +61,6 @@ pub fn name(event: &Event) -> &'static str {
         Event::Quarantined(_) => "quarantined",
         Event::Undeliverable(_) => "undeliverable",
         Event::Forwarded(_) => "forwarded",
+        Event::Waiting(_) => "waiting",
     }
 }

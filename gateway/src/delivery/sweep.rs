@@ -48,8 +48,11 @@ pub async fn sweep(gateway: &Gateway, now: OffsetDateTime) -> Result<(), StoreEr
         info!(copies = expired.len(), "copies expired");
         let ends = expired.iter().map(|head| {
             // One that a peer was offered, and that it never answered as long as it could have.
-            let event =
-                if head.offered { Event::Undeliverable(no_word()) } else { Event::Expired(Expired {}) };
+            let event = if head.offered {
+                Event::Undeliverable(no_word())
+            } else {
+                Event::Expired(Expired::default())
+            };
             end(gateway, head, event, now)
         });
         join_all(ends).await.into_iter().collect::<Result<(), _>>()?;

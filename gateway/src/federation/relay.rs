@@ -81,8 +81,8 @@ fn check(gateway: &Gateway, peer: &Peer, copy: &ForwardedCopy, event: &Event) ->
         }
         Event::Narrowed(decision) => Ok(decision.verdict() != Verdict::Released),
         Event::Expired(_) | Event::Quarantined(_) | Event::Undeliverable(_) => Ok(true),
-        Event::Forwarded(_) => {
-            Err(violation(format!("{} says that a message went on to another domain", peer.domain)))
+        Event::Forwarded(_) | Event::Waiting(_) => {
+            Err(violation(format!("{} says what only the gateway of the sender can tell", peer.domain)))
         }
     }
 }
@@ -128,7 +128,7 @@ fn acknowledged(
 /// What a peer's refusal means for the copies of a message that it was offered.
 pub(super) fn event(refusal: &Refusal) -> Event {
     match refusal.code() {
-        ErrorCode::Expired => Event::Expired(liaison_proto::message::v1::notice::Expired {}),
+        ErrorCode::Expired => Event::Expired(liaison_proto::message::v1::notice::Expired::default()),
         _ => Event::Undeliverable(refusal.clone()),
     }
 }
