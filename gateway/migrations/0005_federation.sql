@@ -1,13 +1,17 @@
 -- Peers, and what waits for them. Moments are Unix milliseconds.
 
 -- The queue of a delivery: the address of a local agency; for another domain `<domain> <agency>`, a lane of
--- its own for each agency of this domain, so that none can hold up the others.
+-- its own for each agency of this domain, so that none can hold up the others; `<domain> <agency> notices` for
+-- notices about what that agency received.
 ALTER TABLE delivery ADD COLUMN queue TEXT NOT NULL DEFAULT '';
 UPDATE delivery SET queue = agency;
 -- Salt of the bases' digest, for copies that go to another domain.
 ALTER TABLE delivery ADD COLUMN bases_salt BLOB;
 -- Whether the peer may have it already: then only the peer can say that it expired.
 ALTER TABLE delivery ADD COLUMN offered INTEGER NOT NULL DEFAULT 0;
+-- The reason of waiting that the sender was told last, liaison.message.v1.ErrorCode, and how often it was told one.
+ALTER TABLE delivery ADD COLUMN waiting INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE delivery ADD COLUMN waitings INTEGER NOT NULL DEFAULT 0;
 DROP INDEX delivery_queue;
 DROP INDEX delivery_quarantine;
 CREATE INDEX delivery_queue ON delivery (queue, seq) WHERE quarantined IS NULL;
@@ -21,6 +25,8 @@ CREATE TABLE forwarded (
     recipient TEXT    NOT NULL,
     domain    TEXT    NOT NULL,
     expires   INTEGER NOT NULL,
+    -- How often the peer has told that less of it was released.
+    narrowed  INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (message, recipient)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX forwarded_expires ON forwarded (expires);

@@ -6,7 +6,7 @@ use liaison_proto::{
     admin::v1::agency_state::Code as AgencyState,
     exchange::v1 as wire,
     limits::CLOCK_AHEAD,
-    message::v1::{Audience, sector::Code as Sector},
+    message::v1::{Audience, SignedKeyRecord, sector::Code as Sector},
 };
 use liaison_trust::{
     digest::Digest,
@@ -117,6 +117,12 @@ impl Agency {
             && (sectors.is_empty() || self.sectors.iter().any(|own| sectors.contains(&i32::from(*own))))
             && (countries.is_empty() || countries.contains(&self.country))
             && (groups.is_empty() || self.groups.iter().any(|own| groups.contains(own)))
+    }
+
+    /// The newest of its key records, in their order.
+    pub fn newest_keys(&self, most: usize) -> Vec<SignedKeyRecord> {
+        let keys = self.keys.iter().skip(self.keys.len().saturating_sub(most));
+        keys.map(|key| key.signed.clone()).collect()
     }
 
     /// The agency as other agencies are told of it.

@@ -91,7 +91,7 @@ impl Gateway {
     pub fn wake(&self, queue: &Queue) {
         match queue {
             Queue::Agency(agency) => self.sessions.wake(agency),
-            Queue::Lane { to, .. } => self.peers.wake(to),
+            Queue::Lane { to, .. } | Queue::Notices { to, .. } => self.peers.wake(to),
         }
     }
 

@@ -137,9 +137,9 @@ pub const PEER_LINKS: usize = 4;
 pub const BUNDLE_RENEWAL: Duration = Duration::from_secs(3600);
 /// Bytes of messages that a gateway has under way on one link, and of those of one peer that it puts together.
 pub const LINK_BYTES: usize = 64 << 20;
-/// Messages and notices of one agency that were given to a link and are not settled; past it, no others of the
-/// agency are.
-pub const LANE_OPEN: usize = 256;
+/// Messages of one agency that were given to a link and are under way or wait to be offered again; past it, no
+/// others of the agency are. The same of its notices.
+pub const LANE_OPEN: usize = 10_000;
 /// How long a peer may leave everything that it was sent without an answer.
 pub const LINK_ANSWER: Duration = Duration::from_secs(600);
 /// Waiting between two attempts to reach a peer, at least and at most.
@@ -150,7 +150,20 @@ pub const LINK_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Durat
 pub const TELL_WAIT: Duration = Duration::from_millis(50);
 /// What a peer says in a refusal that is passed on, characters.
 pub const PEER_WORDS_CHARS: usize = 500;
-/// How long a message waits until it is offered to a peer again that refused it for now, where the peer does not say.
+/// What a peer says in one notice, bytes: the newest key records of an agency fit.
+pub const NOTICE_BYTES: usize = 256 << 10;
+/// Key records that go with what an agency sends that the peer's directory does not show.
+pub const HIDDEN_KEYS: usize = 100;
+/// How often a peer may tell of one copy that less of it was released.
+pub const NARROWINGS: u32 = 16;
+/// How often a sender is told of one copy why it waits.
+pub const WAITINGS: u32 = 16;
+/// How long a link is gone before senders are told that their messages wait for it.
+pub const APART: Duration = Duration::from_secs(10);
+/// The least time between two pages of a peer's directory that are taken.
+pub const PAGE_PACE: Duration = Duration::from_millis(10);
+/// How long a message waits until it is offered to a peer again that refused it for now, where the peer does not say;
+/// twice as long after each time, up to [`QUEUE_RETRY`].
 pub const FORWARD_RETRY: Duration = Duration::from_secs(5);
 /// What a peer may do against the rules in one window before it is not listened to until the window's end.
 pub const VIOLATIONS: u32 = 100;

@@ -9,13 +9,19 @@
 )]
 
 use bytes::Bytes;
-use liaison_gateway::store::{
-    Change, DeliveryId, ForwardedCopy, NewCopy, NewMessage, NewNotice, Next, Queue, QueueBound, Released,
-    Settled, Settlement, Store, Unit,
+use liaison_gateway::{
+    limits,
+    store::{
+        Accepted, Change, DeliveryId, ForwardedCopy, Item, NewCopy, NewMessage, NewNotice, Next, Queue,
+        QueueBound, Released, Settled, Settlement, Store, Unit,
+    },
 };
 use liaison_proto::{
     exchange::v1::PreviewRecipient,
-    message::v1::{Envelope, RecipientDecision, RecipientProof, SignedNotice, SignedReleaseRecord},
+    message::v1::{
+        Envelope, RecipientDecision, RecipientProof, SealedSection, SignedNotice, SignedReleaseRecord,
+        error_code::Code as ErrorCode,
+    },
 };
 use liaison_trust::{
     digest::sha256,
@@ -88,6 +94,120 @@ async fn only_the_peer_says_that_what_it_was_offered_expired() {
 }
 
 #[tokio::test]
+async fn a_copy_that_is_offered_while_it_is_found_expired_stays() {
+    let (_folder, store) = store().await;
+    let sent = message("be/a", &["hu/x", "hu/y"]);
+    let expires = sent.expires;
+    store.accept(sent).await.unwrap();
+    let expired = store.expired(expires).await.unwrap();
+    let [x, y] = expired.as_slice() else { panic!("{expired:?}") };
+    let change = |delivery, to| store.change(Change { delivery, to, notice: None });
+    assert!(change(x.delivery, Next::Offered).await.unwrap());
+    assert!(!change(x.delivery, Next::Expired).await.unwrap(), "the peer may have it");
+    assert!(change(y.delivery, Next::Expired).await.unwrap());
+    // The peer said that it has no room: then it has none of it.
+    let waiting = Next::Waiting { why: ErrorCode::QueueFull, offered: false };
+    assert!(change(x.delivery, waiting).await.unwrap());
+    assert!(change(x.delivery, Next::Expired).await.unwrap());
+    assert_eq!(store.load_for(&domain("hu")).deliveries, 0);
+}
+
+#[tokio::test]
+async fn each_reason_of_waiting_is_told_until_there_were_too_many() {
+    let (_folder, store) = store().await;
+    store.accept(message("be/a", &["hu/x", "hu/y"])).await.unwrap();
+    let lane = queue("hu be/a");
+    let reasons = [ErrorCode::GatewayUnreachable, ErrorCode::QueueFull];
+    for why in reasons.into_iter().cycle().take(limits::WAITINGS as usize) {
+        let untold = store.untold(&lane, why).await.unwrap();
+        assert_eq!(untold.len(), 2, "{why:?}");
+        for head in &untold {
+            let to = Next::Waiting { why, offered: head.offered };
+            assert!(store.change(Change { delivery: head.delivery, to, notice: None }).await.unwrap());
+        }
+        assert!(store.untold(&lane, why).await.unwrap().is_empty(), "told");
+    }
+    assert!(store.untold(&lane, ErrorCode::StaleBundle).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_peer_narrows_a_copy_only_so_often() {
+    let (_folder, store) = store().await;
+    let sent = message("be/a", &["hu/x"]);
+    let copy = copy_of(&sent, "hu/x");
+    store.accept(sent).await.unwrap();
+    let (delivery, ..) = unit(&store, "hu be/a", DeliveryId::default()).await;
+    store.change(Change { delivery, to: Next::Forwarded, notice: None }).await.unwrap();
+    for _ in 0..limits::NARROWINGS {
+        assert_eq!(settle(&store, &copy, false).await, Settled::Done);
+    }
+    assert_eq!(settle(&store, &copy, false).await, Settled::TooOften);
+    assert_eq!(settle(&store, &copy, true).await, Settled::Done, "its end is heard all the same");
+}
+
+#[tokio::test]
+async fn a_message_that_was_accepted_for_some_is_accepted_for_more() {
+    let (_folder, store) = store().await;
+    let section = |position| SealedSection { position, ..SealedSection::default() };
+    let content = |positions: &[u32]| Envelope {
+        manifest: Bytes::from_static(b"manifest"),
+        sections: positions.iter().map(|position| section(*position)).collect(),
+        ..Default::default()
+    };
+    let whole = message("hu/p", &["be/x", "be/y"]);
+    let first = NewMessage { content: content(&[1, 4]), copies: whole.copies[..1].to_vec(), ..again(&whole) };
+    let more = |before: &'static [u8]| NewMessage {
+        acceptance: Bytes::from_static(b"of both"),
+        extends: Some(Bytes::from_static(before)),
+        content: content(&[2, 4]),
+        copies: whole.copies[1..].to_vec(),
+        ..again(&whole)
+    };
+    assert_eq!(store.accept(first).await.unwrap(), Accepted::New);
+    let other = store.accept(more(b"something else")).await.unwrap();
+    assert_eq!(other, Accepted::Again(Bytes::from_static(b"accepted")), "it goes on from another acceptance");
+    assert_eq!(store.load(&queue("be/y")).deliveries, 0);
+    assert_eq!(store.accept(more(b"accepted")).await.unwrap(), Accepted::New);
+    let known = store.accepted(&whole.sender, whole.id).await.unwrap().unwrap();
+    assert_eq!(known, (whole.digest, Bytes::from_static(b"of both")));
+    for agency in ["be/x", "be/y"] {
+        assert_eq!(sections(&store, agency).await, [[1, 2, 4]], "{agency}");
+    }
+    let [x, y] = [only(&store, "be/x").await, only(&store, "be/y").await];
+    let gone = |delivery| store.change(Change { delivery, to: Next::Gone, notice: None });
+    assert!(gone(x).await.unwrap() && gone(y).await.unwrap());
+
+    // Its content went with the last copy, and comes again.
+    let last = message("hu/p", &["be/z"]);
+    let last = NewMessage {
+        acceptance: Bytes::from_static(b"of all"),
+        extends: Some(Bytes::from_static(b"of both")),
+        content: content(&[3]),
+        copies: last.copies.clone(),
+        ..again(&whole)
+    };
+    assert_eq!(store.accept(last).await.unwrap(), Accepted::New);
+    assert_eq!(sections(&store, "be/z").await, [[3]]);
+}
+
+/// The positions of the sections of each copy that waits for an agency.
+async fn sections(store: &Store, agency: &str) -> Vec<Vec<u32>> {
+    let waiting = store.queue(&queue(agency), DeliveryId::default()).await.unwrap();
+    let positions = waiting.into_iter().map(|queued| match queued.item {
+        Item::Copy(copy) => copy.content.sections.iter().map(|section| section.position).collect(),
+        Item::Notice(notice) => panic!("{notice:?}"),
+    });
+    positions.collect()
+}
+
+/// The one delivery that waits for an agency.
+async fn only(store: &Store, agency: &str) -> DeliveryId {
+    let waiting = store.queue(&queue(agency), DeliveryId::default()).await.unwrap();
+    assert_eq!(waiting.len(), 1);
+    waiting[0].id
+}
+
+#[tokio::test]
 async fn outstanding_copies_keep_their_message_and_become_overdue() {
     let (folder, store) = store().await;
     let sent = message("be/a", &["hu/x"]);
@@ -154,6 +274,7 @@ fn message(sender: &str, recipients: &[&str]) -> NewMessage {
         expires: OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap(),
         acceptance: Bytes::from_static(b"accepted"),
         content: Envelope { manifest: Bytes::from_static(b"manifest"), ..Default::default() },
+        extends: None,
         opens: None,
         copies: recipients
             .iter()
@@ -179,6 +300,7 @@ fn again(message: &NewMessage) -> NewMessage {
     NewMessage {
         sender: message.sender.clone(),
         acceptance: message.acceptance.clone(),
+        extends: message.extends.clone(),
         content: message.content.clone(),
         opens: message.opens.clone(),
         copies: message.copies.clone(),

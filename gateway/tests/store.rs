@@ -330,6 +330,7 @@ fn message(sender: &str, recipients: &[&str]) -> NewMessage {
         digest: sha256(id.as_bytes()),
         expires: now() + Duration::days(7),
         acceptance: Bytes::from_static(b"accepted"),
+        extends: None,
         content: Envelope {
             manifest: Bytes::from_static(b"manifest"),
             sections: vec![SealedSection { ciphertext: Bytes::from_static(CONTENT), ..Default::default() }],
@@ -354,6 +355,7 @@ fn again(message: &NewMessage) -> NewMessage {
     NewMessage {
         sender: message.sender.clone(),
         acceptance: message.acceptance.clone(),
+        extends: None,
         content: message.content.clone(),
         opens: message.opens.clone(),
         copies: message.copies.clone(),

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use anyhow::{Context, Result, bail, ensure};
 use liaison_proto::{
     case::v1::SendReferralRequest,
+    exchange::v1::ListAgenciesRequest,
     federation::v1::Forward,
     message::v1::{Acceptances, Refusal, error_code::Code as ErrorCode, kind::Code as Kind},
 };
@@ -23,6 +24,8 @@ use crate::{
 pub struct Scene {
     pub realm: Realm,
     pub hostile: Hostile,
+    /// An agency of `be` that asks the gateway what an agent doesn't show.
+    police: Insider,
     /// The key of the shelter, which is what `xx` sends to.
     pub shelter: ProvenKey,
     /// Of each kind, how many violations were counted.
@@ -34,8 +37,9 @@ impl Scene {
     pub async fn start(scheme: &str, listens: SocketAddr) -> Result<Self> {
         let realm = Realm::start(scheme, &[HOSPITAL, SHELTER]).await?;
         let hostile = Hostile::accepted_by(&realm.gateway, listens).await?;
-        let shelter = Insider::enrol(&realm.gateway, POLICE).await?.key_of(SHELTER).await?;
-        Ok(Self { realm, hostile, shelter, counted: BTreeMap::new() })
+        let police = Insider::enrol(&realm.gateway, POLICE).await?;
+        let shelter = police.key_of(SHELTER).await?;
+        Ok(Self { realm, hostile, police, shelter, counted: BTreeMap::new() })
     }
 
     /// A referral of the peer's shelter to that of `be`.
@@ -87,6 +91,13 @@ impl Scene {
     pub async fn local(&self) -> Result<()> {
         let id = self.send(message::small_referral(SHELTER)).await?;
         call::received(self.realm.agent(SHELTER)?, &id).await.map(drop)
+    }
+
+    /// Whether the gateway lets its agencies address an agency.
+    pub async fn lists(&self, address: &str) -> Result<bool> {
+        let request = ListAgenciesRequest { addresses: vec![address.to_owned()], ..Default::default() };
+        let listed = self.police.exchange().await?.list_agencies(request).await?.into_inner();
+        Ok(!listed.agencies.is_empty())
     }
 
     /// Sends a referral of the hospital; its id.

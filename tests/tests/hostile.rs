@@ -55,8 +55,6 @@ async fn agencies_that_are_not_its_own_to_list() -> Result<()> {
         ("an agency of a third domain", listed(of("hu/shelter")?)),
         ("a country that it was not accepted for", listed(scene.hostile.shelter.described("be"))),
         ("no sector", listed(Agency { sectors: Vec::new(), ..own() })),
-        ("a key chain that is broken", listed(broken)),
-        ("another agency's keys", listed(theirs)),
         ("an agency twice", scene.hostile.page(vec![own(), own()])),
         ("another domain's page", DirectoryPage { domain: "hu".to_owned(), ..listed(own()) }),
         ("a page for another peer", DirectoryPage { peer: "hu".to_owned(), ..listed(own()) }),
@@ -70,7 +68,7 @@ async fn agencies_that_are_not_its_own_to_list() -> Result<()> {
     let not_signed = statement::sign(&listed(own()), &SigningKey::generate());
     let honest = statement::sign(&listed(own()), &scene.hostile.signing);
     let renamed = Agency { keys: vec![Outsider::new("xx/shelter")?.record], ..own() };
-    let renamed = statement::sign(&listed(renamed), &scene.hostile.signing);
+    let third = Outsider::new("xx/third")?.described(DOMAIN);
 
     for (what, page) in signed {
         let answer = link.directory(page).await?;
@@ -78,10 +76,22 @@ async fn agencies_that_are_not_its_own_to_list() -> Result<()> {
     }
     let answer = link.directory(not_signed).await?;
     scene.violation("a page that it did not sign", answer, ErrorCode::BadSignature).await?;
-    let answer = link.directory(honest).await?;
-    ensure!(matches!(answer, Answer::Done), "an honest page: {answer:?}");
-    let answer = link.directory(renamed).await?;
-    scene.violation("other keys than it said before", answer, ErrorCode::PeerViolation).await?;
+    // Keys that do not hold concern their agency alone: it can't be addressed, the others of the page can.
+    for (what, address, odd) in [
+        ("a key chain that is broken", "xx/shelter", broken),
+        ("another agency's keys", "xx/clinic", theirs),
+        ("other keys than it said before", "xx/shelter", renamed),
+    ] {
+        let answer = link.directory(honest.clone()).await?;
+        ensure!(matches!(answer, Answer::Done), "an honest page: {answer:?}");
+        ensure!(scene.lists("xx/shelter").await?, "an honest page was not taken");
+        let page = statement::sign(&scene.hostile.page(vec![odd, third.clone()]), &scene.hostile.signing);
+        let answer = link.directory(page).await?;
+        ensure!(matches!(answer, Answer::Done), "{what}: {answer:?}");
+        scene.counted(what, ErrorCode::PeerViolation).await?;
+        ensure!(!scene.lists(address).await?, "{what}: {address} can be addressed");
+        ensure!(scene.lists("xx/third").await?, "{what}: another agency was left out with it");
+    }
     // Of all that, be's own hospital still has its own keys, and is there.
     scene.harmless(&mut link).await
 }

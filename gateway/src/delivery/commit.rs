@@ -5,7 +5,10 @@ use liaison_proto::{
     limits::CHUNK_BYTES,
     message::v1::{Manifest, Refusal, error_code::Code as ErrorCode},
 };
-use liaison_trust::digest::{Digest, sha256};
+use liaison_trust::{
+    digest::{Digest, sha256},
+    names::AgencyAddress,
+};
 use metrics::counter;
 use prost::Message;
 use tracing::{error, warn};
@@ -14,7 +17,7 @@ use uuid::Uuid;
 use crate::{
     gateway::Gateway,
     limits,
-    store::{AcceptError, Accepted, NewMessage, StoreError},
+    store::{AcceptError, Accepted, NewMessage, Queue, StoreError},
 };
 
 /// Commits a message and wakes whoever it is for. The acceptance is that of the first time.
@@ -44,21 +47,20 @@ pub async fn commit(gateway: &Gateway, message: NewMessage) -> Result<Bytes, Ref
             "the thread belongs to another referral",
             "open a new thread for each referral",
         )),
-        Err(AcceptError::QueueFull(queue)) => {
-            let action = if queue.to_string() == sender.to_string() {
-                "take what waits for this agency, then offer the message again"
-            } else {
-                "offer the message again later, or reach the agency another way"
-            };
-            Err(Refusal::new(
-                ErrorCode::QueueFull,
-                format!("the queue of {queue} is full: it takes nothing at present"),
-                action,
-            )
-            .retry_after(limits::QUEUE_RETRY))
-        }
+        Err(AcceptError::QueueFull(queue)) => Err(queue_full(&queue, &sender)),
         Err(AcceptError::Store(fault)) => Err(internal(fault)),
     }
+}
+
+/// A queue takes nothing more at present.
+pub fn queue_full(queue: &Queue, sender: &AgencyAddress) -> Refusal {
+    let action = if matches!(queue, Queue::Agency(agency) if agency == sender) {
+        "take what waits for this agency, then offer the message again"
+    } else {
+        "offer the message again later, or reach the agency another way"
+    };
+    let message = format!("the queue of {queue} is full: it takes nothing at present");
+    Refusal::new(ErrorCode::QueueFull, message, action).retry_after(limits::QUEUE_RETRY)
 }
 
 /// Whether a message that is refused so may have been accepted earlier: the refusal depends on the

@@ -3,7 +3,7 @@
 use liaison_proto::{
     message::v1::{
         Facts, Manifest, RecipientDecision, Refusal, ReleaseRecord, error_code::Code as ErrorCode,
-        kind::Code as Kind, notice::Expired,
+        kind::Code as Kind,
     },
     strict,
 };
@@ -16,7 +16,7 @@ use crate::{
     directory::Directory,
     gateway::Gateway,
     policy::PolicySet,
-    store::{Change, Next, QueuedCopy, Released, StoreError},
+    store::{Change, Head, Next, QueuedCopy, Released, StoreError},
 };
 
 /// The copy as it may go now; none where it ended instead.
@@ -27,7 +27,7 @@ pub async fn fresh(gateway: &Gateway, mut queued: QueuedCopy) -> Result<Option<Q
     let now = OffsetDateTime::now_utc();
     // Whether a peer took it before it expired, the peer alone can say.
     if queued.head.expires <= now && !queued.head.offered {
-        sweep::end(gateway, &queued.head, Event::Expired(Expired::default()), now).await.map_err(internal)?;
+        sweep::expire(gateway, &queued.head, now).await.map_err(internal)?;
         return Ok(None);
     }
     let policies = gateway.policy.load_full();
@@ -35,10 +35,10 @@ pub async fn fresh(gateway: &Gateway, mut queued: QueuedCopy) -> Result<Option<Q
         return Ok(Some(queued));
     }
     let message = queued.head.message;
-    // One that was offered may be with the peer, whose later word still finds its sender.
-    let to = if queued.head.offered { Next::Forwarded } else { Next::Gone };
     let Some(rechecked) = recheck(gateway, &gateway.directory.load(), &policies, &queued, now)? else {
         warn!(%message, "a party of a queued message is not in the directory any more; it returns");
+        // One that was offered may be with the peer, whose later word still finds its sender.
+        let to = if queued.head.offered { Next::Forwarded } else { Next::Gone };
         let event = Event::Undeliverable(gone());
         sweep::end_as(gateway, &queued.head, to, event, now).await.map_err(internal)?;
         return Ok(None);
@@ -47,6 +47,13 @@ pub async fn fresh(gateway: &Gateway, mut queued: QueuedCopy) -> Result<Option<Q
         Recheck::Same(record) => {
             queued.released.release = statement::sign(&record, &gateway.signing);
             Ok(Some(queued))
+        }
+        // It left as it was released then, or perhaps did not: offered anew it would be taken for the same.
+        Recheck::Narrowed(_, told) | Recheck::Withheld(told) if queued.head.offered => {
+            info!(%message, recipient = %queued.head.recipient, "policies release less of a message since it was offered");
+            let event = Event::Undeliverable(narrowed_since(&queued.head, &told));
+            sweep::end_as(gateway, &queued.head, Next::Forwarded, event, now).await.map_err(internal)?;
+            Ok(None)
         }
         Recheck::Narrowed(record, told) => {
             info!(%message, recipient = %queued.head.recipient, "policies release less of a message since it was accepted");
@@ -61,8 +68,7 @@ pub async fn fresh(gateway: &Gateway, mut queued: QueuedCopy) -> Result<Option<Q
         }
         Recheck::Withheld(told) => {
             info!(%message, recipient = %queued.head.recipient, "policies withhold a message since it was accepted");
-            let event = Event::Narrowed(told);
-            sweep::end_as(gateway, &queued.head, to, event, now).await.map_err(internal)?;
+            sweep::end(gateway, &queued.head, Event::Narrowed(told), now).await.map_err(internal)?;
             Ok(None)
         }
     }
@@ -120,6 +126,20 @@ fn recheck(
     let elsewhere = old.withheld().filter(|category| !bases.contains_key(category));
     record.withheld.extend(elsewhere.map(i32::from));
     Ok(Some(super::recheck((&old, &released.decision), (record, decision.to_wire(&head.recipient)))))
+}
+
+fn narrowed_since(copy: &Head, told: &RecipientDecision) -> Refusal {
+    let domain = copy.recipient.domain();
+    let withheld = told.categories.iter().find_map(|category| category.rule.clone());
+    Refusal::new(
+        ErrorCode::ForbiddenByPolicy,
+        format!(
+            "policies release less of the message than when it was offered to {domain}, whose gateway may have \
+             it as it was released then"
+        ),
+        "ask the agency itself whether it has the message; send it again for what may go now",
+    )
+    .by_rule(told.rule.clone().or(withheld).unwrap_or_default())
 }
 
 fn gone() -> Refusal {

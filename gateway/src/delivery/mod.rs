@@ -33,7 +33,7 @@ use crate::{
     store::Queue,
 };
 
-pub use commit::{aside, commit, internal, may_have_passed, offered};
+pub use commit::{aside, commit, internal, may_have_passed, offered, queue_full};
 pub use fresh::fresh;
 pub use merge::merged;
 pub use notice::{Event, about, name, notice};
@@ -84,7 +84,11 @@ pub fn queue(own: &Domain, from: &AgencyAddress, to: &AgencyAddress) -> Queue {
 
 /// Where the words about a copy wait for its sender.
 pub fn answers(own: &Domain, from: &AgencyAddress, to: &AgencyAddress) -> Queue {
-    queue(own, to, from)
+    if from.domain() == own {
+        Queue::Agency(from.clone())
+    } else {
+        Queue::Notices { to: from.domain().clone(), of: to.clone() }
+    }
 }
 
 /// A message as policies are asked about it.
@@ -115,6 +119,13 @@ pub fn decide(
     let decision = policies.decide(side, &party(from), &party(to), &question(head, bases));
     report(&decision.incidents);
     decision
+}
+
+/// Whether policies let another domain know of an agency of this one.
+pub fn may_see(policies: &PolicySet, domain: &Domain, agency: &Agency) -> bool {
+    let answer = policies.discover(domain, &party(agency));
+    report(&answer.incidents);
+    answer.is_permitted()
 }
 
 /// Logs and counts policies that could not be evaluated.
@@ -153,15 +164,19 @@ pub fn decide_all(
 /// # Errors
 /// It is not there, or takes no part.
 pub fn recipient<'d>(directory: &'d Directory, address: &AgencyAddress) -> Result<&'d Agency, Refusal> {
-    let agency = directory.get(address).filter(|agency| agency.listed).ok_or_else(|| {
-        Refusal::new(
-            ErrorCode::UnknownRecipient,
-            format!("no agency {address} is known here"),
-            "look the recipient up in the list of agencies",
-        )
-    })?;
+    let agency = directory.get(address).filter(|agency| agency.listed);
+    let agency = agency.ok_or_else(|| unknown_recipient(address))?;
     identity::is_active(agency)?;
     Ok(agency)
+}
+
+/// The refusal of a message to an agency that is not there, or that its sender may not know of.
+pub fn unknown_recipient(address: &AgencyAddress) -> Refusal {
+    Refusal::new(
+        ErrorCode::UnknownRecipient,
+        format!("no agency {address} is known here"),
+        "look the recipient up in the list of agencies",
+    )
 }
 
 /// Passes what was decided if the message goes to anybody.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use liaison_proto::{
-    message::v1::{Notice, SignedNotice, notice},
+    message::v1::{Notice, SignedKeyRecord, SignedNotice, notice},
     times,
 };
 use liaison_trust::statement;
@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 
 use crate::{
     gateway::Gateway,
+    limits,
     store::{ForwardedCopy, Head, NewNotice},
 };
 
@@ -36,6 +37,10 @@ pub fn about(
     now: OffsetDateTime,
 ) -> NewNotice {
     counter!("liaison_gateway_notices_total", "event" => name(&event)).increment(1);
+    let recipient_keys = match &event {
+        Event::Acknowledged(_) => hidden_keys(gateway, copy),
+        _ => Vec::new(),
+    };
     let notice = Notice {
         message_id: Bytes::copy_from_slice(copy.message.as_bytes()),
         manifest_digest: copy.digest.into(),
@@ -43,13 +48,23 @@ pub fn about(
         at: Some(times::to_wire(now)),
         event: Some(event),
         relayed,
-        recipient_keys: Vec::new(),
+        recipient_keys,
     };
     NewNotice {
         to: copy.sender.clone(),
         queue: super::answers(&gateway.domain, &copy.sender, &copy.recipient),
         notice: statement::sign(&notice, &gateway.signing),
     }
+}
+
+/// The keys of a recipient of this domain that the sender's, another, is not let know of.
+fn hidden_keys(gateway: &Gateway, copy: &ForwardedCopy) -> Vec<SignedKeyRecord> {
+    let (from, own) = (copy.sender.domain(), &gateway.domain);
+    let directory = gateway.directory.load();
+    let recipient = directory.get(&copy.recipient).filter(|_| from != own && copy.recipient.domain() == own);
+    recipient
+        .filter(|recipient| !super::may_see(&gateway.policy.load(), from, recipient))
+        .map_or_else(Vec::new, |recipient| recipient.newest_keys(limits::HIDDEN_KEYS))
 }
 
 /// The name of an event, for metrics.

@@ -46,14 +46,13 @@ pub async fn sweep(gateway: &Gateway, now: OffsetDateTime) -> Result<(), StoreEr
             break;
         }
         info!(copies = expired.len(), "copies expired");
-        let ends = expired.iter().map(|head| {
+        let ends = expired.iter().map(async |head| {
             // One that a peer was offered, and that it never answered as long as it could have.
-            let event = if head.offered {
-                Event::Undeliverable(no_word())
+            if head.offered {
+                end(gateway, head, Event::Undeliverable(no_word()), now).await
             } else {
-                Event::Expired(Expired::default())
-            };
-            end(gateway, head, event, now)
+                expire(gateway, head, now).await
+            }
         });
         join_all(ends).await.into_iter().collect::<Result<(), _>>()?;
     }
@@ -88,6 +87,34 @@ pub async fn end(
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
     end_as(gateway, copy, Next::Gone, event, now).await
+}
+
+/// Ends a copy that expired and was offered to nobody, with a word to its sender.
+///
+/// # Errors
+/// The store failed.
+pub async fn expire(gateway: &Gateway, copy: &Head, now: OffsetDateTime) -> Result<(), StoreError> {
+    end_as(gateway, copy, Next::Expired, Event::Expired(Expired { why: waited(copy) }), now).await
+}
+
+/// Why a copy waited, as its sender was told last.
+fn waited(copy: &Head) -> Option<Refusal> {
+    let domain = copy.recipient.domain();
+    let (code, _) = copy.waiting;
+    let what = match code {
+        ErrorCode::Unspecified => return None,
+        ErrorCode::GatewayUnreachable => format!("the gateway of {domain} was not connected"),
+        ErrorCode::Suspended => format!("the peering with {domain} was suspended"),
+        ErrorCode::StaleBundle => format!("{domain} was not heard of for a week"),
+        ErrorCode::SchemeMismatch => format!("this domain and {domain} had different schemes"),
+        ErrorCode::QueueFull => format!("the queue of {} was full", copy.recipient),
+        _ => format!("the gateway of {domain} did not take it"),
+    };
+    Some(Refusal::new(
+        code,
+        what,
+        "ask the gateway's administrator about the peer, then send the message again",
+    ))
 }
 
 /// Ends a copy in some way, with a word to its sender.

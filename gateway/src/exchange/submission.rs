@@ -121,6 +121,7 @@ async fn prepare(
         decisions,
     };
     Ok(NewMessage {
+        extends: None,
         id: verified.id,
         digest: verified.digest,
         expires: verified.expires,

@@ -6,15 +6,14 @@ use bytes::Bytes;
 use liaison_proto::{
     federation::v1::Forward,
     message::v1::{
-        Acceptance, Acceptances, Envelope, Refusal, ReleaseRecord, ReleasedSection, Rule,
-        data_category::Code as Category, error_code::Code as ErrorCode, kind::Code as Kind,
-        verdict::Code as Verdict,
+        Acceptance, Acceptances, Envelope, RecipientDecision, Refusal, SignedAcceptance,
+        error_code::Code as ErrorCode, kind::Code as Kind,
     },
     strict, times,
 };
 use liaison_trust::{
     digest::Digest,
-    envelope::{self, Verified, VerifiedForward, VerifiedRecipient},
+    envelope::{self, Verified, VerifiedForward},
     key_record::{self, ProvenKey},
     statement,
 };
@@ -23,16 +22,16 @@ use time::OffsetDateTime;
 
 use super::{
     listed,
+    offer::Offer,
     peers::Peer,
-    preview::not_a_member,
     refusals::{scheme_mismatch, violation},
 };
 use crate::{
-    delivery::{self, Bases, NewThreadCopy, aside, internal},
-    directory::{Agency, Directory},
+    delivery::{self, NewThreadCopy, aside, internal},
+    directory::Agency,
     gateway::Gateway,
-    policy::{Decision, PolicySet, Side},
-    store::{NewCopy, NewMessage, Released},
+    policy::PolicySet,
+    store::{NewCopy, NewMessage, Queue},
 };
 
 /// Accepts a message from a peer: the encoded [`Acceptances`] of the recipients that it is forwarded to. The
@@ -73,52 +72,56 @@ pub(super) async fn accept(
             Ok(envelope::verify_forward(forward, &key, now, known)?)
         })
         .await?;
-        check_parties(gateway, peer, &sender, &verified.message, now)?;
-        let unlisted = (!sender.listed).then(|| listed::continued(&sender, &verified.message.sender_key));
-        let message = prepare(gateway, &sender, verified, now).await?;
-        if let Some(sender) = unlisted {
-            listed::note(gateway, peer, sender).await?;
+        check_parties(gateway, peer, &sender, &verified.message)?;
+        let message = prepare(gateway, &sender, verified, size, now).await?;
+        if !sender.listed {
+            listed::note(gateway, peer, sender.clone()).await?;
         }
         delivery::commit(gateway, message).await
     };
-    let acceptances = match outcome.await {
-        // What a changed world refuses now was perhaps accepted before, and its answer lost.
-        Err(refusal) if delivery::may_have_passed(refusal.code()) => {
-            let Some((id, digest)) = offered else { return Err(refusal) };
-            let known = gateway.store.accepted(&sender.address, id).await.map_err(internal)?;
-            known.filter(|(known, _)| *known == digest).map(|(_, acceptance)| acceptance).ok_or(refusal)
-        }
-        outcome => outcome,
-    }?;
-    only_of(acceptances, &recipients)
+    let refusal = match outcome.await {
+        Ok(acceptances) => return only_of(&acceptances, &recipients).map(|only| only.encode_to_vec().into()),
+        Err(refusal) => refusal,
+    };
+    // What a changed world refuses now was perhaps accepted before, and its answer lost.
+    let Some((id, digest)) = offered.filter(|_| delivery::may_have_passed(refusal.code())) else {
+        return Err(refusal);
+    };
+    let known = gateway.store.accepted(&sender.address, id).await.map_err(internal)?;
+    match known.filter(|(known, _)| *known == digest) {
+        Some((_, acceptances)) => match only_of(&acceptances, &recipients)? {
+            only if only.acceptances.is_empty() => Err(refusal),
+            only => Ok(only.encode_to_vec().into()),
+        },
+        None => Err(refusal),
+    }
 }
 
 /// The acceptances of these recipients: a message that is forwarded again goes only to those of whom the peer has
-/// not heard.
-fn only_of(acceptances: Bytes, recipients: &[String]) -> Result<Bytes, Refusal> {
-    let mut read: Acceptances = strict::decode(&acceptances)?;
-    if read.acceptances.len() == recipients.len() {
-        return Ok(acceptances);
+/// not heard. Those who have no room have none yet.
+fn only_of(acceptances: &[u8], recipients: &[String]) -> Result<Acceptances, Refusal> {
+    let read: Acceptances = strict::decode(acceptances)?;
+    let asked: BTreeSet<&String> = recipients.iter().collect();
+    let mut only = Acceptances::default();
+    for signed in read.acceptances {
+        if recipient_of(&signed)?.is_some_and(|recipient| asked.contains(&recipient)) {
+            only.acceptances.push(signed);
+        }
     }
-    read.acceptances.retain(|signed| {
-        let acceptance: Result<Acceptance, _> = strict::decode(&signed.acceptance);
-        let decisions = acceptance.map(|acceptance| acceptance.decisions).unwrap_or_default();
-        decisions.iter().any(|decision| recipients.contains(&decision.recipient))
-    });
-    Ok(read.encode_to_vec().into())
+    Ok(only)
+}
+
+/// Whom an acceptance is about.
+fn recipient_of(signed: &SignedAcceptance) -> Result<Option<String>, Refusal> {
+    let acceptance: Acceptance = strict::decode(&signed.acceptance)?;
+    Ok(acceptance.decisions.into_iter().next().map(|decision| decision.recipient))
 }
 
 const UPGRADE: &str = "upgrade this gateway, or have the other domain send what this version defines";
 
 /// Checks that the sender is the peer's own, under a key that is the sender's, and that all recipients are of
 /// this domain: nothing transits.
-fn check_parties(
-    gateway: &Gateway,
-    peer: &Peer,
-    sender: &Agency,
-    message: &Verified,
-    now: OffsetDateTime,
-) -> Result<(), Refusal> {
+fn check_parties(gateway: &Gateway, peer: &Peer, sender: &Agency, message: &Verified) -> Result<(), Refusal> {
     if message.sender != sender.address {
         return Err(violation(format!(
             "{} describes {} and forwards a message of {}",
@@ -133,7 +136,7 @@ fn check_parties(
             peer.domain, foreign.address, gateway.domain
         )));
     }
-    if !is_senders_key(sender, &message.sender_key, now) {
+    if !is_senders_key(sender, &message.sender_key) {
         return Err(Refusal::new(
             ErrorCode::UnknownKey,
             format!(
@@ -146,22 +149,25 @@ fn check_parties(
     Ok(())
 }
 
-/// Whether a key is the current one of an agency, the one before, or the next; of one whose keys are not known,
-/// its gateway's word is all that there is.
-fn is_senders_key(sender: &Agency, key: &ProvenKey, now: OffsetDateTime) -> bool {
+/// Whether a key is one of an agency, or the next: a message may have waited while its sender's key was changed. Of
+/// one whose keys are not known, its gateway's word is all that there is.
+fn is_senders_key(sender: &Agency, key: &ProvenKey) -> bool {
     match sender.current() {
         None => true,
         Some(current) => {
-            sender.usable_key(&key.id, now).is_some() || key_record::follows(current, &key.signed).is_ok()
+            sender.keys.iter().any(|known| known.id == key.id)
+                || key_record::follows(current, &key.signed).is_ok()
         }
     }
 }
 
-/// Decides by this domain's layers, and makes all that is to be stored.
+/// Decides by this domain's layers, and makes all that is to be stored. `size` is that of the forward, bytes: more
+/// than a copy takes in a queue.
 async fn prepare(
     gateway: &Gateway,
     sender: &Agency,
     forward: VerifiedForward,
+    size: usize,
     now: OffsetDateTime,
 ) -> Result<NewMessage, Refusal> {
     let policies = gateway.policy.load_full();
@@ -174,7 +180,11 @@ async fn prepare(
     }
     let in_thread = matches!(message.manifest.kind(), Kind::State | Kind::Onward);
     let mut copies = Vec::new();
-    let mut acceptances = Acceptances::default();
+    let extends = before(gateway, &message).await?;
+    let mut acceptances: Acceptances = match &extends {
+        Some(before) => strict::decode(before)?,
+        None => Acceptances::default(),
+    };
     if in_thread {
         let NewThreadCopy { copy, decision, .. } =
             delivery::authorise(gateway, &policies, &message, now).await?;
@@ -183,12 +193,28 @@ async fn prepare(
         acceptances.acceptances.push(accepted(gateway, &message, &policies, decision, now));
         copies.push(copy);
     } else {
+        let before = acceptances.acceptances.iter().map(recipient_of).collect::<Result<BTreeSet<_>, _>>()?;
+        let mut full = None;
+        let mut is_for_somebody = false;
         for (recipient, release) in message.recipients.iter().zip(&releases) {
+            if before.contains(&Some(recipient.address.to_string())) {
+                is_for_somebody = true;
+                continue;
+            }
             let offer = Offer { sender, message: &message, recipient, release };
             let (decision, copy) = offer.decide(gateway, &directory, &policies, now)?;
+            // One without room keeps the message from nobody else: it is forwarded to that one again.
+            if let Some(queue) = copy.as_ref().and_then(|copy| without_room(gateway, copy, size)) {
+                full = Some(queue);
+                continue;
+            }
+            is_for_somebody = true;
             let told = decision.to_wire(&recipient.address);
             acceptances.acceptances.push(accepted(gateway, &message, &policies, told, now));
             copies.extend(copy);
+        }
+        if let Some(queue) = full.filter(|_| !is_for_somebody) {
+            return Err(delivery::queue_full(&queue, &message.sender));
         }
     }
     let acceptance: Bytes = acceptances.encode_to_vec().into();
@@ -204,6 +230,7 @@ async fn prepare(
         digest: message.digest,
         expires: message.expires,
         acceptance,
+        extends,
         opens: delivery::opened(&message).filter(|_| !copies.is_empty()),
         sender: message.sender,
         content: Envelope {
@@ -218,13 +245,31 @@ async fn prepare(
     })
 }
 
+/// The acceptance of an alert that was accepted for some of its recipients.
+async fn before(gateway: &Gateway, message: &Verified) -> Result<Option<Bytes>, Refusal> {
+    if message.manifest.kind() != Kind::Alert {
+        return Ok(None);
+    }
+    let known = gateway.store.accepted(&message.sender, message.id).await.map_err(internal)?;
+    Ok(known.filter(|(digest, _)| *digest == message.digest).map(|(_, acceptance)| acceptance))
+}
+
+/// The queue that has no room for a copy, or for the words about it.
+fn without_room(gateway: &Gateway, copy: &NewCopy, size: usize) -> Option<Queue> {
+    let has_room = |queue: &&Queue, bytes| gateway.store.has_room(queue, bytes);
+    [(&copy.queue, size as u64), (&copy.answers, 0)]
+        .into_iter()
+        .find(|(queue, bytes)| !has_room(queue, *bytes))
+        .map(|(queue, _)| queue.clone())
+}
+
 fn accepted(
     gateway: &Gateway,
     message: &Verified,
     policies: &PolicySet,
-    decision: liaison_proto::message::v1::RecipientDecision,
+    decision: RecipientDecision,
     now: OffsetDateTime,
-) -> liaison_proto::message::v1::SignedAcceptance {
+) -> SignedAcceptance {
     let acceptance = Acceptance {
         message_id: Bytes::copy_from_slice(message.id.as_bytes()),
         manifest_digest: message.digest.into(),
@@ -234,137 +279,4 @@ fn accepted(
         decisions: vec![decision],
     };
     statement::sign(&acceptance, &gateway.signing)
-}
-
-/// What the sender's gateway released to one recipient.
-struct Offer<'a> {
-    sender: &'a Agency,
-    message: &'a Verified,
-    recipient: &'a VerifiedRecipient,
-    release: &'a ReleaseRecord,
-}
-
-impl Offer<'_> {
-    /// Decides what of it goes to the recipient; a copy where anything goes at all.
-    fn decide(
-        &self,
-        gateway: &Gateway,
-        directory: &Directory,
-        policies: &PolicySet,
-        now: OffsetDateTime,
-    ) -> Result<(Decision, Option<NewCopy>), Refusal> {
-        let head = delivery::head(&self.message.manifest, self.message.facts.as_ref());
-        let bases = self.released_bases();
-        let to = match delivery::recipient(directory, &self.recipient.address) {
-            Ok(agency) => agency,
-            Err(refusal) => return Ok((Decision::refused(&bases, not_a_member(&refusal)), None)),
-        };
-        if to.usable_key(&self.recipient.key_id, now).is_none() {
-            return Ok((Decision::refused(&bases, other_keys()), None));
-        }
-        // The same scheme was asked by the sender's gateway: what it forbids should never have left.
-        let scheme = delivery::decide(policies, Side::Scheme, self.sender, to, &head, &bases);
-        let forbidden = scheme.verdict != Verdict::Released
-            || scheme.categories.values().any(|outcome| outcome.verdict != Verdict::Released);
-        if forbidden {
-            let categories = scheme.categories.values().filter_map(|outcome| outcome.rule.as_ref());
-            let rule = scheme.rule.as_ref().or_else(|| categories.into_iter().next());
-            return Err(violation(format!(
-                "{} forwards to {} what the scheme's rule {} forbids",
-                self.sender.address.domain(),
-                self.recipient.address,
-                rule.map_or("(none)", |rule| rule.rule.as_str())
-            )));
-        }
-        let decision = delivery::decide(policies, Side::Recipient, self.sender, to, &head, &bases);
-        if decision.verdict != Verdict::Released {
-            return Ok((decision, None));
-        }
-        let record = self.record(policies, to, &decision, now);
-        let own = &gateway.domain;
-        let copy = NewCopy {
-            recipient: self.recipient.address.clone(),
-            queue: delivery::queue(own, &self.sender.address, &self.recipient.address),
-            answers: delivery::answers(own, &self.sender.address, &self.recipient.address),
-            proof: self.recipient.proof.clone(),
-            bases_salt: Bytes::new(),
-            released: Released {
-                bases: delivery::bases_to_wire(&self.recipient.address, &bases),
-                decision: decision.to_wire(&self.recipient.address),
-                release: statement::sign(&record, &gateway.signing),
-                policy_hash: policies.hash(),
-            },
-        };
-        Ok((decision, Some(copy)))
-    }
-
-    /// The bases of the categories that the sender's gateway released to the recipient.
-    fn released_bases(&self) -> Bases {
-        let positions: BTreeSet<u32> = self.release.released.iter().map(|section| section.position).collect();
-        let categories: BTreeSet<Category> = self
-            .message
-            .sections
-            .iter()
-            .filter(|section| positions.contains(&section.section.position))
-            .map(|section| section.category)
-            .collect();
-        let bases = self.recipient.bases.iter().filter(|(category, _)| categories.contains(category));
-        bases.map(|(category, basis)| (*category, *basis)).collect()
-    }
-
-    /// The record of what goes to the recipient: the obligations of both domains bind, and a withheld category
-    /// is named only where both let it be.
-    fn record(
-        &self,
-        policies: &PolicySet,
-        to: &Agency,
-        decision: &Decision,
-        now: OffsetDateTime,
-    ) -> ReleaseRecord {
-        let sections: Vec<_> = self
-            .message
-            .sections
-            .iter()
-            .map(|section| (section.category, section.section.position))
-            .collect();
-        let message = (self.message.id, self.message.digest);
-        let own = delivery::release(message, &self.recipient.address, &sections, decision, policies, now);
-        let head = delivery::head(&self.message.manifest, self.message.facts.as_ref());
-        let question = delivery::question(&head, &self.recipient.bases);
-        let (from, to) = (delivery::party(self.sender), delivery::party(to));
-        let named = self.release.withheld().filter(|category| {
-            let answer = policies.may_name(Side::Recipient, &from, &to, &question, *category);
-            delivery::report(&answer.incidents);
-            answer.is_permitted()
-        });
-        let mut withheld: BTreeSet<i32> = own.withheld.iter().copied().collect();
-        withheld.extend(named.map(i32::from));
-        ReleaseRecord {
-            released: own.released.iter().filter_map(|own| self.with_obligations(own)).collect(),
-            withheld: withheld.into_iter().collect(),
-            ..own
-        }
-    }
-
-    fn with_obligations(&self, own: &ReleasedSection) -> Option<ReleasedSection> {
-        let theirs = self.release.released.iter().find(|theirs| theirs.position == own.position)?;
-        Some(ReleasedSection {
-            position: own.position,
-            retention_days: own.retention_days.min(theirs.retention_days),
-            onward_share: own.onward_share && theirs.onward_share,
-            use_as_evidence: own.use_as_evidence && theirs.use_as_evidence,
-        })
-    }
-}
-
-fn other_keys() -> Rule {
-    Rule {
-        layer: "keys".to_owned(),
-        rule: "none:keys".to_owned(),
-        explain:
-            "The message is sealed to keys that the agency no longer uses. Send it again: its new keys are \
-                  known by then."
-                .to_owned(),
-        ..Rule::default()
-    }
 }

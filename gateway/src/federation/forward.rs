@@ -2,11 +2,13 @@
 //! settled by the answer.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use liaison_proto::{
     chunks,
     exchange::v1::Agency as WireAgency,
@@ -17,7 +19,10 @@ use liaison_proto::{
     },
     strict,
 };
-use liaison_trust::statement;
+use liaison_trust::{
+    names::{AgencyAddress, Domain},
+    statement,
+};
 use metrics::counter;
 use prost::Message;
 use time::OffsetDateTime;
@@ -28,12 +33,14 @@ use super::{
     link::{Answer, Gone, Link},
     peers::Peer,
     refusals::{scheme_mismatch, stale},
-    relay,
+    relay, waiting,
 };
 use crate::{
     delivery::{self, Event, internal, sweep},
-    gateway::Gateway,
-    store::{Change, Next, QueuedCopy},
+    directory::Agency,
+    gateway::{Gateway, to_the_end},
+    limits,
+    store::{Change, Head, Next, QueuedCopy},
 };
 
 /// Whether messages may go to the peer at present.
@@ -51,22 +58,50 @@ pub fn gate(gateway: &Gateway, peer: &Peer) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Offers a message with all its copies in a lane.
+/// Recipients whose queues have no room, as the peer said, and until when nothing is offered for them.
+#[derive(Default)]
+pub(super) struct Full(Mutex<HashMap<AgencyAddress, Instant>>);
+
+impl Full {
+    fn note(&self, recipient: &AgencyAddress) {
+        let until = Instant::now() + limits::QUEUE_RETRY;
+        self.recipients().insert(recipient.clone(), until);
+    }
+
+    fn is_full(&self, recipient: &AgencyAddress) -> bool {
+        let mut recipients = self.recipients();
+        recipients.retain(|_, until| *until > Instant::now());
+        recipients.contains_key(recipient)
+    }
+
+    fn recipients(&self) -> MutexGuard<'_, HashMap<AgencyAddress, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Offers a message with its copies in a lane, but for those whose recipients have no room.
 ///
 /// # Errors
 /// The store failed, or the peer lies.
 pub(super) async fn forward(
     link: &Arc<Link>,
+    full: &Full,
     copies: Vec<QueuedCopy>,
     content: Envelope,
 ) -> Result<Given, Refusal> {
+    let (no_room, copies): (Vec<_>, Vec<_>) =
+        copies.into_iter().partition(|copy| full.is_full(&copy.head.recipient));
+    let gateway = &link.gateway;
+    waiting::tell(gateway, no_room.iter().map(|copy| &copy.head), &queue_full(&link.peer.domain))
+        .await
+        .map_err(internal)?;
+    let later = || if no_room.is_empty() { Given::Settled } else { Given::Postponed(limits::QUEUE_RETRY) };
     let copies = offered(link, copies, &content).await?;
-    let Some(first) = copies.first() else { return Ok(Given::Settled) };
-    let Some(sender) = link.gateway.directory.load().get(&first.head.sender).cloned() else {
+    let Some(first) = copies.first() else { return Ok(later()) };
+    let Some(sender) = gateway.directory.load().get(&first.head.sender).cloned() else {
         return Err(Refusal::internal());
     };
-    let sender = WireAgency { keys: Vec::new(), ..sender.to_wire() };
-    let encoded = Bytes::from(assemble(&copies, content, sender)?.encode_to_vec());
+    let encoded = Bytes::from(assemble(&copies, content, describe(link, &sender))?.encode_to_vec());
     let answer = link.ask(|number| frames(number, encoded.clone())).await;
     let outcome = match &answer {
         Ok(Answer::Refused(refusal)) => refusal.code().as_str_name(),
@@ -75,13 +110,55 @@ pub(super) async fn forward(
     };
     counter!("liaison_gateway_forwards_total", "peer" => link.peer.domain.to_string(), "outcome" => outcome)
         .increment(1);
-    match answer {
-        Ok(Answer::Accepted(acceptances)) => accepted(link, &copies, &acceptances).await,
-        Ok(Answer::Refused(refusal)) if passes(&refusal) => Ok(Given::Postponed(wait(&refusal))),
-        Ok(Answer::Refused(refusal)) => refused(link, &copies, refusal).await,
-        Ok(Answer::Done) => Err(link.protocol("an answer of another kind")),
-        Err(Gone) => Ok(Given::Gone),
+    let acceptances = match answer {
+        Ok(Answer::Accepted(acceptances)) => acceptances,
+        Ok(Answer::Refused(refusal)) if passes(&refusal) => {
+            return postponed(link, full, &copies, &refusal).await;
+        }
+        Ok(Answer::Refused(refusal)) => return refused(link, copies, refusal).await.map(|()| later()),
+        Ok(Answer::Done) => return Err(link.protocol("an answer of another kind")),
+        Err(Gone) => return Ok(Given::Gone),
+    };
+    let left = accepted(link, copies, &acceptances).await?;
+    if left.is_empty() {
+        return Ok(later());
     }
+    postponed(link, full, &left, &queue_full(&link.peer.domain)).await
+}
+
+/// The sender as the peer needs it described: with its keys where the directory does not show them there.
+fn describe(link: &Link, sender: &Agency) -> WireAgency {
+    let policies = link.gateway.policy.load();
+    let keys = if delivery::may_see(&policies, &link.peer.domain, sender) {
+        Vec::new()
+    } else {
+        sender.newest_keys(limits::HIDDEN_KEYS)
+    };
+    WireAgency { keys, ..sender.to_wire() }
+}
+
+/// The peer takes copies later: their senders are told why.
+async fn postponed(link: &Link, full: &Full, copies: &[QueuedCopy], why: &Refusal) -> Result<Given, Refusal> {
+    if why.code() == ErrorCode::QueueFull {
+        copies.iter().for_each(|copy| full.note(&copy.head.recipient));
+    }
+    // These pass by themselves in a moment.
+    let is_momentary =
+        matches!(why.code(), ErrorCode::UnknownKey | ErrorCode::RateLimited | ErrorCode::ShuttingDown);
+    if !is_momentary {
+        let heads = copies.iter().map(|copy| &copy.head);
+        waiting::tell(&link.gateway, heads, why).await.map_err(internal)?;
+    }
+    Ok(Given::Postponed(wait(why)))
+}
+
+fn queue_full(domain: &Domain) -> Refusal {
+    Refusal::new(
+        ErrorCode::QueueFull,
+        format!("{domain}: the agency's queue is full: it takes nothing at present"),
+        "it is delivered when that agency takes what waits for it; reach the agency another way",
+    )
+    .retry_after(limits::QUEUE_RETRY)
 }
 
 /// The copies that are still to go, marked as offered before they are: from then on the peer alone can say what
@@ -91,19 +168,17 @@ async fn offered(
     copies: Vec<QueuedCopy>,
     content: &Envelope,
 ) -> Result<Vec<QueuedCopy>, Refusal> {
-    let mut offered = Vec::with_capacity(copies.len());
-    for copy in copies {
+    let offer = async |copy: QueuedCopy| {
         let copy = QueuedCopy { content: content.clone(), ..copy };
-        let Some(copy) = delivery::fresh(&link.gateway, copy).await? else { continue };
-        let is_queued = copy.head.offered || {
+        let Some(mut copy) = delivery::fresh(&link.gateway, copy).await? else { return Ok(None) };
+        if !copy.head.offered {
             let change = Change { delivery: copy.head.delivery, to: Next::Offered, notice: None };
-            link.gateway.store.change(change).await.map_err(internal)?
-        };
-        if is_queued {
-            offered.push(copy);
+            copy.head.offered = link.gateway.store.change(change).await.map_err(internal)?;
         }
-    }
-    Ok(offered)
+        Ok::<_, Refusal>(copy.head.offered.then_some(copy))
+    };
+    let offered = try_join_all(copies.into_iter().map(offer)).await?;
+    Ok(offered.into_iter().flatten().collect())
 }
 
 /// What goes to the peer: what somebody there is released, and nothing else.
@@ -149,24 +224,47 @@ fn frames(number: u64, forward: Bytes) -> Vec<Request> {
     chunks(forward).map(|(data, last)| Request::Forward(ForwardChunk { number, data, last })).collect()
 }
 
-/// The peer accepted the message: its word goes to the sender, recipient by recipient.
-async fn accepted(link: &Link, copies: &[QueuedCopy], acceptances: &[u8]) -> Result<Given, Refusal> {
+/// The peer accepted the message: its word goes to the sender, recipient by recipient. The copies that it says
+/// nothing of: it has no room for them.
+async fn accepted(
+    link: &Arc<Link>,
+    copies: Vec<QueuedCopy>,
+    acceptances: &[u8],
+) -> Result<Vec<QueuedCopy>, Refusal> {
     let read: Result<Acceptances, _> = strict::decode(acceptances);
     let Ok(read) = read else { return Err(link.protocol("acceptances that can't be read")) };
-    let others = || link.protocol("it accepted for others than the recipients");
-    let words = by_recipient(link, read)?;
-    if words.len() != copies.len() {
-        return Err(others());
-    }
-    let now = OffsetDateTime::now_utc();
+    let mut words = by_recipient(link, read)?;
+    let mut left = Vec::new();
+    let mut ends = Vec::with_capacity(copies.len());
     for copy in copies {
-        let (acceptance, signed) = words.get(&copy.head.recipient.to_string()).ok_or_else(others)?;
-        let verdict = verdict(link, copy, acceptance)?;
-        let to = if verdict == Verdict::Released { Next::Forwarded } else { Next::Gone };
-        let event = Event::Forwarded(signed.clone());
-        sweep::end_as(&link.gateway, &copy.head, to, event, now).await.map_err(internal)?;
+        match words.remove(&copy.head.recipient.to_string()) {
+            Some((acceptance, signed)) => {
+                let verdict = verdict(link, &copy, &acceptance)?;
+                let to = if verdict == Verdict::Released { Next::Forwarded } else { Next::Gone };
+                ends.push((copy.head, to, Event::Forwarded(signed)));
+            }
+            None => left.push(copy),
+        }
     }
-    Ok(Given::Settled)
+    if !words.is_empty() || ends.is_empty() {
+        return Err(link.protocol("it accepted for others than the recipients"));
+    }
+    settle(link, ends).await?;
+    Ok(left)
+}
+
+/// Settles copies together, to the end even if the link ends meanwhile.
+async fn settle(link: &Link, ends: Vec<(Head, Next, Event)>) -> Result<(), Refusal> {
+    let gateway = Arc::clone(&link.gateway);
+    to_the_end(async move {
+        let now = OffsetDateTime::now_utc();
+        let ends = ends
+            .into_iter()
+            .map(async |(head, to, event)| sweep::end_as(&gateway, &head, to, event, now).await);
+        try_join_all(ends).await.map_err(internal)?;
+        Ok(())
+    })
+    .await
 }
 
 /// The peer's signed words, each by the recipient that it is about.
@@ -200,12 +298,10 @@ fn verdict(link: &Link, copy: &QueuedCopy, acceptance: &Acceptance) -> Result<Ve
 }
 
 /// The peer refused the message for good.
-async fn refused(link: &Link, copies: &[QueuedCopy], refusal: Refusal) -> Result<Given, Refusal> {
-    let now = OffsetDateTime::now_utc();
+async fn refused(link: &Link, copies: Vec<QueuedCopy>, refusal: Refusal) -> Result<(), Refusal> {
     let as_evidence = is_about_us(refusal.code());
-    for copy in copies {
-        let (message, recipient) = (copy.head.message, &copy.head.recipient);
-        let code = refusal.code().as_str_name();
+    let ends = copies.into_iter().map(|QueuedCopy { head, .. }| {
+        let (message, recipient, code) = (head.message, &head.recipient, refusal.code().as_str_name());
         let (to, event) = if as_evidence {
             error!(%message, %recipient, code, "a peer does not take a message as genuine; it is kept as evidence");
             (Next::Quarantined(refusal.clone()), Event::Quarantined(refusal.clone()))
@@ -213,9 +309,9 @@ async fn refused(link: &Link, copies: &[QueuedCopy], refusal: Refusal) -> Result
             warn!(%message, %recipient, code, "a peer refused a message");
             (Next::Gone, relay::event(&refusal))
         };
-        sweep::end_as(&link.gateway, &copy.head, to, event, now).await.map_err(internal)?;
-    }
-    Ok(Given::Settled)
+        (head, to, event)
+    });
+    settle(link, ends.collect()).await
 }
 
 /// Whether a refusal says that this gateway, or an agency of it, breaks the rules.

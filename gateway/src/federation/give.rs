@@ -2,7 +2,7 @@
 //! up the others; what belongs to one thread never overtakes one another.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque, hash_map::Entry},
+    collections::{BTreeMap, HashMap, VecDeque, btree_map::OccupiedEntry, hash_map::Entry},
     sync::Arc,
     time::Duration,
 };
@@ -21,7 +21,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::{
-    forward,
+    forward::{self, Full},
     link::{Answer, Gone, Link},
 };
 use crate::{
@@ -43,11 +43,11 @@ pub(super) enum Given {
 /// What goes on with the lanes while a link stands.
 struct Lanes<'a> {
     link: &'a Arc<Link>,
-    lanes: HashMap<Queue, Lane>,
+    lanes: BTreeMap<Queue, Lane>,
     /// Threads of which something is under way or postponed, with what waits behind it.
     threads: HashMap<Uuid, VecDeque<Ticket>>,
-    postponed: Vec<Postponed>,
     under_way: JoinSet<(Ticket, Result<Given, Refusal>)>,
+    full: Arc<Full>,
     /// Room for messages under way, KiB.
     room: Arc<Semaphore>,
 }
@@ -58,6 +58,8 @@ struct Lane {
     last: DeliveryId,
     /// Given and not settled.
     open: usize,
+    /// To be offered again, by when.
+    postponed: BTreeMap<(Instant, DeliveryId), Ticket>,
 }
 
 /// Something that was given of a lane.
@@ -67,87 +69,100 @@ struct Ticket {
     last: DeliveryId,
     /// What it must not overtake others of: the thread of a message, the message of a notice.
     thread: Uuid,
-}
-
-struct Postponed {
-    until: Instant,
-    ticket: Ticket,
+    /// How often it was offered in vain.
+    attempts: u32,
 }
 
 /// Gives until the link ends.
 pub(super) async fn run(link: &Arc<Link>) -> Result<(), Refusal> {
     let mut lanes = Lanes {
         link,
-        lanes: HashMap::new(),
+        lanes: BTreeMap::new(),
         threads: HashMap::new(),
-        postponed: Vec::new(),
         under_way: JoinSet::new(),
+        full: Arc::default(),
         room: Arc::new(Semaphore::new(limits::LINK_BYTES >> 10)),
     };
     loop {
         while let Some(done) = lanes.under_way.try_join_next() {
             lanes.finished(done)?;
         }
-        let gave = lanes.turn().await?;
-        if gave {
+        if lanes.turn().await? {
             continue;
         }
-        let next = lanes.postponed.iter().map(|postponed| postponed.until).min();
+        // Whether messages may go is looked at again even where nothing happens.
+        let at_latest = Instant::now() + limits::FORWARD_RETRY;
+        let next = lanes.next().map_or(at_latest, |next| next.clamp(Instant::now(), at_latest));
         tokio::select! {
             Some(done) = lanes.under_way.join_next() => lanes.finished(done)?,
             () = link.peer.live.wake.notified() => {}
-            () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+            () = sleep_until(next) => {}
         }
     }
 }
 
 impl Lanes<'_> {
-    /// One unit of each lane, and what is to be offered again. Whether there was any.
+    /// Of each lane what is to be offered again, and what comes next. Whether there was any.
     async fn turn(&mut self) -> Result<bool, Refusal> {
-        let mut gave = self.again().await?;
-        let queues: BTreeSet<Queue> =
-            self.link.gateway.store.lanes(&self.link.peer.domain).into_iter().collect();
-        self.lanes.retain(|queue, lane| lane.open > 0 || queues.contains(queue));
+        let store = &self.link.gateway.store;
+        for queue in store.lanes(&self.link.peer.domain) {
+            self.lanes.entry(queue).or_default();
+        }
+        self.lanes.retain(|queue, lane| lane.open > 0 || store.load(queue).deliveries > 0);
+        let queues: Vec<Queue> = self.lanes.keys().filter(|queue| self.may_go(queue)).cloned().collect();
+        let mut gave = false;
         for queue in queues {
-            let lane = self.lanes.entry(queue.clone()).or_default();
-            if lane.open >= limits::LANE_OPEN {
-                continue;
-            }
-            let unit = self.link.gateway.store.unit(&queue, lane.last).await.map_err(internal)?;
-            let Some(unit) = unit else { continue };
-            let (first, last) = ids(&unit);
-            lane.last = last;
-            lane.open += 1;
-            let ticket = Ticket { lane: queue, first, last, thread: thread(&unit)? };
-            gave = true;
-            match self.threads.entry(ticket.thread) {
-                Entry::Occupied(mut others) => others.get_mut().push_back(ticket),
-                Entry::Vacant(free) => {
-                    free.insert(VecDeque::new());
-                    self.give(ticket, unit).await?;
-                }
-            }
+            gave |= self.again(&queue).await?;
+            gave |= self.go_on(&queue).await?;
         }
         Ok(gave)
     }
 
-    /// Offers again what was postponed until now.
-    async fn again(&mut self) -> Result<bool, Refusal> {
-        let now = Instant::now();
-        let (due, later) =
-            std::mem::take(&mut self.postponed).into_iter().partition(|postponed| postponed.until <= now);
-        self.postponed = later;
-        let due: Vec<Postponed> = due;
-        let any = !due.is_empty();
-        for Postponed { ticket, .. } in due {
-            let unit = self.link.gateway.store.unit(&ticket.lane, ticket.first.before()).await;
-            match unit.map_err(internal)? {
-                // Copies that ended meanwhile are not there any more.
-                Some(unit) if ids(&unit).0 <= ticket.last => self.give(ticket, unit).await?,
-                _ => self.let_go(&ticket),
+    /// Notices may go where messages may not.
+    fn may_go(&self, queue: &Queue) -> bool {
+        !matches!(queue, Queue::Lane { .. }) || forward::gate(&self.link.gateway, &self.link.peer()).is_ok()
+    }
+
+    /// When the first of what was postponed may go.
+    fn next(&self) -> Option<Instant> {
+        let lanes = self.lanes.iter().filter(|(queue, _)| self.may_go(queue));
+        lanes.filter_map(|(_, lane)| lane.postponed.first_key_value()).map(|((until, _), _)| *until).min()
+    }
+
+    /// Offers again what was postponed until now: one of it, so that other lanes have their turn.
+    async fn again(&mut self, queue: &Queue) -> Result<bool, Refusal> {
+        let Some(lane) = self.lanes.get_mut(queue) else { return Ok(false) };
+        let first = lane.postponed.first_entry().filter(|first| first.key().0 <= Instant::now());
+        let Some(ticket) = first.map(OccupiedEntry::remove) else { return Ok(false) };
+        let unit = self.link.gateway.store.unit(queue, ticket.first.before()).await.map_err(internal)?;
+        match unit {
+            // Copies that ended meanwhile are not there any more.
+            Some(unit) if ids(&unit).0 <= ticket.last => self.give(ticket, unit).await?,
+            _ => self.let_go(&ticket),
+        }
+        Ok(true)
+    }
+
+    /// Gives what comes next in a lane, or lets it wait for its thread.
+    async fn go_on(&mut self, queue: &Queue) -> Result<bool, Refusal> {
+        let Some(lane) = self.lanes.get_mut(queue) else { return Ok(false) };
+        if lane.open >= limits::LANE_OPEN {
+            return Ok(false);
+        }
+        let unit = self.link.gateway.store.unit(queue, lane.last).await.map_err(internal)?;
+        let Some(unit) = unit else { return Ok(false) };
+        let (first, last) = ids(&unit);
+        lane.last = last;
+        lane.open += 1;
+        let ticket = Ticket { lane: queue.clone(), first, last, thread: thread(&unit)?, attempts: 0 };
+        match self.threads.entry(ticket.thread) {
+            Entry::Occupied(mut others) => others.get_mut().push_back(ticket),
+            Entry::Vacant(free) => {
+                free.insert(VecDeque::new());
+                self.give(ticket, unit).await?;
             }
         }
-        Ok(any)
+        Ok(true)
     }
 
     async fn give(&mut self, ticket: Ticket, unit: Unit) -> Result<(), Refusal> {
@@ -173,15 +188,11 @@ impl Lanes<'_> {
         copies: Vec<QueuedCopy>,
         content: Envelope,
     ) -> Result<(), Refusal> {
-        if forward::gate(&self.link.gateway, &self.link.peer()).is_err() {
-            self.postpone(ticket, limits::FORWARD_RETRY);
-            return Ok(());
-        }
         let kib = u32::try_from(content.encoded_len() >> 10).unwrap_or(u32::MAX) + 1;
         let Ok(room) = Arc::clone(&self.room).acquire_many_owned(kib).await else { return Ok(()) };
-        let link = Arc::clone(self.link);
+        let (link, full) = (Arc::clone(self.link), Arc::clone(&self.full));
         self.under_way.spawn(async move {
-            let outcome = forward::forward(&link, copies, content).await;
+            let outcome = forward::forward(&link, &full, copies, content).await;
             drop((turn, room));
             (ticket, outcome)
         });
@@ -195,7 +206,10 @@ impl Lanes<'_> {
         let Ok((ticket, outcome)) = done else { return Err(Refusal::internal()) };
         match outcome? {
             Given::Settled => self.let_go(&ticket),
-            Given::Postponed(wait) => self.postpone(ticket, wait),
+            Given::Postponed(wait) => {
+                let wait = backoff(wait, ticket.attempts);
+                self.postpone(Ticket { attempts: ticket.attempts + 1, ..ticket }, wait);
+            }
             // The link's own end tells why.
             Given::Gone => {}
         }
@@ -203,7 +217,9 @@ impl Lanes<'_> {
     }
 
     fn postpone(&mut self, ticket: Ticket, wait: Duration) {
-        self.postponed.push(Postponed { until: Instant::now() + wait, ticket });
+        if let Some(lane) = self.lanes.get_mut(&ticket.lane) {
+            lane.postponed.insert((Instant::now() + wait, ticket.first), ticket);
+        }
     }
 
     /// It is settled: the next of its thread has its turn.
@@ -263,6 +279,12 @@ pub(super) fn passes(refusal: &Refusal) -> bool {
 pub(super) fn wait(refusal: &Refusal) -> Duration {
     let asked = Duration::from_millis(refusal.retry_after_ms.into());
     if asked.is_zero() { limits::FORWARD_RETRY } else { asked.min(limits::QUEUE_RETRY) }
+}
+
+/// Twice as long after each attempt, and a random part more, so that what waits does not come all at once.
+fn backoff(wait: Duration, attempts: u32) -> Duration {
+    let wait = wait.saturating_mul(1 << attempts.min(10)).min(limits::QUEUE_RETRY);
+    wait.mul_f64(rand::random_range(1.0..1.5))
 }
 
 /// The first and the last delivery of a unit.

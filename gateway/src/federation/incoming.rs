@@ -186,8 +186,10 @@ impl Incoming {
                 Some(Request::Directory(change)) => {
                     let peer = self.peer()?;
                     let page = change.page.unwrap_or_default();
-                    let outcome = listed::take(&self.gateway, &peer, &page).await;
+                    let gateway = Arc::clone(&self.gateway);
+                    let outcome = to_the_end(async move { listed::take(&gateway, &peer, &page).await }).await;
                     self.done(change.number, outcome).await;
+                    sleep(limits::PAGE_PACE).await;
                 }
                 Some(Request::Renewal(renewal)) => {
                     let bundle = renewal.bundle.unwrap_or_default();

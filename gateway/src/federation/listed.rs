@@ -7,7 +7,7 @@ use liaison_proto::{
     exchange::v1 as wire,
     federation::v1::{DirectoryPage, SignedDirectoryPage},
     limits::{DIRECTORY_PAGE, DIRECTORY_WITHDRAWN},
-    message::v1::{Refusal, error_code::Code as ErrorCode, sector::Code as Sector},
+    message::v1::{Refusal, SignedKeyRecord, error_code::Code as ErrorCode, sector::Code as Sector},
 };
 use liaison_trust::{
     key_record::{self, ProvenKey},
@@ -28,12 +28,11 @@ use crate::{
     store::ToldPage,
 };
 
-/// Reads an agency of a peer. `known` are the key records of it that were proven before: what is listed now
-/// must continue them.
+/// Reads an agency of a peer, without its keys.
 ///
 /// # Errors
 /// The peer has no right to say so.
-pub(super) fn read(peer: &Peer, listed: &wire::Agency, known: &[ProvenKey]) -> Result<Agency, Refusal> {
+fn read(peer: &Peer, listed: &wire::Agency) -> Result<Agency, Refusal> {
     let address = address(peer, &listed.address)?;
     let wrong = |what: &str| violation(format!("{} says {what} of its agency {address}", peer.domain));
     if !peer.countries.contains(&listed.country) {
@@ -55,7 +54,7 @@ pub(super) fn read(peer: &Peer, listed: &wire::Agency, known: &[ProvenKey]) -> R
         return Err(wrong("a name that is none"));
     }
     Ok(Agency {
-        keys: keys(&address, known, listed).map_err(|what| wrong(&what))?,
+        keys: Vec::new(),
         address,
         name: listed.name.clone(),
         country: listed.country.clone(),
@@ -67,24 +66,37 @@ pub(super) fn read(peer: &Peer, listed: &wire::Agency, known: &[ProvenKey]) -> R
     })
 }
 
-/// Proves the key records of an agency, which must hold those that are known where they were.
-fn keys(
+/// Proves the key records of an agency, all of them or the newest, which must go on from those that are known.
+///
+/// # Errors
+/// They do not, or do not hold.
+pub(super) fn keys(
+    peer: &Peer,
     address: &AgencyAddress,
     known: &[ProvenKey],
-    listed: &wire::Agency,
+    told: &[SignedKeyRecord],
+) -> Result<Vec<ProvenKey>, Refusal> {
+    let wrong = |what: String| violation(format!("{} says {what} of its agency {address}", peer.domain));
+    chain(address, known, told).map_err(wrong)
+}
+
+fn chain(
+    address: &AgencyAddress,
+    known: &[ProvenKey],
+    told: &[SignedKeyRecord],
 ) -> Result<Vec<ProvenKey>, String> {
-    if listed.keys.is_empty() {
-        return Ok(known.to_vec());
-    }
-    if listed.keys.len() > limits::KEY_RECORDS {
+    let Some(first) = told.first() else { return Ok(known.to_vec()) };
+    if told.len() > limits::KEY_RECORDS {
         return Err("too many key records".to_owned());
     }
-    // One that lists fewer than it did was restored from a backup: what is known here stays.
-    if !known.iter().zip(&listed.keys).all(|(known, listed)| known.signed == *listed) {
+    let start = known.iter().position(|known| known.signed == *first).unwrap_or(0);
+    let overlap = known.get(start..).unwrap_or_default();
+    // One that tells fewer than it did was restored from a backup: what is known here stays.
+    if !overlap.iter().zip(told).all(|(known, told)| known.signed == *told) {
         return Err("key records other than those it said before".to_owned());
     }
     let mut chain = known.to_vec();
-    for record in listed.keys.iter().skip(known.len()) {
+    for record in told.iter().skip(overlap.len()) {
         let proven = match chain.last() {
             Some(last) => key_record::follows(last, record),
             None => key_record::prove_chain(std::slice::from_ref(record))
@@ -122,13 +134,14 @@ pub(super) async fn take(
     }
     let withdrawn: Vec<AgencyAddress> =
         page.withdrawn.iter().map(|text| address(peer, text)).collect::<Result<_, _>>()?;
-    let (agencies, kept) = read_all(gateway, peer, &page.agencies)?;
+    let Read { agencies, broken } = read_all(gateway, peer, &page.agencies)?;
+    let kept: Vec<wire::Agency> = agencies.iter().map(Agency::to_wire).collect();
     let told = ToldPage {
         domain: &peer.domain,
         countries: &peer.countries,
         page: &page,
         agencies: &kept,
-        withdrawn: &withdrawn,
+        withdrawn: &[withdrawn, broken].concat(),
     };
     let gone = gateway.store.set_peer_agencies(told).await.map_err(internal)?;
     info!(peer = %peer.domain, told = agencies.len(), withdrawn = gone.len(), complete = page.complete, "a peer told of its agencies");
@@ -140,17 +153,21 @@ pub(super) async fn take(
     Ok(())
 }
 
+/// The agencies of a page.
+#[derive(Default)]
+struct Read {
+    agencies: Vec<Agency>,
+    /// Those whose keys do not hold: nobody can address them until they do.
+    broken: Vec<AgencyAddress>,
+}
+
 /// Reads the agencies of a page. Those of a country that the peer names in its bundle and that no administrator
 /// has confirmed yet are left out.
-fn read_all(
-    gateway: &Gateway,
-    peer: &Peer,
-    listed: &[wire::Agency],
-) -> Result<(Vec<Agency>, Vec<wire::Agency>), Refusal> {
+fn read_all(gateway: &Gateway, peer: &Peer, listed: &[wire::Agency]) -> Result<Read, Refusal> {
     let directory = gateway.directory.load();
     let own = directory.of(&peer.domain).count();
     let mut seen = BTreeSet::new();
-    let (mut agencies, mut kept) = (Vec::new(), Vec::new());
+    let mut page = Read::default();
     for listed in listed {
         let is_unconfirmed =
             !peer.countries.contains(&listed.country) && peer.bundle.countries.contains(&listed.country);
@@ -158,18 +175,24 @@ fn read_all(
             warn!(peer = %peer.domain, country = listed.country, "an agency of a country that is not confirmed is left out");
             continue;
         }
-        let known = listed.address.parse().ok().and_then(|address| directory.get(&address).cloned());
-        let agency = read(peer, listed, known.as_ref().map_or(&[], |known| &known.keys))?;
+        let agency = read(peer, listed)?;
+        let known = directory.get(&agency.address);
         if !seen.insert(agency.address.clone()) {
             return Err(violation(format!("{} lists {} twice on one page", peer.domain, agency.address)));
         }
         if known.is_none() && own + seen.len() > limits::PEER_AGENCIES {
             return Err(too_many(peer));
         }
-        kept.push(agency.to_wire());
-        agencies.push(agency);
+        match keys(peer, &agency.address, known.map_or(&[], |known| &known.keys), &listed.keys) {
+            Ok(keys) => page.agencies.push(Agency { keys, ..agency }),
+            // The others on the page have nothing to do with it.
+            Err(refusal) => {
+                peer.violation(&refusal);
+                page.broken.push(agency.address);
+            }
+        }
     }
-    Ok((agencies, kept))
+    Ok(page)
 }
 
 /// The agency that sends: as the directory lists it, or as its gateway describes it with the message.
@@ -179,26 +202,18 @@ fn read_all(
 pub(super) fn sender(gateway: &Gateway, peer: &Peer, described: &wire::Agency) -> Result<Agency, Refusal> {
     let address = address(peer, &described.address)?;
     let known = gateway.directory.load().get(&address).cloned();
-    let known_keys = known.as_ref().map_or(&[][..], |known| &known.keys);
-    let described = wire::Agency { keys: Vec::new(), ..described.clone() };
-    let agency = read(peer, &described, known_keys)?;
+    let agency = read(peer, described)?;
     match known {
         Some(known) if known.listed => Ok(Agency::clone(&known)),
-        _ => Ok(Agency { listed: false, ..agency }),
+        known => {
+            let known = known.as_ref().map_or(&[][..], |known| &known.keys);
+            let keys = keys(peer, &agency.address, known, &described.keys)?;
+            Ok(Agency { listed: false, keys, ..agency })
+        }
     }
 }
 
-/// An agency that is not listed, with the key that a message of it was signed by, if that continues those known.
-pub(super) fn continued(agency: &Agency, key: &ProvenKey) -> Agency {
-    let mut agency = agency.clone();
-    let continues = agency.current().is_some_and(|current| key_record::follows(current, &key.signed).is_ok());
-    if continues && agency.keys.len() < limits::KEY_RECORDS {
-        agency.keys.push(key.clone());
-    }
-    agency
-}
-
-/// Remembers an agency that is not listed, for a message that it sent.
+/// Remembers an agency that is not listed, for a message that it sent or took.
 ///
 /// # Errors
 /// The peer has too many agencies, or the store failed.
@@ -226,7 +241,9 @@ pub fn from_store(listed: &[(wire::Agency, bool)], peers: &[Arc<Peer>]) -> Vec<A
         let domain: Option<Domain> =
             agency.address.parse().ok().map(|address: AgencyAddress| address.domain().clone());
         let Some(peer) = peers.iter().find(|peer| Some(&peer.domain) == domain.as_ref()) else { continue };
-        match read(peer, agency, &[]) {
+        let read = read(peer, agency)
+            .and_then(|read| Ok(Agency { keys: keys(peer, &read.address, &[], &agency.keys)?, ..read }));
+        match read {
             Ok(read) => agencies.push(Agency { listed: *is_listed, ..read }),
             Err(refusal) => {
                 warn!(agency = agency.address, "an agency of a peer is left out: {}", refusal.message);

@@ -2,7 +2,7 @@
 //! it has for them over a link: messages of its agencies, notices about what they received, its directory.
 //!
 //! Of a message that leaves: the queue's lanes, `link` (made by `dial`), `give`, `forward` (looked at once more,
-//! offered, answered). Of one that arrives: [`service`], `incoming`, `accept` (verified, decided by this domain's
+//! offered, answered), `waiting` where it can't go. Of one that arrives: [`service`], `incoming`, `accept` (verified, decided by this domain's
 //! layers, committed), the recipient's queue. Of a notice: `give`, then the other's `relay`. Of the directory: `told`,
 //! `tell`, then the other's `listed`. Of a domain itself: `own`, [`bundle`], [`peers`].
 
@@ -14,6 +14,7 @@ mod give;
 mod incoming;
 mod link;
 mod listed;
+mod offer;
 mod own;
 pub mod peers;
 mod preview;
@@ -22,6 +23,7 @@ mod relay;
 mod service;
 mod tell;
 mod told;
+mod waiting;
 
 pub use forward::gate;
 pub use link::run;
@@ -29,3 +31,4 @@ pub use listed::from_store;
 pub use own::{bundle_of, renew_own};
 pub use preview::preview;
 pub use service::{admit, service};
+pub use waiting::run as tell_waiting;

@@ -69,6 +69,8 @@ pub struct Live {
 struct Standing {
     /// The connection of the link to it, while it stands.
     channel: Option<Channel>,
+    /// When there was such a link last.
+    linked_at: Instant,
     /// Replaces the link from it that stands.
     link_from: Option<CancellationToken>,
     problem: Option<String>,
@@ -273,7 +275,7 @@ impl Live {
     fn cut(&self) {
         let mut standing = self.standing();
         standing.cut_at = Some(Instant::now());
-        standing.channel = None;
+        standing.set_channel(None);
         std::mem::take(&mut standing.cut).cancel();
     }
 
@@ -294,7 +296,13 @@ impl Live {
 
     /// The link to the peer stands, or no longer does.
     pub(super) fn set_channel(&self, channel: Option<Channel>) {
-        self.standing().channel = channel;
+        self.standing().set_channel(channel);
+    }
+
+    /// How long the link to the peer is gone, where it is.
+    pub(super) fn apart(&self) -> Option<Duration> {
+        let standing = self.standing();
+        standing.channel.is_none().then(|| standing.linked_at.elapsed())
     }
 
     /// A link from the peer stands, and takes the place of an older one; what tells that it was replaced.
@@ -359,6 +367,15 @@ impl Live {
     }
 }
 
+impl Standing {
+    fn set_channel(&mut self, channel: Option<Channel>) {
+        if self.channel.is_some() {
+            self.linked_at = Instant::now();
+        }
+        self.channel = channel;
+    }
+}
+
 impl Default for Live {
     fn default() -> Self {
         Self {
@@ -370,6 +387,7 @@ impl Default for Live {
             previews: Mutex::new((Instant::now(), 0)),
             standing: Mutex::new(Standing {
                 channel: None,
+                linked_at: Instant::now(),
                 link_from: None,
                 problem: None,
                 cut: CancellationToken::new(),

@@ -8,7 +8,7 @@ use liaison_proto::{
     federation::v1::{self as wire, federation_service_client::FederationServiceClient},
     limits::{ENVELOPE_HEAD_BYTES, RECIPIENTS},
     message::v1::{
-        DomainDecision, RecipientDecision, Refusal, Rule, error_code::Code as ErrorCode, kind::Code as Kind,
+        DomainDecision, RecipientDecision, Refusal, error_code::Code as ErrorCode, kind::Code as Kind,
         verdict::Code as Verdict,
     },
     times,
@@ -17,7 +17,7 @@ use liaison_trust::names::{AgencyAddress, Domain};
 use time::OffsetDateTime;
 use tonic::Request;
 
-use super::{forward::gate, link::in_words, listed, peers::Peer, refusals::violation};
+use super::{forward::gate, link::in_words, listed, peers::Peer, refusals::violation, told};
 use crate::{
     delivery::{self, Bases, Decided},
     directory::Agency,
@@ -189,9 +189,9 @@ pub(super) fn answer(
             refusal
         })?;
         let bases = delivery::bases_from_wire(recipient)?;
-        let decision = match delivery::recipient(&directory, &address) {
+        let decision = match told::addressed(&directory, &policies, &peer.domain, &address) {
             Ok(to) => delivery::decide(&policies, Side::Recipient, &sender, to, &head, &bases),
-            Err(refusal) => Decision::refused(&bases, not_a_member(&refusal)),
+            Err(rule) => Decision::refused(&bases, rule),
         };
         Ok(decision.to_wire(&address))
     };
@@ -200,16 +200,6 @@ pub(super) fn answer(
         policy_hash: policies.hash().into(),
         decided_at: Some(times::to_wire(OffsetDateTime::now_utc())),
     })
-}
-
-/// The rule that withholds all from an agency that its domain does not have.
-pub(super) fn not_a_member(refusal: &Refusal) -> Rule {
-    Rule {
-        layer: "directory".to_owned(),
-        rule: "none:member".to_owned(),
-        explain: format!("{}; {}", refusal.message, refusal.action),
-        ..Rule::default()
-    }
 }
 
 fn malformed(message: &str) -> Refusal {

@@ -4,22 +4,25 @@ use std::time::Duration;
 
 use liaison_proto::{
     message::v1::{
-        Acknowledgement, Notice, RecipientDecision, Refusal, SignedAcknowledgement, SignedNotice,
-        error_code::Code as ErrorCode, verdict::Code as Verdict,
+        Acknowledgement, Notice, RecipientDecision, Refusal, SignedAcknowledgement, SignedKeyRecord,
+        SignedNotice, error_code::Code as ErrorCode, verdict::Code as Verdict,
     },
     strict,
 };
-use liaison_trust::{names::AgencyAddress, statement};
+use liaison_trust::{key_record::ProvenKey, names::AgencyAddress, statement};
+use prost::Message;
 use time::OffsetDateTime;
 use tracing::info;
 use uuid::Uuid;
 
 use super::{
+    listed,
     peers::Peer,
     refusals::{not_its_word, violation},
 };
 use crate::{
     delivery::{Event, about, internal},
+    directory::Agency,
     gateway::Gateway,
     limits,
     store::{ForwardedCopy, Settled, Settlement},
@@ -30,6 +33,13 @@ use crate::{
 /// # Errors
 /// It is not the peer's to say, or it comes before the peer's acceptance was heard.
 pub(super) async fn take(gateway: &Gateway, peer: &Peer, signed: SignedNotice) -> Result<(), Refusal> {
+    if signed.encoded_len() > limits::NOTICE_BYTES {
+        return Err(Refusal::new(
+            ErrorCode::TooLarge,
+            format!("a notice of {} has more than {} bytes", peer.domain, limits::NOTICE_BYTES),
+            "say less in one notice",
+        ));
+    }
     let notice: Notice = statement::read(&signed, &peer.bundle.signing)
         .map_err(|error| not_its_word("a notice", &peer.domain, error))?;
     let recipient: Option<AgencyAddress> = notice.recipient.parse().ok();
@@ -51,7 +61,7 @@ pub(super) async fn take(gateway: &Gateway, peer: &Peer, signed: SignedNotice) -
     };
     let event =
         notice.event.ok_or_else(|| violation(format!("a notice of {} tells nothing", peer.domain)))?;
-    let is_end = check(gateway, peer, &copy, &event)?;
+    let is_end = check(gateway, peer, &copy, &event, &notice.recipient_keys).await?;
     let word = about(gateway, &copy, event, Some(signed), OffsetDateTime::now_utc());
     let queue = word.queue.clone();
     match gateway.store.settle(Settlement { copy, is_end, notice: word }).await.map_err(internal)? {
@@ -60,6 +70,11 @@ pub(super) async fn take(gateway: &Gateway, peer: &Peer, signed: SignedNotice) -
             Ok(())
         }
         Settled::Unknown => Ok(()),
+        Settled::TooOften => Err(violation(format!(
+            "{} tells more than {} times that less of one message was released",
+            peer.domain,
+            limits::NARROWINGS
+        ))),
         Settled::TooEarly => Err(Refusal::new(
             ErrorCode::RateLimited,
             "the acceptance of the message has not been heard yet",
@@ -70,10 +85,17 @@ pub(super) async fn take(gateway: &Gateway, peer: &Peer, signed: SignedNotice) -
 }
 
 /// Checks that an event is the peer's to tell; whether nothing else will be told of the copy.
-fn check(gateway: &Gateway, peer: &Peer, copy: &ForwardedCopy, event: &Event) -> Result<bool, Refusal> {
+async fn check(
+    gateway: &Gateway,
+    peer: &Peer,
+    copy: &ForwardedCopy,
+    event: &Event,
+    keys: &[SignedKeyRecord],
+) -> Result<bool, Refusal> {
     match event {
         Event::Acknowledged(signed) => {
-            acknowledged(gateway, copy, signed)?;
+            let keys = keys_of(gateway, peer, &copy.recipient, keys).await?;
+            acknowledged(&keys, copy, signed)?;
             Ok(true)
         }
         Event::Narrowed(RecipientDecision { recipient, .. }) if *recipient != copy.recipient.to_string() => {
@@ -87,15 +109,30 @@ fn check(gateway: &Gateway, peer: &Peer, copy: &ForwardedCopy, event: &Event) ->
     }
 }
 
+/// The keys of a recipient: those known here, and of one that is not listed those told with the notice.
+async fn keys_of(
+    gateway: &Gateway,
+    peer: &Peer,
+    recipient: &AgencyAddress,
+    told: &[SignedKeyRecord],
+) -> Result<Vec<ProvenKey>, Refusal> {
+    let known = gateway.directory.load().get(recipient).cloned();
+    let Some(known) = known else { return Ok(Vec::new()) };
+    if known.listed || told.is_empty() {
+        return Ok(known.keys.clone());
+    }
+    let keys = listed::keys(peer, recipient, &known.keys, told)?;
+    listed::note(gateway, peer, Agency { keys: keys.clone(), ..Agency::clone(&known) }).await?;
+    Ok(keys)
+}
+
 /// Checks an acknowledgement against the recipient's keys, where they are known here. Its sender checks it
 /// again.
 fn acknowledged(
-    gateway: &Gateway,
+    keys: &[ProvenKey],
     copy: &ForwardedCopy,
     signed: &SignedAcknowledgement,
 ) -> Result<(), Refusal> {
-    let directory = gateway.directory.load();
-    let keys = directory.get(&copy.recipient).map_or(&[][..], |agency| &agency.keys);
     let claimed: Acknowledgement = strict::decode(&signed.acknowledgement)?;
     let key = keys.iter().find(|key| claimed.key_id == key.id.as_bytes().as_slice());
     let read = match key {

@@ -8,6 +8,7 @@ use liaison_proto::{
     exchange::v1 as wire,
     federation::v1::DirectoryPage,
     limits::{DIRECTORY_PAGE, DIRECTORY_WITHDRAWN},
+    message::v1::Rule,
 };
 use liaison_trust::{
     digest::{Digest, sha256},
@@ -16,8 +17,8 @@ use liaison_trust::{
 use prost::Message;
 
 use crate::{
-    delivery::{party, report},
-    directory::Directory,
+    delivery::{self, may_see},
+    directory::{Agency, Directory},
     limits,
     policy::PolicySet,
 };
@@ -132,14 +133,29 @@ pub(super) fn visible(
 ) -> BTreeMap<AgencyAddress, wire::Agency> {
     directory
         .of(own)
-        .filter(|agency| agency.state == AgencyState::Active)
-        .filter(|agency| {
-            let answer = policies.discover(peer, &party(agency));
-            report(&answer.incidents);
-            answer.is_permitted()
-        })
+        .filter(|agency| agency.state == AgencyState::Active && may_see(policies, peer, agency))
         .map(|agency| (agency.address.clone(), agency.to_wire()))
         .collect()
+}
+
+/// The agency of this domain that another domain addresses.
+///
+/// # Errors
+/// It is not there, takes no part, or policies don't let that domain know of it: it is told the same of those.
+pub(super) fn addressed<'d>(
+    directory: &'d Directory,
+    policies: &PolicySet,
+    peer: &Domain,
+    address: &AgencyAddress,
+) -> Result<&'d Agency, Rule> {
+    let is_seen = directory.get(address).is_some_and(|agency| may_see(policies, peer, agency));
+    let seen = is_seen.then_some(()).ok_or_else(|| delivery::unknown_recipient(address));
+    seen.and_then(|()| delivery::recipient(directory, address)).map_err(|refusal| Rule {
+        layer: "directory".to_owned(),
+        rule: "none:member".to_owned(),
+        explain: format!("{}; {}", refusal.message, refusal.action),
+        ..Rule::default()
+    })
 }
 
 /// Pages bounded in number and bytes; a single agency may exceed the latter.

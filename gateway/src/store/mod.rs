@@ -10,7 +10,7 @@ use liaison_proto::{
     limits::REPLAY_MEMORY,
     message::v1::{
         Envelope, RecipientDecision, RecipientProof, Refusal, SignedNotice, SignedReleaseRecord,
-        status::Code as Status,
+        error_code::Code as ErrorCode, status::Code as Status,
     },
 };
 use liaison_trust::{digest::Digest, names::AgencyAddress};
@@ -35,6 +35,8 @@ pub struct NewMessage {
     pub expires: OffsetDateTime,
     /// What the sender is answered, now and whenever it offers the message again.
     pub acceptance: Bytes,
+    /// The acceptance that this one goes on from, of a message that was accepted for some of its recipients.
+    pub extends: Option<Bytes>,
     /// The envelope without its recipients and the seed of their tree.
     pub content: Envelope,
     /// The thread that a referral opens.
@@ -123,12 +125,16 @@ pub struct Change {
 pub enum Next {
     /// Taken, expired or returned. With a message's last delivery its content goes.
     Gone,
+    /// The same, unless it was offered to a peer meanwhile: only the peer says then that it expired.
+    Expired,
     /// Set aside as evidence, with the recipient's reason.
     Quarantined(Refusal),
     /// Still to be delivered, with less in it.
     Narrowed(Box<Released>),
     /// Still to be delivered, and a peer may have it from now on.
     Offered,
+    /// Still to be delivered, for this reason; whether the peer may have it.
+    Waiting { why: ErrorCode, offered: bool },
     /// Accepted by the gateway of another domain, whose word about its end is outstanding.
     Forwarded,
 }
@@ -157,6 +163,8 @@ pub enum Settled {
     Done,
     /// The peer's acceptance of the copy is still to be heard.
     TooEarly,
+    /// The peer has told often enough that less of the copy was released.
+    TooOften,
     /// No such copy is outstanding: its end was told before, or it never was there.
     Unknown,
 }
@@ -204,6 +212,8 @@ pub struct Head {
     pub expires: OffsetDateTime,
     /// Whether a peer may have it already.
     pub offered: bool,
+    /// The reason of waiting that the sender was told last, and how often it was told one.
+    pub waiting: (ErrorCode, u32),
 }
 
 /// What a lane to another domain holds next: one message with all its copies there, or one notice.
@@ -225,6 +235,13 @@ pub struct Load {
 pub struct QueueBound {
     pub deliveries: u64,
     pub bytes: u64,
+}
+
+impl QueueBound {
+    /// Whether a queue with this load takes another delivery of this many bytes.
+    fn has_room(self, load: Load, bytes: u64) -> bool {
+        load.deliveries < self.deliveries && load.bytes + bytes <= self.bytes
+    }
 }
 
 impl Default for QueueBound {

@@ -4,14 +4,19 @@ use std::{fmt, str::FromStr};
 
 use liaison_trust::names::{AgencyAddress, Domain, NameError};
 
+/// What the name of a queue of notices ends with.
+const NOTICES: &str = "notices";
+
 /// A queue of deliveries, in order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Queue {
     /// What waits for an agency of this domain.
     Agency(AgencyAddress),
-    /// What one agency of this domain has for another domain: its messages, and notices about those that it
-    /// received.
+    /// Messages of one agency of this domain for another domain.
     Lane { to: Domain, of: AgencyAddress },
+    /// Notices for another domain about what one agency of this domain received: a queue of their own, for they
+    /// can go where messages can't.
+    Notices { to: Domain, of: AgencyAddress },
 }
 
 impl Queue {
@@ -19,7 +24,7 @@ impl Queue {
     pub fn peer(&self) -> Option<&Domain> {
         match self {
             Self::Agency(_) => None,
-            Self::Lane { to, .. } => Some(to),
+            Self::Lane { to, .. } | Self::Notices { to, .. } => Some(to),
         }
     }
 }
@@ -29,6 +34,7 @@ impl fmt::Display for Queue {
         match self {
             Self::Agency(address) => write!(f, "{address}"),
             Self::Lane { to, of } => write!(f, "{to} {of}"),
+            Self::Notices { to, of } => write!(f, "{to} {of} {NOTICES}"),
         }
     }
 }
@@ -37,9 +43,11 @@ impl FromStr for Queue {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        match text.split_once(' ') {
-            Some((to, of)) => Ok(Self::Lane { to: to.parse()?, of: of.parse()? }),
-            None => Ok(Self::Agency(text.parse()?)),
+        let Some((to, of)) = text.split_once(' ') else { return Ok(Self::Agency(text.parse()?)) };
+        let to = to.parse()?;
+        match of.split_once(' ') {
+            Some((of, NOTICES)) => Ok(Self::Notices { to, of: of.parse()? }),
+            _ => Ok(Self::Lane { to, of: of.parse()? }),
         }
     }
 }
@@ -50,10 +58,18 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes() {
-        for text in ["be/shelter", "hu be/shelter"] {
+        for text in ["be/shelter", "hu be/shelter", "hu be/shelter notices"] {
             assert_eq!(text.parse::<Queue>().unwrap().to_string(), text);
         }
-        for text in ["", "be", "hu be", "hu  be/shelter", " be/shelter"] {
+        for text in [
+            "",
+            "be",
+            "hu be",
+            "hu  be/shelter",
+            " be/shelter",
+            "hu be/shelter other",
+            "hu be/shelter notices ",
+        ] {
             assert!(text.parse::<Queue>().is_err(), "{text}");
         }
     }

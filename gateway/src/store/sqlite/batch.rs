@@ -1,19 +1,19 @@
 //! One transaction: many changes in few statements, for a statement costs more than a row.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use bytes::Bytes;
-use liaison_trust::{digest::Digest, names::AgencyAddress};
+use liaison_trust::names::AgencyAddress;
 use prost::Message;
-use sqlx::{QueryBuilder, Row, SqliteConnection, SqlitePool};
+use sqlx::{QueryBuilder, SqliteConnection, SqlitePool};
 use tokio::sync::oneshot;
 use tracing::error;
-use uuid::Uuid;
 
 use super::{
     Loads,
-    columns::{address, digest, id, millis, number, queue},
+    columns::{millis, number},
     forwarded,
+    known::{Before, extend, known_messages, known_threads, queued},
     statements::{insert, list, runs},
     writer::Job,
 };
@@ -31,8 +31,8 @@ pub(super) struct Batches {
     next_delivery: i64,
 }
 
-type Accepts = Vec<(Box<NewMessage>, oneshot::Sender<Result<Accepted, AcceptError>>)>;
-type Changes = Vec<(Box<Change>, oneshot::Sender<Result<bool, StoreError>>)>;
+pub(super) type Accepts = Vec<(Box<NewMessage>, oneshot::Sender<Result<Accepted, AcceptError>>)>;
+pub(super) type Changes = Vec<(Box<Change>, oneshot::Sender<Result<bool, StoreError>>)>;
 type Settlements = Vec<(Box<Settlement>, oneshot::Sender<Result<Settled, StoreError>>)>;
 
 /// What became of the parts of a batch, in their order.
@@ -120,6 +120,8 @@ struct Rows<'a> {
     next_message: i64,
     next_delivery: i64,
     messages: Vec<(i64, &'a NewMessage)>,
+    /// Messages that were accepted before, and are now for more recipients.
+    extended: Vec<(i64, &'a NewMessage)>,
     threads: Vec<&'a Thread>,
     deliveries: Vec<Delivery<'a>>,
     /// Messages that lost a delivery, and perhaps their last.
@@ -149,6 +151,7 @@ impl<'a> Rows<'a> {
             next_message: batches.next_message,
             next_delivery: batches.next_delivery,
             messages: Vec::new(),
+            extended: Vec::new(),
             threads: Vec::new(),
             deliveries: Vec::new(),
             touched: Vec::new(),
@@ -168,55 +171,61 @@ impl<'a> Rows<'a> {
         let mut threads = known_threads(db, accepts).await?;
         let outcomes = accepts.iter().map(|(message, _)| {
             let key = (message.sender.clone(), message.id);
-            if let Some((digest, acceptance)) = known.get(&key) {
-                return match *digest == message.digest {
-                    true => Ok(Accepted::Again(acceptance.clone())),
-                    false => Err(AcceptError::IdReused),
-                };
-            }
-            if message.opens.as_ref().is_some_and(|thread| threads.contains(&thread.id)) {
-                return Err(AcceptError::ThreadTaken);
-            }
-            self.add_message(message)?;
-            known.insert(key, (message.digest, message.acceptance.clone()));
+            let seq = match known.get(&key) {
+                Some(before) if before.digest != message.digest => return Err(AcceptError::IdReused),
+                Some(before) if message.extends.as_ref() != Some(&before.acceptance) => {
+                    return Ok(Accepted::Again(before.acceptance.clone()));
+                }
+                Some(before) => {
+                    self.check_room(message)?;
+                    self.extended.push((before.seq, message));
+                    before.seq
+                }
+                None => {
+                    if message.opens.as_ref().is_some_and(|thread| threads.contains(&thread.id)) {
+                        return Err(AcceptError::ThreadTaken);
+                    }
+                    self.check_room(message)?;
+                    self.next_message += 1;
+                    self.messages.push((self.next_message - 1, message));
+                    self.next_message - 1
+                }
+            };
+            self.add_copies(seq, message);
+            let acceptance = message.acceptance.clone();
+            known.insert(key, Before { seq, digest: message.digest, acceptance });
             threads.extend(message.opens.as_ref().map(|thread| thread.id));
             Ok(Accepted::New)
         });
         Ok(outcomes.collect())
     }
 
-    fn add_message(&mut self, message: &'a NewMessage) -> Result<(), AcceptError> {
+    fn check_room(&mut self, message: &NewMessage) -> Result<(), AcceptError> {
         let bound = self.batches.bound;
-        // Where notices are not taken, no more of them are to come.
-        for copy in &message.copies {
-            let answers = *self.load(&copy.answers);
-            if answers.deliveries >= bound.deliveries || answers.bytes >= bound.bytes {
-                return Err(AcceptError::QueueFull(copy.answers.clone()));
-            }
-        }
         let content = message.content.encoded_len();
-        let copies: Vec<_> = message
-            .copies
-            .iter()
-            .map(|copy| (copy, (content + copy.proof.encoded_len()) as u64, copy.proof.encode_to_vec()))
-            .collect();
-        for (copy, bytes, _) in &copies {
-            let load = self.load(&copy.queue);
-            if load.deliveries >= bound.deliveries || load.bytes + bytes > bound.bytes {
-                return Err(AcceptError::QueueFull(copy.queue.clone()));
+        for copy in &message.copies {
+            let bytes = (content + copy.proof.encoded_len()) as u64;
+            // Where notices are not taken, no more of them are to come.
+            for (queue, bytes) in [(&copy.answers, 0), (&copy.queue, bytes)] {
+                if !bound.has_room(*self.load(queue), bytes) {
+                    return Err(AcceptError::QueueFull(queue.clone()));
+                }
             }
         }
-        let seq = self.next_message;
-        self.next_message += 1;
-        self.messages.push((seq, message));
+        Ok(())
+    }
+
+    fn add_copies(&mut self, seq: i64, message: &'a NewMessage) {
         self.threads.extend(message.opens.as_ref());
         let expires = millis(message.expires);
-        for (copy, bytes, proof) in copies {
+        let content = message.content.encoded_len();
+        for copy in &message.copies {
+            let proof = copy.proof.encode_to_vec();
+            let bytes = (content + proof.len()) as u64;
             let what =
                 What::Copy { message: seq, proof, bases_salt: &copy.bases_salt, released: &copy.released };
             self.add_delivery((&copy.recipient, &copy.queue), expires, bytes, what);
         }
-        Ok(())
     }
 
     fn add_delivery(
@@ -244,12 +253,14 @@ impl<'a> Rows<'a> {
         let mut outcomes = Vec::with_capacity(changes.len());
         for (change, _) in changes {
             // Taken out of the map, so that a second change in the same batch finds nothing to do.
-            let Some(row) = queued.remove(&change.delivery) else {
+            let row = queued.remove(&change.delivery);
+            let row = row.filter(|row| !(row.offered && matches!(change.to, Next::Expired)));
+            let Some(row) = row else {
                 outcomes.push(false);
                 continue;
             };
             match &change.to {
-                Next::Gone => {
+                Next::Gone | Next::Expired => {
                     gone.push(change.delivery.0);
                     self.touched.extend(row.message);
                 }
@@ -264,6 +275,17 @@ impl<'a> Rows<'a> {
                         .execute(&mut *db)
                         .await?;
                 }
+                Next::Waiting { why, offered } => {
+                    sqlx::query(
+                        "UPDATE delivery SET offered = ?2, waitings = waitings + (waiting <> ?3), waiting = ?3 \
+                         WHERE seq = ?1",
+                    )
+                    .bind(change.delivery.0)
+                    .bind(*offered)
+                    .bind(i32::from(*why))
+                    .execute(&mut *db)
+                    .await?;
+                }
                 Next::Quarantined(refusal) => {
                     sqlx::query("UPDATE delivery SET quarantined = ? WHERE seq = ?")
                         .bind(refusal.encode_to_vec())
@@ -273,7 +295,7 @@ impl<'a> Rows<'a> {
                 }
                 Next::Narrowed(released) => narrow(db, change.delivery, released).await?,
             }
-            if !matches!(change.to, Next::Narrowed(_) | Next::Offered) {
+            if !matches!(change.to, Next::Narrowed(_) | Next::Offered | Next::Waiting { .. }) {
                 let load = self.load(&row.queue);
                 load.deliveries = load.deliveries.saturating_sub(1);
                 load.bytes = load.bytes.saturating_sub(row.bytes);
@@ -333,6 +355,9 @@ impl<'a> Rows<'a> {
             row.push_bind(*seq).push_bind(message.content.encode_to_vec());
         })
         .await?;
+        for (seq, message) in &self.extended {
+            extend(db, *seq, message).await?;
+        }
         insert(db, THREAD, &self.threads, |row, thread| {
             row.push_bind(thread.id.as_bytes().to_vec())
                 .push_bind(thread.requester.to_string())
@@ -390,72 +415,4 @@ async fn narrow(
         .execute(db)
         .await?;
     Ok(())
-}
-
-/// The messages among these that were accepted before.
-async fn known_messages(
-    db: &mut SqliteConnection,
-    accepts: &Accepts,
-) -> Result<HashMap<(AgencyAddress, Uuid), (Digest, Bytes)>, StoreError> {
-    let mut known = HashMap::new();
-    for run in runs(accepts) {
-        let mut select = QueryBuilder::new("SELECT m.sender, m.id, m.digest, m.acceptance FROM (");
-        select.push_values(run, |mut row, (message, _)| {
-            row.push_bind(message.sender.to_string()).push_bind(message.id.as_bytes().to_vec());
-        });
-        select.push(") AS v CROSS JOIN message AS m ON m.sender = v.column1 AND m.id = v.column2");
-        for row in select.build().fetch_all(&mut *db).await? {
-            let key = (address(row.try_get("sender")?)?, id(row.try_get("id")?)?);
-            known.insert(
-                key,
-                (digest(row.try_get("digest")?)?, row.try_get::<Vec<u8>, _>("acceptance")?.into()),
-            );
-        }
-    }
-    Ok(known)
-}
-
-/// The threads among those that these messages would open that are there already.
-async fn known_threads(db: &mut SqliteConnection, accepts: &Accepts) -> Result<HashSet<Uuid>, StoreError> {
-    let opened: Vec<Uuid> =
-        accepts.iter().filter_map(|(message, _)| message.opens.as_ref()).map(|thread| thread.id).collect();
-    let mut known = HashSet::new();
-    for run in runs(&opened) {
-        let mut select = QueryBuilder::new("SELECT thread FROM thread WHERE thread IN (");
-        list(&mut select, run, |thread| thread.as_bytes().to_vec());
-        for row in select.build().fetch_all(&mut *db).await? {
-            known.insert(id(row.try_get("thread")?)?);
-        }
-    }
-    Ok(known)
-}
-
-/// A delivery that a change is about.
-struct QueuedRow {
-    queue: Queue,
-    bytes: u64,
-    message: Option<i64>,
-}
-
-async fn queued(
-    db: &mut SqliteConnection,
-    changes: &Changes,
-) -> Result<HashMap<DeliveryId, QueuedRow>, StoreError> {
-    let mut queued = HashMap::new();
-    for run in runs(changes) {
-        let mut select = QueryBuilder::new(
-            "SELECT seq, queue, bytes, message FROM delivery WHERE quarantined IS NULL AND seq IN (",
-        );
-        list(&mut select, run, |(change, _)| change.delivery.0);
-        for row in select.build().fetch_all(&mut *db).await? {
-            let (queue, bytes): (&str, i64) = (row.try_get("queue")?, row.try_get("bytes")?);
-            let queued_row = QueuedRow {
-                queue: self::queue(queue)?,
-                bytes: bytes.unsigned_abs(),
-                message: row.try_get("message")?,
-            };
-            queued.insert(DeliveryId(row.try_get("seq")?), queued_row);
-        }
-    }
-    Ok(queued)
 }

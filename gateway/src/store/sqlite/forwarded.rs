@@ -91,28 +91,25 @@ pub(super) async fn settle(
         .fetch_optional(&mut *db)
         .await?;
     let Some(seq) = seq else { return Ok(Settled::Unknown) };
-    let (outstanding, queued): (bool, bool) = sqlx::query_as(
-        "SELECT EXISTS (SELECT 1 FROM forwarded WHERE message = ?1 AND recipient = ?2), \
+    let (narrowed, queued): (Option<u32>, bool) = sqlx::query_as(
+        "SELECT (SELECT narrowed FROM forwarded WHERE message = ?1 AND recipient = ?2), \
          EXISTS (SELECT 1 FROM delivery WHERE message = ?1 AND agency = ?2 AND quarantined IS NULL)",
     )
     .bind(seq)
     .bind(recipient.to_string())
     .fetch_one(&mut *db)
     .await?;
-    match (outstanding, queued) {
-        (_, true) => Ok(Settled::TooEarly),
-        (false, false) => Ok(Settled::Unknown),
-        (true, false) => {
-            if settlement.is_end {
-                sqlx::query("DELETE FROM forwarded WHERE message = ? AND recipient = ?")
-                    .bind(seq)
-                    .bind(recipient.to_string())
-                    .execute(&mut *db)
-                    .await?;
-            }
-            Ok(Settled::Done)
+    let change = match (narrowed, queued) {
+        (_, true) => return Ok(Settled::TooEarly),
+        (None, false) => return Ok(Settled::Unknown),
+        (Some(_), false) if settlement.is_end => "DELETE FROM forwarded WHERE message = ? AND recipient = ?",
+        (Some(limits::NARROWINGS..), false) => return Ok(Settled::TooOften),
+        (Some(_), false) => {
+            "UPDATE forwarded SET narrowed = narrowed + 1 WHERE message = ? AND recipient = ?"
         }
-    }
+    };
+    sqlx::query(change).bind(seq).bind(recipient.to_string()).execute(db).await?;
+    Ok(Settled::Done)
 }
 
 fn copy(row: &SqliteRow) -> Result<ForwardedCopy, StoreError> {

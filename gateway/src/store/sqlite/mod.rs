@@ -8,6 +8,7 @@ mod enrolment;
 mod forwarded;
 mod inspect;
 mod keys;
+mod known;
 mod peers;
 mod policies;
 mod queue;
@@ -51,6 +52,7 @@ pub struct Store {
     pub(super) readers: SqlitePool,
     jobs: mpsc::Sender<writer::Job>,
     loads: Loads,
+    bound: QueueBound,
 }
 
 /// What waits in each queue: the writer's account of the queues, kept beside the database so that
@@ -91,12 +93,17 @@ impl Store {
         let loads = Loads(Arc::new(Mutex::new(queue::loads(&writer).await?)));
         let batches = batch::Batches::new(writer.clone(), loads.clone(), bound).await?;
         let jobs = writer::start(batches);
-        Ok(Self { writer, readers, jobs, loads })
+        Ok(Self { writer, readers, jobs, loads, bound })
     }
 
     /// What waits in a queue.
     pub fn load(&self, queue: &Queue) -> Load {
         self.loads.get(queue)
+    }
+
+    /// Whether a queue takes another delivery of this many bytes, as things stand.
+    pub fn has_room(&self, queue: &Queue, bytes: u64) -> bool {
+        self.bound.has_room(self.load(queue), bytes)
     }
 
     /// The lanes to a domain in which something waits.
@@ -121,13 +128,20 @@ impl Loads {
     /// The lanes to a domain that hold something.
     fn of(&self, to: &Domain) -> Vec<(Queue, Load)> {
         let loads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let lanes = loads.iter().filter(|(queue, load)| queue.peer() == Some(to) && load.deliveries > 0);
+        let lanes = loads.iter().filter(|(queue, _)| queue.peer() == Some(to));
         lanes.map(|(queue, load)| (queue.clone(), *load)).collect()
     }
 
     /// Takes over what a committed batch made of some queues.
     fn set(&self, changed: HashMap<Queue, Load>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(changed);
+        let mut loads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (queue, load) in changed {
+            if load.deliveries > 0 {
+                loads.insert(queue, load);
+            } else {
+                loads.remove(&queue);
+            }
+        }
     }
 }
 

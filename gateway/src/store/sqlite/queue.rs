@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use liaison_proto::message::v1::{Envelope, status::Code as Status};
+use liaison_proto::message::v1::{Envelope, error_code::Code as ErrorCode, status::Code as Status};
 use liaison_trust::{digest::Digest, names::AgencyAddress};
 use sqlx::{Row, SqlitePool, sqlite::SqliteRow};
 use time::OffsetDateTime;
@@ -61,7 +61,7 @@ impl Store {
     /// What waits in a queue, a page of it: copies with their heads, and notices.
     pub async fn waiting(&self, queue: &Queue) -> Result<Vec<(DeliveryId, Option<Head>)>, StoreError> {
         let rows = sqlx::query(
-            "SELECT d.seq, d.agency, d.expires, d.offered, d.message, m.sender, m.id, m.digest FROM delivery AS d \
+            "SELECT d.seq, d.agency, d.expires, d.offered, d.waiting, d.waitings, d.message, m.sender, m.id, m.digest FROM delivery AS d \
              LEFT JOIN message AS m ON m.seq = d.message \
              WHERE d.queue = ? AND d.quarantined IS NULL ORDER BY d.seq LIMIT ?",
         )
@@ -77,11 +77,28 @@ impl Store {
             .collect()
     }
 
+    /// A page of the copies in a lane whose senders were not told this reason of waiting.
+    pub async fn untold(&self, lane: &Queue, why: ErrorCode) -> Result<Vec<Head>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT d.seq, d.agency, d.expires, d.offered, d.waiting, d.waitings, m.sender, m.id, m.digest \
+             FROM delivery AS d JOIN message AS m ON m.seq = d.message \
+             WHERE d.queue = ? AND d.quarantined IS NULL AND d.waiting <> ? AND d.waitings < ? \
+             ORDER BY d.seq LIMIT ?",
+        )
+        .bind(lane.to_string())
+        .bind(i32::from(why))
+        .bind(limits::WAITINGS)
+        .bind(limits::SWEEP_PAGE)
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(head).collect()
+    }
+
     /// Copies that nobody took before they expired. One that a peer may have taken is left for the peer to
     /// answer, as long as the peer remembers it.
     pub async fn expired(&self, now: OffsetDateTime) -> Result<Vec<Head>, StoreError> {
         let rows = sqlx::query(
-            "SELECT d.seq, d.agency, d.expires, d.offered, m.sender, m.id, m.digest FROM delivery AS d \
+            "SELECT d.seq, d.agency, d.expires, d.offered, d.waiting, d.waitings, m.sender, m.id, m.digest FROM delivery AS d \
              JOIN message AS m ON m.seq = d.message \
              WHERE d.expires <= ? AND d.message IS NOT NULL AND d.quarantined IS NULL \
              AND (d.offered = 0 OR d.expires <= ?) ORDER BY d.expires LIMIT ?",
@@ -180,5 +197,10 @@ fn head(row: &SqliteRow) -> Result<Head, StoreError> {
         digest: digest(row.try_get("digest")?)?,
         expires: moment(row.try_get("expires")?)?,
         offered: row.try_get("offered")?,
+        waiting: (
+            ErrorCode::try_from(row.try_get::<i32, _>("waiting")?)
+                .map_err(|_| StoreError::Corrupt("reason of waiting"))?,
+            row.try_get("waitings")?,
+        ),
     })
 }

@@ -1,0 +1,102 @@
+//! Why messages wait for another domain, and telling it to their senders.
+
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use liaison_proto::message::v1::{Refusal, error_code::Code as ErrorCode};
+use liaison_trust::names::Domain;
+use time::OffsetDateTime;
+use tracing::error;
+
+use super::forward::gate;
+use crate::{
+    delivery::{Event, notice},
+    gateway::Gateway,
+    limits,
+    store::{Change, Head, Next, Queue, StoreError},
+};
+
+/// Tells senders why their messages wait, until the gateway stops.
+pub async fn run(gateway: Arc<Gateway>) {
+    let mut ticks = tokio::time::interval(limits::SWEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = gateway.stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        if let Err(fault) = tell_all(&gateway).await {
+            error!(
+                error = &fault as &dyn std::error::Error,
+                "senders were not told why messages wait; it is tried again"
+            );
+        }
+    }
+}
+
+async fn tell_all(gateway: &Gateway) -> Result<(), StoreError> {
+    for peer in gateway.peers.all() {
+        let Some(why) = why(gateway, &peer.domain) else { continue };
+        for lane in gateway.store.lanes(&peer.domain) {
+            // A page at a time, so that the last of a long lane does not keep other domains' senders waiting.
+            if matches!(lane, Queue::Lane { .. }) {
+                let untold = gateway.store.untold(&lane, why.code()).await?;
+                tell(gateway, untold.iter(), &why).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Why nothing goes to a domain; none where it goes, or its link has only just ended.
+fn why(gateway: &Gateway, domain: &Domain) -> Option<Refusal> {
+    // What waits for a domain that was removed returns.
+    let peer = gateway.peers.known(domain).ok()?;
+    if let Err(refusal) = gateway.peers.active(domain) {
+        return Some(refusal);
+    }
+    match peer.live.apart() {
+        Some(apart) if apart >= limits::APART => Some(Refusal::new(
+            ErrorCode::GatewayUnreachable,
+            format!("the gateway of {domain} is not connected"),
+            "it is delivered when that gateway is back; the gateway's administrator sees why in `peer show`",
+        )),
+        Some(_) => None,
+        None => gate(gateway, &peer).err(),
+    }
+}
+
+/// Tells the senders of copies why they wait: of each copy a reason that was not the last one told.
+///
+/// # Errors
+/// The store failed.
+pub(super) async fn tell<'a>(
+    gateway: &Gateway,
+    copies: impl Iterator<Item = &'a Head>,
+    why: &Refusal,
+) -> Result<(), StoreError> {
+    // The peer has not taken a copy whose recipient has no room.
+    let is_back = why.code() == ErrorCode::QueueFull;
+    let changes = copies.filter_map(|head| {
+        let (last, times) = head.waiting;
+        let is_news = last != why.code() && times < limits::WAITINGS;
+        (is_news || is_back).then(|| {
+            let word = is_news
+                .then(|| notice(gateway, head, Event::Waiting(why.clone()), OffsetDateTime::now_utc()));
+            let queue = word.as_ref().map(|word| word.queue.clone());
+            let code = if is_news { why.code() } else { last };
+            let to = Next::Waiting { why: code, offered: head.offered && !is_back };
+            (Change { delivery: head.delivery, to, notice: word }, queue)
+        })
+    });
+    try_join_all(changes.map(async |(change, queue)| {
+        if gateway.store.change(change).await?
+            && let Some(queue) = queue
+        {
+            gateway.wake(&queue);
+        }
+        Ok::<_, StoreError>(())
+    }))
+    .await?;
+    Ok(())
+}
