@@ -1,5 +1,7 @@
 //! Notices about a message to another domain: what its gateway decided, and what it says later.
 
+mod keys;
+
 use liaison_proto::message::v1::{
     CategoryDecision, RecipientDecision, Rule, data_category::Code as Category, notice::Event as Told,
     referral_state::Code as State, verdict::Code as Verdict,
@@ -97,6 +99,11 @@ impl Crossing {
     }
 
     async fn acknowledged(&self) {
+        self.relayed(Told::Acknowledged(self.word())).await;
+    }
+
+    /// The shelter's own word that it has the referral.
+    fn word(&self) -> SignedAcknowledgement {
         let word = Acknowledgement {
             message_id: self.id.as_bytes().to_vec().into(),
             manifest_digest: self.digest.into(),
@@ -109,8 +116,7 @@ impl Crossing {
                 outcome: 0,
             }),
         };
-        let signed = statement::sign(&word, self.shelter.custody.signing());
-        self.relayed(Told::Acknowledged(signed)).await;
+        statement::sign(&word, self.shelter.custody.signing())
     }
 
     async fn message(&self) -> Message {
