@@ -177,7 +177,20 @@ async fn take_notice(agent: &Agent, signed: &SignedNotice) -> Result<Answer, Sto
             Ok(event) => event,
             Err(refusal) => return Ok(Answer::Refused(refusal)),
         },
-        Some(notice::Event::Expired(_)) => Event::Expired,
+        Some(notice::Event::Expired(expired)) => Event::Expired { why: expired.why },
+        Some(notice::Event::Waiting(why)) => {
+            if by == recipient.domain() {
+                return Ok(Answer::Refused(malformed(
+                    "the notice tells why a message waits that is not on its way to another domain",
+                )));
+            }
+            Event::Waiting(DomainDecision {
+                domain: recipient.domain().to_string(),
+                recipient: notice.recipient,
+                unknown: Some(why),
+                ..DomainDecision::default()
+            })
+        }
         Some(notice::Event::Narrowed(decision)) if decision.recipient == notice.recipient => {
             Event::Narrowed(DomainDecision {
                 domain: by.to_string(),
@@ -195,7 +208,6 @@ async fn take_notice(agent: &Agent, signed: &SignedNotice) -> Result<Answer, Sto
         Some(notice::Event::Quarantined(refusal) | notice::Event::Undeliverable(refusal)) => {
             Event::Failed(refusal)
         }
-        Some(notice::Event::Waiting(_)) => return Ok(Answer::Held(None)),
         None => return Ok(Answer::Refused(malformed("the notice tells nothing"))),
     };
     agent.store.notice(id, &recipient, at, by, event).await?;

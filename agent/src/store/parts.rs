@@ -40,7 +40,8 @@ pub(super) async fn keep(
     } else {
         let parts: [Option<DomainDecision>; 2] =
             [codec::some_message(own_part.as_deref())?, codec::some_message(other_part.as_deref())?];
-        (parts.get(place(own, said)).is_some_and(Option::is_some), Some(parts))
+        // Why a domain has not decided is no decision.
+        (parts.get(place(own, said)).and_then(decision_of).is_some(), Some(parts))
     };
     if before && which == Keep::First {
         return Ok(());
@@ -65,6 +66,37 @@ pub(super) async fn keep(
     .execute(&mut **tx)
     .await?;
     Ok(())
+}
+
+/// Keeps why a copy waits on its way to the domain of its recipient, as long as that has not decided.
+pub(super) async fn waits(
+    tx: &mut Transaction<'_, Sqlite>,
+    id: Uuid,
+    why: &DomainDecision,
+) -> Result<(), StoreError> {
+    let row: Option<Option<Vec<u8>>> =
+        sqlx::query_scalar("select other_part from deliveries where message = ? and agency = ?")
+            .bind(id.as_bytes().as_slice())
+            .bind(&why.recipient)
+            .fetch_optional(&mut **tx)
+            .await?;
+    let Some(known) = row else { return Ok(()) };
+    if decision_of(&codec::some_message(known.as_deref())?).is_some() {
+        return Ok(());
+    }
+    sqlx::query("update deliveries set other_part = ?3 where message = ?1 and agency = ?2")
+        .bind(id.as_bytes().as_slice())
+        .bind(&why.recipient)
+        .bind(why.encode_to_vec())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Whether a part says anything of a delivery that stands so: why a domain has not decided matters as long
+/// as the copy is on its way.
+pub(super) fn is_told(part: &DomainDecision, state: State) -> bool {
+    part.decision.is_some() || matches!(state, State::Submitted | State::Requested)
 }
 
 /// A message that has not reached its recipient is now at `domain`.

@@ -323,7 +323,7 @@ async fn notices_end_what_they_are_about() {
     };
     let quarantined = Refusal::new(ErrorCode::BadSignature, "bad", "look");
     let cases = [
-        (Event::Expired, State::Expired, ErrorCode::Expired),
+        (Event::Expired { why: None }, State::Expired, ErrorCode::Expired),
         (Event::Narrowed(part(withheld)), State::Refused, ErrorCode::ForbiddenByPolicy),
         (Event::Failed(quarantined), State::Refused, ErrorCode::BadSignature),
     ];
@@ -349,7 +349,9 @@ async fn what_the_recipient_signed_for_has_not_failed_whatever_the_gateway_tells
     seal(&police, &other, id).await;
     accept(&domain, &police.store, id, &[("be/shelter", Verdict::Released)]).await;
     police.store.notice(id, &shelter(), now(), &belgium(), acknowledged(State::Received)).await.unwrap();
-    for event in [Event::Expired, Event::Failed(Refusal::new(ErrorCode::BadSignature, "bad", "look"))] {
+    for event in
+        [Event::Expired { why: None }, Event::Failed(Refusal::new(ErrorCode::BadSignature, "bad", "look"))]
+    {
         police.store.notice(id, &shelter(), now(), &belgium(), event).await.unwrap();
         let message = police.store.message(id).await.unwrap().unwrap();
         assert_eq!((message.state.state(), message.refusal), (State::Received, None));
