@@ -127,16 +127,14 @@ impl Store {
         thread_state: Option<StateChange>,
         at: OffsetDateTime,
     ) -> Result<(), StoreError> {
-        sqlx::query(
-            "update deliveries set state = ?3, acknowledgement = ?4, refusal = null, holder = agency \
-             where message = ?1 and agency = ?2",
-        )
-        .bind(id.as_bytes().as_slice())
-        .bind(recipient.to_string())
-        .bind(i32::from(State::Received))
-        .bind(signed.encode_to_vec())
-        .execute(&mut **tx)
-        .await?;
+        let to = recipient.to_string();
+        parts::reached(tx, id, &to).await?;
+        sqlx::query("update deliveries set acknowledgement = ?3 where message = ?1 and agency = ?2")
+            .bind(id.as_bytes().as_slice())
+            .bind(&to)
+            .bind(signed.encode_to_vec())
+            .execute(&mut **tx)
+            .await?;
         let message: Option<(Vec<u8>, i64, Vec<u8>)> =
             sqlx::query_as("select thread, kind, change from messages where id = ?")
                 .bind(id.as_bytes().as_slice())
@@ -160,6 +158,7 @@ impl Store {
             // The cancellation is this agency's, the responder's word lets it take effect.
             let by = if told.state() == State::Cancelled { self.address() } else { recipient };
             states::set(tx, standing.id, &told, at, &by.to_string()).await?;
+            parts::reached(tx, standing.id, &to).await?;
         }
         Ok(())
     }

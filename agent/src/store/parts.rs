@@ -117,6 +117,33 @@ pub(super) async fn under_way_at(
     Ok(())
 }
 
+/// The recipient's own word shows that it has a message, whatever a gateway told of it. The referral of the
+/// thread no longer tells why that message failed.
+pub(super) async fn reached(
+    tx: &mut Transaction<'_, Sqlite>,
+    id: Uuid,
+    recipient: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "update messages set refusal = null where kind = 1 \
+         and thread = (select thread from messages where id = ?1) \
+         and refusal = (select refusal from deliveries where message = ?1 and agency = ?2)",
+    )
+    .bind(id.as_bytes().as_slice())
+    .bind(recipient)
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query(
+        "update deliveries set state = ?3, refusal = null, holder = agency where message = ?1 and agency = ?2",
+    )
+    .bind(id.as_bytes().as_slice())
+    .bind(recipient)
+    .bind(i32::from(State::Received))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 /// The own domain's part stands before the other's.
 fn place(own: &Domain, said: &DomainDecision) -> usize {
     usize::from(said.domain != own.as_str())

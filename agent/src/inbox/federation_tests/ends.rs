@@ -55,3 +55,22 @@ async fn what_expired_is_told_by_where_it_lay() {
         assert_eq!(refusal, Refusal::new(ErrorCode::Expired, message, action));
     }
 }
+
+#[tokio::test]
+async fn what_the_recipient_has_was_not_given_up() {
+    let gone = Refusal::new(ErrorCode::UnknownDomain, "the peering was ended", "ask");
+    for event in [Told::Undeliverable(gone), Told::Expired(notice::Expired::default())] {
+        let crossing = Crossing::new().await;
+        crossing.held(&crossing.notice(event.clone())).await;
+        assert!(crossing.message().await.refusal.is_some());
+        for _again in 0..2 {
+            crossing.acknowledged().await;
+            assert_eq!(crossing.stands().await, stands(State::Received, "hu/shelter", None, Some("be")));
+            crossing.held(&crossing.notice(event.clone())).await;
+        }
+        let message = crossing.message().await;
+        assert_eq!((message.refusal, message.deliveries[0].refusal.as_ref()), (None, None));
+        let by: Vec<_> = message.history.iter().map(|event| event.by.as_str()).collect();
+        assert_eq!(by, ["be/police", "be", "be", "hu/shelter"]);
+    }
+}
