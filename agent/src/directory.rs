@@ -13,7 +13,7 @@ use liaison_proto::{
     message::v1::{Refusal, SignedKeyRecord, error_code::Code as ErrorCode, sector::Code as Sector},
 };
 use liaison_trust::{
-    digest::Digest,
+    digest::{Digest, sha256},
     key_record::{self, KeyRecordError, ProvenKey},
     names::AgencyAddress,
 };
@@ -190,14 +190,50 @@ impl Directory {
         )))
     }
 
-    /// The key record of this id, if it is the agency's.
-    pub async fn key(&self, agency: &AgencyAddress, id: &Digest) -> Result<Option<ProvenKey>, Refusal> {
+    /// The key record of this id, if it is the agency's. `told` are the newest records of an agency that the
+    /// gateway does not list, as they came with what it signed.
+    pub async fn key(
+        &self,
+        agency: &AgencyAddress,
+        id: &Digest,
+        told: &[SignedKeyRecord],
+    ) -> Result<Option<ProvenKey>, Refusal> {
         let find = |keys: Vec<ProvenKey>| keys.into_iter().find(|key| key.id == *id);
-        if let Some(key) = find(self.0.store.keys(agency).await?) {
+        let known = self.0.store.keys(agency).await?;
+        let is_pinned = !known.is_empty();
+        if let Some(key) = find(known) {
             return Ok(Some(key));
         }
-        self.refreshed(agency).await?;
+        // What continues a pin needs no directory to be believed.
+        if is_pinned && let Some(key) = find(self.learn(agency, told).await?) {
+            return Ok(Some(key));
+        }
+        let listed = self.refreshed(agency).await?;
+        if !is_pinned && listed.is_none() {
+            self.learn(agency, told).await?;
+        }
         Ok(find(self.0.store.keys(agency).await?))
+    }
+
+    /// Takes over records that continue the chain known of an agency, all or none. Gives those that are new.
+    async fn learn(
+        &self,
+        agency: &AgencyAddress,
+        told: &[SignedKeyRecord],
+    ) -> Result<Vec<ProvenKey>, Refusal> {
+        if told.is_empty() {
+            return Ok(Vec::new());
+        }
+        match added(agency, &self.0.store.keys(agency).await?, told) {
+            Ok(new) => {
+                self.0.store.add_keys(&new).await?;
+                Ok(new)
+            }
+            Err(error) => {
+                tracing::warn!(%agency, %error, "the keys that came with an acknowledgement are not believed");
+                Ok(Vec::new())
+            }
+        }
     }
 
     async fn refreshed(&self, agency: &AgencyAddress) -> Result<Option<Agency>, Refusal> {
@@ -291,6 +327,26 @@ fn continued(
     Ok(chain)
 }
 
+/// What records add to the chain known of an agency: those after the newest known one, or all of them where
+/// none is known.
+fn added(
+    agency: &AgencyAddress,
+    known: &[ProvenKey],
+    told: &[SignedKeyRecord],
+) -> Result<Vec<ProvenKey>, KeyRecordError> {
+    if told.len() > limits::TOLD_KEYS {
+        return Err(KeyRecordError::BrokenChain { agency: agency.clone(), what: "length" });
+    }
+    let Some(newest) = known.last() else { return continued(agency, known, told) };
+    let after = told.iter().position(|record| sha256(&record.record) == newest.id).map_or(0, |at| at + 1);
+    let mut new = Vec::new();
+    for record in told.iter().skip(after) {
+        let next = key_record::follows(new.last().unwrap_or(newest), record)?;
+        new.push(next);
+    }
+    Ok(new)
+}
+
 fn broken(error: &KeyRecordError) -> Refusal {
     Refusal::new(ErrorCode::KeyChainBroken, error.to_string(), COMPARE)
 }
@@ -333,5 +389,35 @@ mod tests {
         let other: AgencyAddress = "be/police".parse().unwrap();
         let broken = continued(&other, &[], &records).unwrap_err();
         assert!(matches!(broken, KeyRecordError::BrokenChain { what: "agency", .. }), "{broken}");
+    }
+
+    #[test]
+    fn records_that_are_told_add_what_follows_the_newest_known_one() {
+        let (agency, records) = chain(5);
+        let proven = key_record::prove_chain(&records).unwrap();
+        let added = |known: &[ProvenKey], told: &[SignedKeyRecord]| added(&agency, known, told);
+        for told in [&records[..], &records[1..], &records[2..]] {
+            assert_eq!(added(&proven[..2], told).unwrap(), proven[2..]);
+        }
+        assert_eq!(added(&proven, &records[2..]).unwrap(), [], "nothing new");
+        assert_eq!(added(&[], &records).unwrap(), proven);
+
+        let (_, others) = chain(5);
+        let mut forked = records.clone();
+        forked[4] = others[4].clone();
+        let long = vec![records[2].clone(); limits::TOLD_KEYS + 1];
+        for (what, known, told) in [
+            ("a gap", &proven[..2], &records[3..]),
+            ("a list that is behind", &proven[..], &records[..3]),
+            ("another chain", &proven[..2], &others[..]),
+            ("a last record of another chain", &proven[..2], &forked[..]),
+            ("more than may be told", &proven[..2], &long[..]),
+            ("no first record", &[], &records[1..]),
+            ("nothing", &[], &[]),
+        ] {
+            assert!(added(known, told).is_err(), "{what}");
+        }
+        let other: AgencyAddress = "be/police".parse().unwrap();
+        assert!(super::added(&other, &[], &records).is_err());
     }
 }

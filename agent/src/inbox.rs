@@ -168,9 +168,8 @@ async fn take_notice(agent: &Agent, signed: &SignedNotice) -> Result<Answer, Sto
     let by = if passed_on { recipient.domain() } else { own };
     let event = match notice.event {
         Some(notice::Event::Acknowledged(signed)) => {
-            match read_acknowledgement(agent, signed, id, &recipient, digest).await {
+            match read_acknowledgement(agent, signed, notice.relayed, id, &recipient, digest).await {
                 Ok(event) => event,
-                Err(Answer::NotNow) => return Ok(Answer::NotNow),
                 Err(answer) => return Ok(answer),
             }
         }
@@ -178,7 +177,20 @@ async fn take_notice(agent: &Agent, signed: &SignedNotice) -> Result<Answer, Sto
             Ok(event) => event,
             Err(refusal) => return Ok(Answer::Refused(refusal)),
         },
-        Some(notice::Event::Expired(_)) => Event::Expired,
+        Some(notice::Event::Expired(expired)) => Event::Expired { why: expired.why },
+        Some(notice::Event::Waiting(why)) => {
+            if by == recipient.domain() {
+                return Ok(Answer::Refused(malformed(
+                    "the notice tells why a message waits that is not on its way to another domain",
+                )));
+            }
+            Event::Waiting(DomainDecision {
+                domain: recipient.domain().to_string(),
+                recipient: notice.recipient,
+                unknown: Some(why),
+                ..DomainDecision::default()
+            })
+        }
         Some(notice::Event::Narrowed(decision)) if decision.recipient == notice.recipient => {
             Event::Narrowed(DomainDecision {
                 domain: by.to_string(),
@@ -196,7 +208,6 @@ async fn take_notice(agent: &Agent, signed: &SignedNotice) -> Result<Answer, Sto
         Some(notice::Event::Quarantined(refusal) | notice::Event::Undeliverable(refusal)) => {
             Event::Failed(refusal)
         }
-        Some(notice::Event::Waiting(_)) => return Ok(Answer::Held(None)),
         None => return Ok(Answer::Refused(malformed("the notice tells nothing"))),
     };
     agent.store.notice(id, &recipient, at, by, event).await?;
@@ -234,10 +245,13 @@ fn read_forwarded(
     Ok(Event::Forwarded { signed, part })
 }
 
-/// Reads a recipient's acknowledgement with the key that this agent knows of it.
+/// Reads a recipient's acknowledgement with the key that this agent knows of it. Of an agency that the
+/// directory does not show, the notice of its gateway brings the keys; they prove themselves, and this agent
+/// knows no key to verify that notice with.
 async fn read_acknowledgement(
     agent: &Agent,
     signed: SignedAcknowledgement,
+    relayed: Option<SignedNotice>,
     id: Uuid,
     recipient: &AgencyAddress,
     digest: Digest,
@@ -252,9 +266,16 @@ async fn read_acknowledgement(
     let claimed: Acknowledgement =
         strict::decode(&signed.acknowledgement).map_err(|error| Answer::Refused(error.into()))?;
     let key_id = Digest::try_from(claimed.key_id.as_ref()).map_err(|_| bad("it names no key"))?;
-    let key = match agent.directory.key(recipient, &key_id).await {
+    let relayed = relayed.map(|relayed| strict::decode::<Notice>(&relayed.notice)).transpose();
+    let told =
+        relayed.as_ref().ok().and_then(Option::as_ref).map_or(&[][..], |notice| &notice.recipient_keys);
+    let key = match agent.directory.key(recipient, &key_id, told).await {
         Ok(Some(key)) => key,
-        Ok(None) => return Err(bad("its key is not known")),
+        Ok(None) => {
+            return Err(
+                relayed.map_or_else(|error| Answer::Refused(error.into()), |_| bad("its key is not known"))
+            );
+        }
         Err(refusal) if refusal.code() == ErrorCode::KeyChainBroken => return Err(Answer::Refused(refusal)),
         Err(why) => {
             tracing::warn!(%why, "an acknowledgement waits for its recipient's keys");
@@ -281,5 +302,4 @@ fn malformed(message: &str) -> Refusal {
 mod tests;
 
 #[cfg(test)]
-#[path = "inbox_federation_tests.rs"]
 mod federation_tests;

@@ -14,6 +14,8 @@ pub const DIRECTORY_AGE: Duration = Duration::from_secs(60);
 pub const DIRECTORY_AGENCIES: usize = 4_096;
 /// Key records of one agency: rotations every 30 days for over 80 years.
 pub const KEY_CHAIN: usize = 1_024;
+/// Key records of one agency that a notice brings.
+pub const TOLD_KEYS: usize = 100;
 /// Deliveries that may be under way on the session without an answer.
 pub const DELIVERY_WINDOW: u32 = 64;
 /// Parts of unfinished deliveries kept in memory, bytes.

@@ -211,7 +211,11 @@ pub(crate) async fn convey(domain: &Domain, from: &Agent, to: &Agent, onward: &[
 
 /// The gateway takes a message out of an outbox.
 pub(crate) async fn accepted(domain: &Domain, from: &Agent, id: Uuid) {
-    let acceptance = Acceptance { message_id: id.as_bytes().to_vec().into(), ..Acceptance::default() };
+    let acceptance = Acceptance {
+        message_id: id.as_bytes().to_vec().into(),
+        policy_hash: Digest([1; 32]).into(),
+        ..Acceptance::default()
+    };
     let signed = statement::sign(&acceptance, &domain.gateway);
     from.store.accepted(id, &acceptance, &signed).await.unwrap();
 }

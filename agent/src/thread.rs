@@ -51,8 +51,9 @@ pub(crate) fn hear(current: State, said: State, from: Party) -> bool {
     match from {
         // A state in between may have expired on the way: what the responder's own states lead to is so.
         Party::Responder => {
-            let here = if is_under_way(current) { State::Received } else { current };
-            (is_under_way(current) && said == State::Received) || leads_to(here, said)
+            let unheard = is_unheard(current);
+            let here = if unheard { State::Received } else { current };
+            (unheard && said == State::Received) || leads_to(here, said)
         }
         Party::Requester | Party::Gateway => allowed(current, from).contains(&said),
     }
@@ -61,12 +62,17 @@ pub(crate) fn hear(current: State, said: State, from: Party) -> bool {
 /// Whether a requester's referral becomes `told`, the state that the responder stood at once it had
 /// taken a message of the requester.
 pub(crate) fn acknowledged(current: State, told: State) -> bool {
-    (told == State::Cancelled && !is_final(current)) || hear(current, told, Party::Responder)
+    let open = !is_final(current) || is_unheard(current);
+    (told == State::Cancelled && open) || hear(current, told, Party::Responder)
 }
 
-/// Sent, and nothing heard from the responder yet.
-fn is_under_way(state: State) -> bool {
-    matches!(state, State::Submitted | State::Held | State::Released | State::Requested)
+/// Sent, and nothing heard from the responder yet. A gateway gives up what it hears nothing of, and the
+/// responder may have it all the same.
+fn is_unheard(state: State) -> bool {
+    matches!(
+        state,
+        State::Submitted | State::Held | State::Released | State::Requested | State::Refused | State::Expired
+    )
 }
 
 fn leads_to(from: State, to: State) -> bool {
@@ -186,6 +192,25 @@ mod tests {
         assert!(!hear(State::Received, State::Accepted, Party::Requester));
         assert!(hear(State::Requested, State::Expired, Party::Gateway));
         assert!(!hear(State::Received, State::Expired, Party::Gateway));
+    }
+
+    #[test]
+    fn the_responder_s_word_goes_before_a_gateway_s_that_gave_up() {
+        for given_up in [State::Refused, State::Expired] {
+            for said in [State::Received, State::Accepted, State::Rejected, State::OnHold, State::Completed] {
+                assert!(hear(given_up, said, Party::Responder), "{given_up:?} {said:?}");
+                assert!(acknowledged(given_up, said), "{given_up:?} {said:?}");
+            }
+            assert!(acknowledged(given_up, State::Cancelled));
+            assert!(!hear(given_up, State::Cancelled, Party::Responder), "that is the requester's");
+            assert!(!acknowledged(given_up, State::Unspecified));
+            for said in [State::Requested, State::Refused, State::Expired] {
+                assert!(!hear(given_up, said, Party::Gateway), "a gateway gives up once");
+                assert!(!hear(given_up, said, Party::Responder), "that is a gateway's");
+                assert!(!hear(State::Received, said, Party::Gateway), "and not what was heard of");
+            }
+            assert!(ask(given_up, &plain(State::Cancelled), Party::Requester).is_err());
+        }
     }
 
     #[test]

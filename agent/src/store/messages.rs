@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Store, StoreError, codec, receive::LocalKey};
+use super::{Store, StoreError, codec, parts, receive::LocalKey};
 
 /// Which way a message went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,8 @@ pub struct DeliveryState {
     /// What was decided; towards another domain, what both say together.
     pub decision: Option<RecipientDecision>,
     pub refusal: Option<Refusal>,
-    /// Towards another domain: each domain's part that is known, this agency's domain first.
+    /// Towards another domain: each domain's part that is known, this agency's domain first. While the copy
+    /// waits on its way there, the other's tells why.
     pub parts: Vec<DomainDecision>,
     /// Sent: the agency or the domain that holds it now, or that ended it.
     pub holder: String,
@@ -290,10 +291,12 @@ impl Store {
 }
 
 fn delivery(row: DeliveryRow) -> Result<DeliveryState, StoreError> {
+    let state = codec::code(row.state)?;
     let parts = [row.own_part, row.other_part].into_iter().flatten().map(|part| codec::message(&part));
+    let parts = parts.filter(|part| part.as_ref().map_or(true, |part| parts::is_told(part, state)));
     Ok(DeliveryState {
         agency: codec::address(&row.agency)?,
-        state: codec::code(row.state)?,
+        state,
         decision: codec::some_message(row.decision.as_deref())?,
         refusal: codec::some_message(row.refusal.as_deref())?,
         parts: parts.collect::<Result<_, _>>()?,

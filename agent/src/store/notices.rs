@@ -31,16 +31,13 @@ use crate::thread;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// The recipient holds it; the referral stands there so.
-    Acknowledged {
-        signed: SignedAcknowledgement,
-        thread_state: Option<StateChange>,
-    },
+    Acknowledged { signed: SignedAcknowledgement, thread_state: Option<StateChange> },
     /// The gateway of the recipient's domain, which is another, holds it, with its part of the decision.
-    Forwarded {
-        signed: SignedAcceptance,
-        part: DomainDecision,
-    },
-    Expired,
+    Forwarded { signed: SignedAcceptance, part: DomainDecision },
+    /// Nobody took it in time; where the own gateway still had it, why it waited there.
+    Expired { why: Option<Refusal> },
+    /// The copy waits at the own gateway: the part of the recipient's domain, which is another, tells why.
+    Waiting(DomainDecision),
     /// A domain's policy has changed what was released: this is its part now.
     Narrowed(DomainDecision),
     /// The recipient could not take it as genuine, or is no longer there.
@@ -79,14 +76,11 @@ impl Store {
             Event::Acknowledged { signed, thread_state } => {
                 self.acknowledged(&mut tx, id, recipient, &signed, thread_state, at).await?;
             }
-            Event::Expired => {
-                let refusal = Refusal::new(
-                    ErrorCode::Expired,
-                    format!("{recipient} did not fetch the message before it expired"),
-                    "ask the agency whether its agent runs; then send it again",
-                );
+            Event::Expired { why } => {
+                let refusal = expired(recipient, by, why);
                 fail_at(&mut tx, id, &to, State::Expired, &refusal, at, domain).await?;
             }
+            Event::Waiting(part) => parts::waits(&mut tx, id, &part).await?,
             Event::Forwarded { signed, part } => {
                 let new = sqlx::query(
                     "update deliveries set forwarded = ?3 where message = ?1 and agency = ?2 and forwarded is null",
@@ -133,16 +127,14 @@ impl Store {
         thread_state: Option<StateChange>,
         at: OffsetDateTime,
     ) -> Result<(), StoreError> {
-        sqlx::query(
-            "update deliveries set state = ?3, acknowledgement = ?4, refusal = null, holder = agency \
-             where message = ?1 and agency = ?2",
-        )
-        .bind(id.as_bytes().as_slice())
-        .bind(recipient.to_string())
-        .bind(i32::from(State::Received))
-        .bind(signed.encode_to_vec())
-        .execute(&mut **tx)
-        .await?;
+        let to = recipient.to_string();
+        parts::reached(tx, id, &to).await?;
+        sqlx::query("update deliveries set acknowledgement = ?3 where message = ?1 and agency = ?2")
+            .bind(id.as_bytes().as_slice())
+            .bind(&to)
+            .bind(signed.encode_to_vec())
+            .execute(&mut **tx)
+            .await?;
         let message: Option<(Vec<u8>, i64, Vec<u8>)> =
             sqlx::query_as("select thread, kind, change from messages where id = ?")
                 .bind(id.as_bytes().as_slice())
@@ -166,7 +158,29 @@ impl Store {
             // The cancellation is this agency's, the responder's word lets it take effect.
             let by = if told.state() == State::Cancelled { self.address() } else { recipient };
             states::set(tx, standing.id, &told, at, &by.to_string()).await?;
+            parts::reached(tx, standing.id, &to).await?;
         }
         Ok(())
     }
+}
+
+/// Who did not take a message in time: its recipient, or the recipient's domain where only the own gateway
+/// had it.
+fn expired(recipient: &AgencyAddress, by: &Domain, why: Option<Refusal>) -> Refusal {
+    let domain = recipient.domain();
+    if by == domain {
+        return Refusal::new(
+            ErrorCode::Expired,
+            format!("{recipient} did not fetch the message before it expired"),
+            "ask the agency whether its agent runs; then send it again",
+        );
+    }
+    let Refusal { message: why, action, .. } = why.unwrap_or_default();
+    let mut message = format!("the message did not reach {domain} before it expired");
+    if !why.is_empty() {
+        message = format!("{message}: {why}");
+    }
+    let action = Some(action).filter(|action| !action.is_empty());
+    let action = action.unwrap_or_else(|| "ask the gateway's administrator; then send it again".to_owned());
+    Refusal::new(ErrorCode::Expired, message, action)
 }

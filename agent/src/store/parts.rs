@@ -40,7 +40,8 @@ pub(super) async fn keep(
     } else {
         let parts: [Option<DomainDecision>; 2] =
             [codec::some_message(own_part.as_deref())?, codec::some_message(other_part.as_deref())?];
-        (parts.get(place(own, said)).is_some_and(Option::is_some), Some(parts))
+        // Why a domain has not decided is no decision.
+        (parts.get(place(own, said)).and_then(decision_of).is_some(), Some(parts))
     };
     if before && which == Keep::First {
         return Ok(());
@@ -67,6 +68,37 @@ pub(super) async fn keep(
     Ok(())
 }
 
+/// Keeps why a copy waits on its way to the domain of its recipient, as long as that has not decided.
+pub(super) async fn waits(
+    tx: &mut Transaction<'_, Sqlite>,
+    id: Uuid,
+    why: &DomainDecision,
+) -> Result<(), StoreError> {
+    let row: Option<Option<Vec<u8>>> =
+        sqlx::query_scalar("select other_part from deliveries where message = ? and agency = ?")
+            .bind(id.as_bytes().as_slice())
+            .bind(&why.recipient)
+            .fetch_optional(&mut **tx)
+            .await?;
+    let Some(known) = row else { return Ok(()) };
+    if decision_of(&codec::some_message(known.as_deref())?).is_some() {
+        return Ok(());
+    }
+    sqlx::query("update deliveries set other_part = ?3 where message = ?1 and agency = ?2")
+        .bind(id.as_bytes().as_slice())
+        .bind(&why.recipient)
+        .bind(why.encode_to_vec())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Whether a part says anything of a delivery that stands so: why a domain has not decided matters as long
+/// as the copy is on its way.
+pub(super) fn is_told(part: &DomainDecision, state: State) -> bool {
+    part.decision.is_some() || matches!(state, State::Submitted | State::Requested)
+}
+
 /// A message that has not reached its recipient is now at `domain`.
 pub(super) async fn under_way_at(
     tx: &mut Transaction<'_, Sqlite>,
@@ -82,6 +114,33 @@ pub(super) async fn under_way_at(
         .bind(i32::from(State::Requested))
         .execute(&mut **tx)
         .await?;
+    Ok(())
+}
+
+/// The recipient's own word shows that it has a message, whatever a gateway told of it. The referral of the
+/// thread no longer tells why that message failed.
+pub(super) async fn reached(
+    tx: &mut Transaction<'_, Sqlite>,
+    id: Uuid,
+    recipient: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "update messages set refusal = null where kind = 1 \
+         and thread = (select thread from messages where id = ?1) \
+         and refusal = (select refusal from deliveries where message = ?1 and agency = ?2)",
+    )
+    .bind(id.as_bytes().as_slice())
+    .bind(recipient)
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query(
+        "update deliveries set state = ?3, refusal = null, holder = agency where message = ?1 and agency = ?2",
+    )
+    .bind(id.as_bytes().as_slice())
+    .bind(recipient)
+    .bind(i32::from(State::Received))
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 

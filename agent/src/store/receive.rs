@@ -6,7 +6,7 @@ use liaison_proto::{
         alert_kind::Code as AlertKind, data_category::Code as Category, error_code::Code as ErrorCode,
         kind::Code as Kind, referral_state::Code as State, status::Code as Status, urgency::Code as Urgency,
     },
-    referral::setter,
+    referral::{Party, setter},
 };
 use liaison_trust::{digest::Digest, names::AgencyAddress, vault::Vault};
 use prost::Message as _;
@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::{
     Direction, Store, StoreError,
     add::note,
-    codec,
+    codec, parts,
     states::{self, Standing},
 };
 use crate::thread;
@@ -158,7 +158,11 @@ impl Store {
         self.insert(tx, message, change).await?;
         let mut stands = standing.change;
         if thread::hear(standing.change.state(), change.state(), standing.other_party()) {
-            states::set(tx, standing.id, &change, message.created, &message.sender.to_string()).await?;
+            let by = message.sender.to_string();
+            states::set(tx, standing.id, &change, message.created, &by).await?;
+            if standing.own_party() == Party::Requester {
+                parts::reached(tx, standing.id, &by).await?;
+            }
             stands = change;
         }
         Ok(Receipt::Held { thread_state: Some(stands) })

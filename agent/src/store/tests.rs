@@ -1,5 +1,7 @@
 //! The store against crashes, repetition and time.
 
+mod ends;
+
 use std::collections::{BTreeMap, HashSet};
 
 use liaison_proto::{
@@ -24,7 +26,7 @@ use super::*;
 use crate::{
     agent::Agent,
     outbox::{Idempotency, Stored},
-    testing::{CANARY, Domain, add, on_disk, referral, reopened, seal},
+    testing::{CANARY, Domain, add, introduce, on_disk, referral, reopened, seal},
 };
 
 fn shelter() -> AgencyAddress {
@@ -249,111 +251,6 @@ async fn a_referral_that_never_left_is_cancelled_at_once() {
     assert_eq!(refusal.code(), ErrorCode::TransitionNotAllowed);
     let refusal = police.store.change_state(Uuid::now_v7(), change(State::Cancelled), "ann").await;
     assert_eq!(refusal.unwrap_err().code(), ErrorCode::UnknownMessage);
-}
-
-#[tokio::test]
-async fn a_cancellation_ends_as_the_responder_says() {
-    let domain = Domain::new();
-    let (_dir, police) = domain.agent("police").await;
-    let (_shelter_dir, other) = domain.agent("shelter").await;
-    for answer in [State::Cancelled, State::Completed] {
-        let id = held_referral(&domain, &police, &other).await;
-        police.store.change_state(id, change(State::Cancelled), "ann").await.unwrap();
-        police.store.change_state(id, change(State::Cancelled), "ann").await.unwrap();
-        let waiting = due(&police.store).await;
-        assert_eq!(waiting.len(), 1, "cancelled twice, told once");
-        seal(&police, &other, waiting[0]).await;
-        accept(&domain, &police.store, waiting[0], &[]).await;
-        police.store.notice(waiting[0], &shelter(), now(), &belgium(), acknowledged(answer)).await.unwrap();
-        let message = police.store.message(id).await.unwrap().unwrap();
-        assert_eq!((message.state, message.cancel_pending), (change(answer), false));
-    }
-}
-
-#[tokio::test]
-async fn what_nobody_takes_expires_but_not_what_may_have_been_taken() {
-    let domain = Domain::new();
-    let (_dir, police) = domain.agent("police").await;
-    let (_shelter_dir, other) = domain.agent("shelter").await;
-    let draft = add(&police.store, referral(&shelter())).await;
-    let sealed = add(&police.store, referral(&shelter())).await;
-    seal(&police, &other, sealed).await;
-
-    assert_eq!(police.store.expire_outbox(now()).await.unwrap(), 0);
-    assert_eq!(police.store.expire_outbox(now() + Duration::days(1)).await.unwrap(), 1);
-    let message = police.store.message(draft).await.unwrap().unwrap();
-    assert_eq!((message.state.state(), message.deliveries[0].state), (State::Expired, State::Expired));
-    assert_eq!(message.refusal.unwrap().code(), ErrorCode::Expired);
-    assert_eq!(due(&police.store).await, [sealed]);
-    assert_eq!(police.store.expire_outbox(now() + Duration::days(2)).await.unwrap(), 1);
-    assert_eq!(state(&police.store, sealed).await, State::Expired);
-}
-
-#[tokio::test]
-async fn a_refusal_ends_a_message_and_is_told() {
-    let domain = Domain::new();
-    let (_dir, police) = domain.agent("police").await;
-    let (_shelter_dir, other) = domain.agent("shelter").await;
-    let refusal = Refusal::new(ErrorCode::ForbiddenByPolicy, "no", "ask");
-    let id = add(&police.store, referral(&shelter())).await;
-    police.store.refused(id, &refusal).await.unwrap();
-    let message = police.store.message(id).await.unwrap().unwrap();
-    assert_eq!(message.state.state(), State::Refused);
-    assert_eq!(message.refusal.as_ref(), Some(&refusal));
-    assert_eq!(message.deliveries[0].refusal.as_ref(), Some(&refusal));
-
-    let id = held_referral(&domain, &police, &other).await;
-    police.store.change_state(id, change(State::Cancelled), "ann").await.unwrap();
-    police.store.refused(due(&police.store).await[0], &refusal).await.unwrap();
-    let message = police.store.message(id).await.unwrap().unwrap();
-    assert_eq!((message.state.state(), message.cancel_pending), (State::Received, false));
-    assert_eq!(message.refusal.as_ref(), Some(&refusal), "the referral tells why the cancellation failed");
-}
-
-#[tokio::test]
-async fn notices_end_what_they_are_about() {
-    let domain = Domain::new();
-    let (_dir, police) = domain.agent("police").await;
-    let (_shelter_dir, other) = domain.agent("shelter").await;
-    let withheld = RecipientDecision {
-        recipient: "be/shelter".into(),
-        verdict: Verdict::Withheld.into(),
-        rule: Some(Rule { rule: "stop".into(), ..Rule::default() }),
-        categories: Vec::new(),
-    };
-    let quarantined = Refusal::new(ErrorCode::BadSignature, "bad", "look");
-    let cases = [
-        (Event::Expired, State::Expired, ErrorCode::Expired),
-        (Event::Narrowed(part(withheld)), State::Refused, ErrorCode::ForbiddenByPolicy),
-        (Event::Failed(quarantined), State::Refused, ErrorCode::BadSignature),
-    ];
-    for (event, ended, code) in cases {
-        let id = add(&police.store, referral(&shelter())).await;
-        seal(&police, &other, id).await;
-        accept(&domain, &police.store, id, &[("be/shelter", Verdict::Released)]).await;
-        police.store.notice(id, &shelter(), now(), &belgium(), event.clone()).await.unwrap();
-        let message = police.store.message(id).await.unwrap().unwrap();
-        assert_eq!((message.state.state(), message.deliveries[0].state), (ended, ended));
-        assert_eq!(message.refusal.unwrap().code(), code);
-        police.store.notice(id, &shelter(), now(), &belgium(), event).await.unwrap();
-        assert_eq!(state(&police.store, id).await, ended);
-    }
-}
-
-#[tokio::test]
-async fn what_the_recipient_signed_for_has_not_failed_whatever_the_gateway_tells_later() {
-    let domain = Domain::new();
-    let (_dir, police) = domain.agent("police").await;
-    let (_shelter_dir, other) = domain.agent("shelter").await;
-    let id = add(&police.store, referral(&shelter())).await;
-    seal(&police, &other, id).await;
-    accept(&domain, &police.store, id, &[("be/shelter", Verdict::Released)]).await;
-    police.store.notice(id, &shelter(), now(), &belgium(), acknowledged(State::Received)).await.unwrap();
-    for event in [Event::Expired, Event::Failed(Refusal::new(ErrorCode::BadSignature, "bad", "look"))] {
-        police.store.notice(id, &shelter(), now(), &belgium(), event).await.unwrap();
-        let message = police.store.message(id).await.unwrap().unwrap();
-        assert_eq!((message.state.state(), message.refusal), (State::Received, None));
-    }
 }
 
 #[tokio::test]

@@ -1,8 +1,13 @@
-use liaison_proto::message::v1::Narrative;
+use liaison_proto::message::v1::{
+    DomainDecision, Narrative, Refusal, SignedAcknowledgement, StateChange, error_code::Code as ErrorCode,
+    referral_state::Code as State,
+};
+use liaison_trust::names::AgencyAddress;
 use serde_json::json;
+use time::OffsetDateTime;
 
 use super::*;
-use crate::case::openapi;
+use crate::{case::openapi, store::Event};
 
 /// A referral to be/clinic.
 fn request() -> Value {
@@ -172,6 +177,53 @@ async fn a_referral_is_sent_while_the_gateway_is_away() {
 }
 
 #[tokio::test]
+async fn a_referral_tells_why_it_waits_and_is_received_though_a_gateway_gave_it_up() {
+    let served = Served::new().await;
+    let store = &served.agent.store;
+    let clinic: AgencyAddress = "hu/clinic".parse().unwrap();
+    let listed = Listed {
+        address: clinic.to_string(),
+        country: "hu".into(),
+        sectors: vec![Sector::HealthServiceOrganisation.into()],
+        ..Listed::default()
+    };
+    store.set_agency(&clinic, &listed).await.unwrap();
+    let mut request = request();
+    request["to"] = json!([clinic.to_string()]);
+    let (_, answer) = served.call("POST", "/v1/referrals", Some(&request)).await;
+    let id: Uuid = answer["referrals"][0]["id"].as_str().unwrap().parse().unwrap();
+    let told = async |event| {
+        let gateway = served.agent.address.domain();
+        store.notice(id, &clinic, OffsetDateTime::now_utc(), gateway, event).await.unwrap();
+        served.call("GET", &format!("/v1/referrals/{id}"), None).await.1
+    };
+
+    let why = Refusal::new(ErrorCode::GatewayUnreachable, "hu can't be reached", "wait");
+    let part = DomainDecision {
+        domain: "hu".into(),
+        recipient: clinic.to_string(),
+        unknown: Some(why.clone()),
+        ..DomainDecision::default()
+    };
+    let waiting = told(Event::Waiting(part)).await;
+    assert_eq!(waiting["state"], "submitted");
+    let [part] = waiting["parts"].as_array().unwrap().as_slice() else { panic!("{waiting}") };
+    assert_eq!((&part["domain"], &part["unknown"]["code"]), (&json!("hu"), &json!("gateway_unreachable")));
+    assert!(part.get("decision").is_none(), "{part}");
+
+    let expired = told(Event::Expired { why: Some(why) }).await;
+    assert_eq!((&expired["state"], &expired["refusal"]["code"]), (&json!("expired"), &json!("expired")));
+    assert_eq!((expired["parts"].clone(), expired["allowed"].clone()), (json!([]), json!([])));
+
+    let received = StateChange { state: State::Received.into(), ..StateChange::default() };
+    let signed = SignedAcknowledgement::default();
+    let received = told(Event::Acknowledged { signed, thread_state: Some(received) }).await;
+    assert_eq!((&received["state"], &received["at"]), (&json!("received"), &json!("hu/clinic")));
+    assert!(received.get("refusal").is_none(), "{received}");
+    assert_eq!(received["allowed"], json!(["cancelled"]));
+}
+
+#[tokio::test]
 async fn what_needs_the_gateway_says_so() {
     let served = Served::new().await;
     let mut stranger = request();
@@ -184,7 +236,12 @@ async fn what_needs_the_gateway_says_so() {
     assert_eq!(code(&served.call("POST", "/v1/preview", Some(&preview)).await), (503, "gateway_unreachable"));
     let alert = json!({"kind": "HealthRisk", "purpose": "prevention", "audience": {"countries": ["be"]},
         "content": {"healthHazard": {"type": "infectious_disease"}}});
-    assert_eq!(code(&served.call("POST", "/v1/alerts", Some(&alert)).await), (503, "gateway_unreachable"));
+    let alert = alert.to_string();
+    let headers =
+        [("authorization", "Bearer token"), ("liaison-actor", "anna"), ("content-type", "application/json")];
+    let (status, head, body) = served.raw("POST", "/v1/alerts", &headers, alert.as_bytes()).await;
+    assert_eq!((status, body.contains("gateway_unreachable")), (503, true), "{body}");
+    assert!(head.contains("retry-after: 1"), "{head}");
     assert_eq!(code(&served.call("GET", "/v1/agencies", None).await), (503, "gateway_unreachable"));
     let (status, standing) = served.call("GET", "/v1/status", None).await;
     assert_eq!((status, standing["connected"].as_bool()), (200, Some(false)));

@@ -1,5 +1,9 @@
 //! Notices about a message to another domain: what its gateway decided, and what it says later.
 
+mod ends;
+mod keys;
+mod waiting;
+
 use liaison_proto::message::v1::{
     CategoryDecision, RecipientDecision, Rule, data_category::Code as Category, notice::Event as Told,
     referral_state::Code as State, verdict::Code as Verdict,
@@ -97,6 +101,11 @@ impl Crossing {
     }
 
     async fn acknowledged(&self) {
+        self.relayed(Told::Acknowledged(self.word())).await;
+    }
+
+    /// The shelter's own word that it has the referral.
+    fn word(&self) -> SignedAcknowledgement {
         let word = Acknowledgement {
             message_id: self.id.as_bytes().to_vec().into(),
             manifest_digest: self.digest.into(),
@@ -109,8 +118,7 @@ impl Crossing {
                 outcome: 0,
             }),
         };
-        let signed = statement::sign(&word, self.shelter.custody.signing());
-        self.relayed(Told::Acknowledged(signed)).await;
+        statement::sign(&word, self.shelter.custody.signing())
     }
 
     async fn message(&self) -> Message {
@@ -269,9 +277,12 @@ async fn nobody_speaks_for_the_own_domain_but_its_gateway() {
     };
     let expired = Told::Expired(notice::Expired::default());
     let relayed = statement::sign(&notice(expired.clone(), None), &SigningKey::generate());
-    for notice in
-        [notice(expired, Some(relayed)), notice(Told::Forwarded(by_hu(&Acceptance::default())), None)]
-    {
+    let waits = Told::Waiting(Refusal::new(ErrorCode::GatewayUnreachable, "away", "wait"));
+    for notice in [
+        notice(expired, Some(relayed)),
+        notice(Told::Forwarded(by_hu(&Acceptance::default())), None),
+        notice(waits, None),
+    ] {
         let signed = statement::sign(&notice, &be.gateway);
         let delivery = Delivery { content: Some(delivery::Content::Notice(signed)) };
         assert_eq!(code(take(&police, delivery).await.unwrap()), Some(ErrorCode::Malformed));
@@ -324,29 +335,4 @@ async fn whose_decision_narrows_depends_on_who_said_so() {
     let crossing = Crossing::new().await;
     crossing.relayed(Told::Narrowed(decision("hu", WITHHELD, WITHHELD))).await;
     assert_eq!(crossing.stands().await, stands(State::Refused, "hu", Some("hu"), Some("be")));
-}
-
-#[tokio::test]
-async fn what_ended_is_held_by_whoever_ended_it() {
-    let gone = || Refusal::new(ErrorCode::UnknownRecipient, "gone", "ask");
-    for (event, state) in [
-        (Told::Expired(notice::Expired::default()), State::Expired),
-        (Told::Undeliverable(gone()), State::Refused),
-        (Told::Quarantined(gone()), State::Refused),
-    ] {
-        let crossing = Crossing::new().await;
-        crossing.held(&crossing.notice(event.clone())).await;
-        assert_eq!(crossing.stands().await, stands(state, "be", None, Some("be")));
-        let crossing = Crossing::new().await;
-        crossing.forwarded(decision("hu", RELEASED, RELEASED)).await;
-        crossing.relayed(event).await;
-        assert_eq!(crossing.stands().await, stands(state, "hu", None, Some("be")));
-    }
-    let crossing = Crossing::submitted().await;
-    crossing.police.store.refused(crossing.id, &gone()).await.unwrap();
-    assert_eq!(crossing.stands().await, stands(State::Refused, "be", None, None));
-    let late = OffsetDateTime::now_utc() + time::Duration::days(60);
-    let crossing = Crossing::submitted().await;
-    crossing.police.store.expire_outbox(late).await.unwrap();
-    assert_eq!(crossing.stands().await, stands(State::Expired, "be/police", None, None));
 }
