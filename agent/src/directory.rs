@@ -147,16 +147,21 @@ impl Directory {
     }
 
     /// Whether a key record that came with a message is its agency's: it is known, follows what is
-    /// known, stands in the gateway's directory, or is the first of an agency that is not listed there.
-    pub async fn believe(&self, record: &SignedKeyRecord) -> Belief {
-        match self.try_believe(record).await {
+    /// known, stands in the gateway's directory, or is the first of an agency that is not listed there. `told`
+    /// are the newest records of such an agency, as they came with the message.
+    pub async fn believe(&self, record: &SignedKeyRecord, told: &[SignedKeyRecord]) -> Belief {
+        match self.try_believe(record, told).await {
             Ok(belief) => belief,
             Err(refusal) if refusal.code() == ErrorCode::KeyChainBroken => Belief::Broken(refusal),
             Err(refusal) => Belief::Unknown(refusal),
         }
     }
 
-    async fn try_believe(&self, record: &SignedKeyRecord) -> Result<Belief, Refusal> {
+    async fn try_believe(
+        &self,
+        record: &SignedKeyRecord,
+        told: &[SignedKeyRecord],
+    ) -> Result<Belief, Refusal> {
         let key = match key_record::prove(record) {
             Ok(key) => key,
             Err(error) => return Ok(Belief::Broken(broken(&error))),
@@ -171,12 +176,11 @@ impl Directory {
             self.0.store.add_keys(std::slice::from_ref(&key)).await?;
             return Ok(Belief::Proven(Box::new(key)));
         }
-        let listed = self.refreshed(&key.agency).await?;
-        let known = self.0.store.keys(&key.agency).await?;
-        if known.iter().any(|known| known.id == key.id) {
+        if self.key(&key.agency, &key.id, told).await?.is_some() {
             return Ok(Belief::Proven(Box::new(key)));
         }
-        if known.is_empty() && listed.is_none() {
+        let known = self.0.store.keys(&key.agency).await?;
+        if known.is_empty() && self.agency(&key.agency).await?.is_none() {
             self.0.store.add_keys(std::slice::from_ref(&key)).await?;
             return Ok(Belief::Proven(Box::new(key)));
         }
@@ -230,7 +234,7 @@ impl Directory {
                 Ok(new)
             }
             Err(error) => {
-                tracing::warn!(%agency, %error, "the keys that came with an acknowledgement are not believed");
+                tracing::warn!(%agency, %error, "the keys that came along are not believed");
                 Ok(Vec::new())
             }
         }

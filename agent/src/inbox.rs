@@ -51,7 +51,7 @@ async fn take_copy(agent: &Agent, mut copy: SealedCopy) -> Result<Answer, StoreE
             "the gateway must send it along",
         )));
     };
-    let sender = match agent.directory.believe(record).await {
+    let sender = match agent.directory.believe(record, &copy.sender_keys).await {
         Belief::Proven(key) => key,
         Belief::Broken(refusal) => return Ok(Answer::Refused(refusal)),
         Belief::Unknown(why) => {

@@ -368,6 +368,7 @@ async fn a_sender_s_next_key_is_believed_and_one_that_skips_waits_for_the_direct
     let mut skipped = pair.police.custody.ring().current().clone();
     let signing = pair.police.custody.signing();
     let now = OffsetDateTime::now_utc();
+    let mut chain = Vec::new();
     for _ in 0..2 {
         let kem = liaison_trust::keys::KemKey::generate(skipped.kem).unwrap();
         let until = now + Duration::days(90);
@@ -380,8 +381,13 @@ async fn a_sender_s_next_key_is_believed_and_one_that_skips_waits_for_the_direct
             until,
         );
         skipped = liaison_trust::key_record::prove(&record.unwrap()).unwrap();
+        chain.push(skipped.signed.clone());
     }
-    assert!(matches!(pair.shelter.directory.believe(&skipped.signed).await, Belief::Unknown(_)));
+    let directory = &pair.shelter.directory;
+    assert!(matches!(directory.believe(&skipped.signed, &[]).await, Belief::Unknown(_)));
+    assert!(matches!(directory.believe(&skipped.signed, &chain[1..]).await, Belief::Unknown(_)), "a gap");
+    // Unless the one between comes along.
+    assert!(matches!(directory.believe(&skipped.signed, &chain).await, Belief::Proven(_)));
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use liaison_proto::{
         link_response::Frame as Response,
     },
     limits,
-    message::v1::{Acceptances, Refusal, SignedNotice},
+    message::v1::{Acceptances, Notice, Refusal, SignedNotice},
     strict, times,
 };
 use liaison_trust::{
@@ -107,6 +107,11 @@ impl Hostile {
 
     pub fn sign(&self, bundle: &Bundle) -> SignedBundle {
         statement::sign(bundle, &self.signing)
+    }
+
+    /// Signs a notice as its gateway does.
+    pub fn sign_notice(&self, notice: &Notice) -> SignedNotice {
+        statement::sign(notice, &self.signing)
     }
 
     /// What the two administrators compare.

@@ -8,7 +8,10 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     service::TowerToHyperService,
 };
-use liaison_demo::wait::PATIENCE;
+use liaison_demo::{
+    Gateway,
+    wait::{self, PATIENCE},
+};
 use liaison_proto::{
     federation::v1::{
         AcceptedChunk, Done, Forward, LinkRequest, LinkResponse, PreviewRequest, PreviewResponse, Refused,
@@ -38,6 +41,8 @@ use tokio::{
 };
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
+
+use crate::{hostile::Hostile, insider};
 
 /// What it answers to a forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +111,31 @@ impl Liar {
             }
         });
         Ok(Self { server, forwards })
+    }
+
+    /// Takes the link of a gateway to this hostile domain, with a bundle that is newer than all before. Where another
+    /// one listened, the address is free in a moment.
+    pub async fn of(hostile: &Hostile, gateway: &Gateway, lie: Lie) -> Result<Self> {
+        let now = u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos())?;
+        Self::with_sequence(hostile, gateway, lie, now).await
+    }
+
+    /// The same with a bundle of this sequence.
+    pub async fn with_sequence(
+        hostile: &Hostile,
+        gateway: &Gateway,
+        lie: Lie,
+        sequence: u64,
+    ) -> Result<Self> {
+        let listener =
+            wait::until("the address is free", async || TcpListener::bind(hostile.listens).await.ok())
+                .await?;
+        let script = Script {
+            signing: SigningKey::from_seed(&hostile.signing.seed()),
+            bundle: hostile.sign(&hostile.bundle(sequence)),
+            lie,
+        };
+        Self::start(listener, hostile.identity.clone(), insider::trust(gateway)?, script)
     }
 
     /// The next message that it was forwarded; none where none comes.

@@ -55,6 +55,16 @@ impl Outsider {
         Ok(Self { address, signing, kem, record })
     }
 
+    /// The same agency with its next key; `before` are its key records so far.
+    pub fn next(&self, before: &[SignedKeyRecord]) -> Result<(Self, Vec<SignedKeyRecord>)> {
+        let (signing, kem) = (SigningKey::generate(), KemKey::generate(Kem::X25519)?);
+        let now = OffsetDateTime::now_utc();
+        let record =
+            key_record::next(&self.record, &self.signing, &signing, &kem, now - DAY, now + 20 * DAY)?;
+        let records = before.iter().chain([&record]).cloned().collect();
+        Ok((Self { address: self.address.clone(), signing, kem, record }, records))
+    }
+
     /// As its gateway describes it, with its keys.
     pub fn described(&self, country: &str) -> Agency {
         Agency {

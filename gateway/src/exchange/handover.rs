@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::session::{Attempt, Delivered, Gone, Session};
 use crate::{
     delivery::{self, internal},
+    limits,
     store::{DeliveryId, Item, Queue, Queued, QueuedCopy},
 };
 
@@ -71,11 +72,12 @@ async fn copy_of(session: &Session, queued: QueuedCopy) -> Result<Option<SealedC
     let gateway = &session.gateway;
     // Suspended or revoked since the session began: nothing more goes to it.
     delivery::recipient(&gateway.directory.load(), &session.agency)?;
-    let Some(QueuedCopy { content, proof, released, .. }) = delivery::fresh(gateway, queued).await? else {
+    let Some(QueuedCopy { head, content, proof, released, .. }) = delivery::fresh(gateway, queued).await?
+    else {
         return Ok(None);
     };
     let record: ReleaseRecord = strict::decode(&released.release.record)?;
-    Ok(Some(envelope::copy(
+    let copy = envelope::copy(
         content.manifest,
         content.signature,
         content.sender_key.unwrap_or_default(),
@@ -83,5 +85,9 @@ async fn copy_of(session: &Session, queued: QueuedCopy) -> Result<Option<SealedC
         content.sections.into_iter(),
         released.release,
         &delivery::positions(&record),
-    )))
+    );
+    let directory = gateway.directory.load();
+    let hidden = directory.get(&head.sender).filter(|sender| !sender.listed);
+    let sender_keys = hidden.map_or_else(Vec::new, |sender| sender.newest_keys(limits::HIDDEN_KEYS));
+    Ok(Some(SealedCopy { sender_keys, ..copy }))
 }

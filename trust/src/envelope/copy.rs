@@ -27,5 +27,6 @@ pub fn copy(
         recipient: Some(proof),
         sections: sections.filter(|section| released.contains(&section.position)).collect(),
         release: Some(release),
+        sender_keys: Vec::new(),
     }
 }
