@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use liaison_proto::{
     message::v1::{
-        Acceptance, Envelope, RecipientDecision, Refusal, SignedAcceptance, error_code::Code as ErrorCode,
-        kind::Code as Kind, verdict::Code as Verdict,
+        Acceptance, Envelope, RecipientDecision, Refusal, Rule, SignedAcceptance,
+        error_code::Code as ErrorCode, kind::Code as Kind, verdict::Code as Verdict,
     },
     strict, times,
 };
@@ -23,10 +23,10 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
-    delivery::{self, NewThreadCopy},
+    delivery::{self, Decided, NewThreadCopy},
     directory::{Agency, Directory, is_empty},
     gateway::Gateway,
-    policy::PolicySet,
+    policy::{Decision, PolicySet},
     store::{NewCopy, NewMessage, Released, StoreError},
 };
 
@@ -43,11 +43,12 @@ pub async fn submit(
 ) -> Result<SignedAcceptance, Refusal> {
     let directory = gateway.directory.load_full();
     let policies = gateway.policy.load_full();
+    let size = envelope.len();
     let envelope = read(envelope).await?;
     let key = delivery::offered(&envelope.manifest);
     let outcome = async {
         let verified = verify(envelope, sender, Arc::clone(&directory), now).await?;
-        let message = prepare(gateway, &directory, &policies, verified, now).await?;
+        let message = prepare(gateway, &directory, &policies, verified, size, now).await?;
         delivery::commit(gateway, message).await
     };
     match outcome.await {
@@ -92,12 +93,14 @@ async fn verify(
     Ok(verified)
 }
 
-/// Decides, and makes all that is to be stored.
+/// Decides, and makes all that is to be stored. `size` is that of the envelope, bytes: more than a copy takes in a
+/// queue.
 async fn prepare(
     gateway: &Gateway,
     directory: &Directory,
     policies: &PolicySet,
     verified: Verified,
+    size: usize,
     now: OffsetDateTime,
 ) -> Result<NewMessage, Refusal> {
     let sender = directory.get(&verified.sender).ok_or_else(|| unknown_key(&verified.sender))?;
@@ -110,7 +113,7 @@ async fn prepare(
             delivery::authorise(gateway, policies, &verified, now).await?;
         (vec![copy], vec![decision])
     } else {
-        message(gateway, directory, policies, sender, &verified, now)?
+        message(gateway, directory, policies, sender, (&verified, size), now)?
     };
     let acceptance = Acceptance {
         message_id: Bytes::copy_from_slice(verified.id.as_bytes()),
@@ -172,7 +175,7 @@ fn message(
     directory: &Directory,
     policies: &PolicySet,
     sender: &Agency,
-    verified: &Verified,
+    (verified, size): (&Verified, usize),
     now: OffsetDateTime,
 ) -> Result<(Vec<NewCopy>, Vec<RecipientDecision>), Refusal> {
     let kind = verified.manifest.kind();
@@ -183,8 +186,11 @@ fn message(
     let head = delivery::head(&verified.manifest, verified.facts.as_ref());
     let recipients =
         verified.recipients.iter().map(|recipient| (recipient.address.clone(), recipient.bases.clone()));
-    let decided = delivery::decide_all(policies, directory, &gateway.domain, sender, &head, recipients)?;
+    let mut decided = delivery::decide_all(policies, directory, &gateway.domain, sender, &head, recipients)?;
     delivery::goes_to_somebody(kind, &decided)?;
+    if kind == Kind::Alert {
+        leave_out_the_full(gateway, &verified.sender, &mut decided, size);
+    }
     let told = delivery::told(&decided)?;
     let sections: Vec<_> =
         verified.sections.iter().map(|section| (section.category, section.section.position)).collect();
@@ -213,6 +219,32 @@ fn message(
         })
         .collect();
     Ok((copies, told))
+}
+
+/// An alert does not wait for those who have no room, as long as there are others: whom it does not reach is told with
+/// its acceptance.
+fn leave_out_the_full(gateway: &Gateway, sender: &AgencyAddress, decided: &mut [Decided], size: usize) {
+    let has_room = |one: &Decided| {
+        gateway.store.has_room(&delivery::queue(&gateway.domain, sender, &one.recipient), size as u64)
+    };
+    let goes = |one: &&mut Decided| one.decision.verdict == Verdict::Released;
+    let (room, full): (Vec<_>, Vec<_>) = decided.iter_mut().filter(goes).partition(|one| has_room(one));
+    if room.is_empty() {
+        return;
+    }
+    for one in full {
+        one.decision = Decision::refused(&one.bases, no_room());
+    }
+}
+
+fn no_room() -> Rule {
+    Rule {
+        layer: "queue".to_owned(),
+        rule: "none:room".to_owned(),
+        explain: "What waits for the agency is as much as may wait: it takes nothing at present. Reach it another way."
+            .to_owned(),
+        ..Rule::default()
+    }
 }
 
 /// The acceptance of the very same manifest, which was verified then.

@@ -270,6 +270,32 @@ async fn a_full_queue() {
 }
 
 #[tokio::test]
+async fn an_alert_to_one_who_is_full_and_one_who_is_not() {
+    let bound = QueueBound { deliveries: 1, bytes: 1 << 20 };
+    let (world, [police, shelter, health, _]) = World::start_with(bound).await;
+    let mut link = world.session(&shelter).await;
+    link.submit(&shelter.seal(&shelter.alert(&[&police]))).await.unwrap();
+    let second = shelter.alert(&[&police, &health]);
+    let signed = link.submit(&shelter.seal(&second)).await.unwrap();
+    let decisions = world.acceptance(&signed).decisions;
+    let rules: Vec<_> = decisions
+        .iter()
+        .map(|decision| (decision.recipient.as_str(), decision.rule.as_ref().map(|rule| rule.rule.as_str())))
+        .collect();
+    assert_eq!(
+        rules,
+        [
+            (police.address.to_string().as_str(), Some("none:room")),
+            (health.address.to_string().as_str(), None)
+        ]
+    );
+    assert_eq!((world.queued(&police).await, world.queued(&health).await), (1, 1));
+    // Where nobody has room, it waits.
+    let refusal = link.submit(&shelter.seal(&shelter.alert(&[&police, &health]))).await.unwrap_err();
+    assert_eq!(refusal.code(), ErrorCode::QueueFull);
+}
+
+#[tokio::test]
 async fn states_of_strangers_and_states_of_the_other_party() {
     let (world, [police, shelter, health, _]) = World::start().await;
     let mut link = world.session(&shelter).await;
