@@ -117,7 +117,7 @@ pub const AGENCY_GROUPS: usize = 32;
 /// Name of a group, characters.
 pub const GROUP_CHARS: usize = 64;
 
-/// Peers of the domain.
+/// Peers of the domain; those that were removed don't count.
 pub const PEERS: usize = 200;
 /// Agencies of one peer.
 pub const PEER_AGENCIES: usize = 10_000;
