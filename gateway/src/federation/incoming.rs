@@ -18,7 +18,7 @@ use liaison_trust::names::Domain;
 use metrics::{counter, histogram};
 use time::OffsetDateTime;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Semaphore, mpsc},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -56,7 +56,6 @@ pub(super) async fn run(
     peer: Arc<Peer>,
     incoming: Streaming<LinkRequest>,
     frames: Frames,
-    _place: OwnedSemaphorePermit,
 ) {
     let domain = peer.domain.clone();
     info!(peer = %domain, "a link from a peer begins");
