@@ -65,6 +65,10 @@ pub(super) async fn run(
         Ok(()) => info!(peer = %domain, "a link from a peer ended"),
         Err(refusal) => {
             warn!(peer = %domain, code = refusal.code().as_str_name(), reason = refusal.message, "a link from a peer was ended");
+            // Not where a newer link took its place, nor where an administrator ended it.
+            if refusal.code() != ErrorCode::ShuttingDown && link.peer().is_ok() {
+                peer.refuses(Some(&refusal));
+            }
             let _ = timeout(limits::HELLO, frames.send(Err(refusal.into()))).await;
         }
     }
@@ -186,7 +190,10 @@ impl Incoming {
                     let peer = self.peer()?;
                     let page = change.page.unwrap_or_default();
                     let outcome = listed::take(&self.gateway, &peer, &page).await;
-                    self.done(change.number, outcome).await;
+                    if !matches!(outcome, Ok(false)) {
+                        peer.refuses(outcome.as_ref().err());
+                    }
+                    self.done(change.number, outcome.map(drop)).await;
                 }
                 Some(Request::Renewal(renewal)) => {
                     let bundle = renewal.bundle.unwrap_or_default();

@@ -99,7 +99,7 @@ fn keys(
     Ok(chain)
 }
 
-/// Takes a page of a peer's directory.
+/// Takes a page of a peer's directory; whether all of it has been told with that.
 ///
 /// # Errors
 /// The peer has no right to say so, and nothing of the page is taken; or the store failed.
@@ -107,7 +107,7 @@ pub(super) async fn take(
     gateway: &Gateway,
     peer: &Peer,
     signed: &SignedDirectoryPage,
-) -> Result<(), Refusal> {
+) -> Result<bool, Refusal> {
     let page: DirectoryPage = statement::read(signed, &peer.bundle.signing)
         .map_err(|error| not_its_word("a page of the directory", &peer.domain, error))?;
     if page.domain != peer.domain.as_str() || page.peer != gateway.domain.as_str() || page.epoch.len() != 16 {
@@ -137,7 +137,7 @@ pub(super) async fn take(
         let gone: Vec<_> = gone.map(|agency| Agency { listed: false, ..Agency::clone(agency) }).collect();
         directory.with_all(agencies.iter().cloned().chain(gone))
     });
-    Ok(())
+    Ok(page.complete)
 }
 
 /// Reads the agencies of a page. Those of a country that the peer names in its bundle and that no administrator
