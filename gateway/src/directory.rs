@@ -80,6 +80,14 @@ impl Directory {
         agencies.extend(changed.into_iter().map(|agency| (agency.address.clone(), Arc::new(agency))));
         Self { agencies }
     }
+
+    /// The same directory without the agencies of a domain.
+    #[must_use]
+    pub fn without(&self, domain: &Domain) -> Self {
+        let mut agencies = self.agencies.clone();
+        agencies.retain(|address, _| address.domain() != domain);
+        Self { agencies }
+    }
 }
 
 impl FromIterator<Agency> for Directory {

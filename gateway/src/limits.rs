@@ -117,7 +117,7 @@ pub const AGENCY_GROUPS: usize = 32;
 /// Name of a group, characters.
 pub const GROUP_CHARS: usize = 64;
 
-/// Peers of the domain.
+/// Peers of the domain; those that were removed don't count.
 pub const PEERS: usize = 200;
 /// Agencies of one peer.
 pub const PEER_AGENCIES: usize = 10_000;
@@ -140,10 +140,14 @@ pub const LINK_BYTES: usize = 64 << 20;
 /// Messages of one agency that were given to a link and are under way or wait to be offered again; past it, no
 /// others of the agency are. The same of its notices.
 pub const LANE_OPEN: usize = 10_000;
+/// Bytes of answers of a peer on one link whose last part has not come yet.
+pub const ANSWERS_BYTES: usize = 128 << 20;
 /// How long a peer may leave everything that it was sent without an answer.
 pub const LINK_ANSWER: Duration = Duration::from_secs(600);
 /// Waiting between two attempts to reach a peer, at least and at most.
 pub const LINK_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+/// How long a link has to stand for the next attempt not to count as another failure.
+pub const LINK_STOOD: Duration = Duration::from_secs(5);
 /// How long a link is silent before the peer is asked whether it is there, and how long it may take to answer.
 pub const LINK_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
 /// How long a change of the directory or of the policies waits for others before peers are told.

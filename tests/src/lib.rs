@@ -3,6 +3,7 @@
 
 pub mod ca;
 pub mod call;
+pub mod called;
 pub mod dead_peer;
 pub mod federation;
 pub mod forge;

@@ -1,6 +1,8 @@
 //! What is wrong with an invitation to become a peer, or with a call of federation, is refused with its own
 //! code and changes nothing.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -14,7 +16,7 @@ use liaison_proto::{
     federation::v1::{Bundle, SignedBundle},
     limits,
     message::v1::{Refusal, error_code::Code as ErrorCode},
-    strict,
+    strict, times,
 };
 use liaison_tests::{
     Federation, Realm, call,
@@ -25,9 +27,10 @@ use liaison_tests::{
     policies, raw,
     realm::{BE, HU},
 };
-use liaison_trust::{keys::SigningKey, statement};
+use liaison_trust::{ca::Authority, digest, keys::SigningKey, statement};
 use prost::Message;
 use serde_json::json;
+use time::OffsetDateTime;
 use tonic::{Status, metadata::MetadataMap, transport::Channel};
 
 /// Field 1000, a varint: in no message of this version.
@@ -77,6 +80,60 @@ async fn invitations_that_are_not_what_was_read_out() -> Result<()> {
     let request = AcceptPeerRequest { bundle: theirs.0, fingerprint: theirs.1 };
     admin.accept_peer(request).await?;
     Ok(())
+}
+
+#[tokio::test]
+async fn a_bundle_from_the_future_is_not_accepted() -> Result<()> {
+    let realm = Realm::start(policies::OPEN, &[]).await?;
+    let mut admin = AdminServiceClient::new(call::admin(&realm.gateway).await?);
+    let now = OffsetDateTime::now_utc();
+    let ahead =
+        admin.accept_peer(on_paper("xx", now + limits::CLOCK_AHEAD + Duration::from_secs(600))?).await;
+    let refusal = Refusal::from(&ahead.err().context("it was accepted")?);
+    ensure!(refusal.code() == ErrorCode::ClockSkew && refusal.action.contains("clock"), "{refusal:?}");
+    admin.accept_peer(on_paper("xx", now + limits::CLOCK_AHEAD / 2)?).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn only_peers_that_were_not_removed_count() -> Result<()> {
+    let realm = Realm::start(policies::OPEN, &[]).await?;
+    let mut admin = AdminServiceClient::new(call::admin(&realm.gateway).await?);
+    let peer = |number| on_paper(&format!("xx{number}"), OffsetDateTime::now_utc());
+    for number in 0..PEERS {
+        admin.accept_peer(peer(number)?).await?;
+    }
+    assert_eq!(call::refused(admin.accept_peer(peer(PEERS)?).await), Some(ErrorCode::QueueFull));
+    admin.remove_peer(PeerRequest { domain: "xx0".to_owned() }).await?;
+    admin.accept_peer(peer(PEERS)?).await?;
+    // Nor is there room for one that comes back.
+    assert_eq!(call::refused(admin.accept_peer(peer(0)?).await), Some(ErrorCode::QueueFull));
+    Ok(())
+}
+
+/// Peers that a domain may have.
+const PEERS: usize = 200;
+
+/// The bundle of a domain that has no gateway, with its fingerprint.
+fn on_paper(domain: &str, issued: OffsetDateTime) -> Result<AcceptPeerRequest> {
+    let signing = SigningKey::generate();
+    let key = signing.public();
+    let bundle = Bundle {
+        domain: domain.to_owned(),
+        roots: vec![Authority::create(&domain.parse()?)?.certificate_der().to_vec().into()],
+        gateway_signing_key: key.as_bytes().to_vec().into(),
+        addresses: vec!["127.0.0.1:1".to_owned()],
+        sequence: 1,
+        issued: Some(times::to_wire(issued)),
+        scheme_hash: vec![0; 32].into(),
+        protocol: 1,
+        ..Bundle::default()
+    };
+    let digits = digest::hash("bundle-fingerprint/v1", &[domain.as_bytes(), key.as_bytes()]).to_string();
+    Ok(AcceptPeerRequest {
+        bundle: text(&statement::sign(&bundle, &signing)),
+        fingerprint: digits.chars().take(24).collect(),
+    })
 }
 
 /// How the text of a bundle begins.

@@ -6,11 +6,11 @@ use anyhow::{Context, Result, ensure};
 use liaison_demo::{Gateway, http, wait};
 use liaison_proto::message::v1::{error_code::Code as ErrorCode, referral_state::Code as State};
 use liaison_tests::{
-    Federation, call,
+    Federation, Realm, call,
     federation::{Setup, knows, listed},
     forge::Claim,
     insider, message,
-    names::{SHELTER, SHELTER_HU},
+    names::{HOSPITAL, SHELTER, SHELTER_HU},
     policies,
     realm::{BE, HU},
 };
@@ -100,6 +100,39 @@ async fn what_waits_for_a_removed_domain_comes_back() -> Result<()> {
     let later = federation.send_one(SHELTER, message::small_referral(SHELTER_HU)).await?;
     assert_eq!(call::received_ids(federation.agent(SHELTER_HU)?).await?, [later]);
     Ok(())
+}
+
+#[tokio::test]
+async fn a_domain_that_was_rebuilt_is_a_peer_anew() -> Result<()> {
+    let be = Realm::start(policies::OPEN, &[HOSPITAL, SHELTER]).await?;
+    let before = domain(&[SHELTER_HU]).await?;
+    be.gateway.peer_with(&before.gateway).await?;
+    be.gateway.linked("hu").await?;
+    knows(be.agent(SHELTER)?, SHELTER_HU).await?;
+    be.gateway.command(&["peer", "remove", "hu"]).await?;
+    drop(before);
+
+    // Of the same name with the same agencies, and nothing else of what it was.
+    let after = domain(&[SHELTER_HU]).await?;
+    let mut federation = Federation::of(vec![be, after]).await?;
+    for _ in 0..2 {
+        knows(federation.agent(HOSPITAL)?, SHELTER_HU).await?;
+        federation.send_one(HOSPITAL, message::small_referral(SHELTER_HU)).await?;
+        // Neither is anything of before in the database.
+        let be = &mut federation.realm_mut("be")?.gateway;
+        be.kill()?;
+        be.start().await?;
+        federation.links().await?;
+    }
+    Ok(())
+}
+
+/// The domain `hu`, running.
+async fn domain(agencies: &[&str]) -> Result<Realm> {
+    let mut realm = Realm::prepare_domain(HU, &[("scheme/test.cedar", policies::OPEN)]).await?;
+    realm.gateway.start().await?;
+    realm.join(agencies).await?;
+    Ok(realm)
 }
 
 #[tokio::test]

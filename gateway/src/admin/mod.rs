@@ -155,9 +155,8 @@ impl AdminService for Admin {
         request: Request<AuthorityRequest>,
     ) -> Result<Response<AuthorityStatus>, Status> {
         let (desk, by) = (Arc::clone(&self.desk), actor(&request));
-        let peers_behind = self.desk.peers_behind();
-        let step = async move { desk.authority(request.into_inner(), peers_behind, &by).await };
-        Ok(Response::new(to_the_end(step).await?))
+        let done = to_the_end(async move { desk.authority(request.into_inner(), &by).await }).await?;
+        Ok(Response::new(done))
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {

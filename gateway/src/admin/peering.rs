@@ -7,6 +7,7 @@ use liaison_proto::{
         AcceptPeerRequest, ListPeersResponse, PeerInvitation, PeerRequest, PeerStatus,
         peer_state::Code as PeerState,
     },
+    limits::CLOCK_AHEAD,
     message::v1::{Refusal, error_code::Code as ErrorCode},
     times,
 };
@@ -62,11 +63,22 @@ impl Desk {
                  changed the bundle on its way: don't accept it",
             ));
         }
-        if bundle.is_stale(OffsetDateTime::now_utc()) {
+        let now = OffsetDateTime::now_utc();
+        if bundle.is_stale(now) {
             return Err(Refusal::new(
                 ErrorCode::StaleBundle,
                 format!("the bundle of {domain} is more than a week old"),
                 "ask that domain's administrator for a new one",
+            ));
+        }
+        // Every later one would seem older than this one.
+        if bundle.issued > now + CLOCK_AHEAD {
+            return Err(Refusal::new(
+                ErrorCode::ClockSkew,
+                format!(
+                    "the bundle of {domain} is from the future: a clock is wrong, this gateway's or its own"
+                ),
+                "set the clock that is wrong; if it was that domain's, ask its administrator for a new bundle",
             ));
         }
         let _one_at_a_time = self.acts.lock().await;
@@ -78,9 +90,11 @@ impl Desk {
         };
         // Whoever compared this bundle's fingerprint saw its countries, and not those of a newer one.
         let countries = bundle.countries.clone();
-        // Of two bundles of the same key the newer one stays.
+        // Of two bundles of the same key the newer one stays, unless the peering was ended in between.
         let newer = known.as_ref().filter(|known| {
-            known.bundle.signing == bundle.signing && known.bundle.sequence > bundle.sequence
+            known.state != PeerState::Removed
+                && known.bundle.signing == bundle.signing
+                && known.bundle.sequence > bundle.sequence
         });
         let bundle = newer.map_or(bundle.clone(), |known| known.bundle.clone());
         let peer = Peer {
@@ -97,29 +111,32 @@ impl Desk {
     }
 
     fn may_replace(&self, known: Option<&Peer>, bundle: &Bundle) -> Result<(), Refusal> {
-        match known {
-            None if self.gateway.peers.all().len() >= limits::PEERS => Err(Refusal::new(
+        let all = self.gateway.peers.all();
+        let count = all.iter().filter(|peer| peer.state != PeerState::Removed).count();
+        // Who was removed is as good as new.
+        match known.filter(|known| known.state != PeerState::Removed) {
+            None if count >= limits::PEERS => Err(Refusal::new(
                 ErrorCode::QueueFull,
                 format!("the domain has {} peers, as many as it may", limits::PEERS),
                 "remove one first",
             )),
-            // Whoever has another key is somebody else, unless the peering was ended before.
-            Some(known) if known.state != PeerState::Removed && known.bundle.signing != bundle.signing => {
-                Err(Refusal::new(
-                    ErrorCode::KeyChainBroken,
-                    format!("{} is a peer with another key than this bundle's", bundle.domain),
-                    "find out from its administrator why; to peer anew, `peer remove` it first",
-                ))
-            }
+            // Whoever has another key is somebody else.
+            Some(known) if known.bundle.signing != bundle.signing => Err(Refusal::new(
+                ErrorCode::KeyChainBroken,
+                format!("{} is a peer with another key than this bundle's", bundle.domain),
+                "find out from its administrator why; to peer anew, `peer remove` it first",
+            )),
             _ => Ok(()),
         }
     }
 
-    /// Active peers that have not taken this domain's bundle as it is now, with its roots.
+    /// Active peers that have not taken this domain's bundle as it is now, with its roots; all of them while it does
+    /// not hold the roots of now itself.
     pub(super) fn peers_behind(&self) -> Vec<String> {
         let peers = &self.gateway.peers;
-        let sequence = Bundle::read(&peers.own().borrow()).map_or(0, |own| own.sequence);
-        peers.behind(sequence)
+        let own = Bundle::read(&peers.own().borrow()).ok();
+        let own = own.filter(|own| own.roots == self.authority.roots());
+        peers.behind(own.map_or(u64::MAX, |own| own.sequence))
     }
 
     /// All peers as they are now.
@@ -185,7 +202,12 @@ impl Desk {
         let subject = domain.to_string();
         let act = Act { at: OffsetDateTime::now_utc(), actor: by, act, subject: &subject };
         if state == PeerState::Active {
-            gateway.store.set_peer(&known, act).await.map_err(internal)?;
+            let is_anew = self.peer(domain.as_str()).is_ok_and(|before| before.state == PeerState::Removed);
+            gateway.store.set_peer(&known, is_anew, act).await.map_err(internal)?;
+            if is_anew {
+                // It may have been rebuilt, and its agencies have other keys.
+                gateway.directory.rcu(|directory| directory.without(&domain));
+            }
             gateway.peers.set(peer);
             self.forget_agencies(&domain, |agency| !countries.contains(&agency.country));
         } else {
@@ -196,7 +218,7 @@ impl Desk {
                 // Outside the database before in it, so that no crash and no restore brings it back.
                 self.remember(&domain, None).await.map_err(internal)?;
             }
-            gateway.store.set_peer(&known, act).await.map_err(internal)?;
+            gateway.store.set_peer(&known, false, act).await.map_err(internal)?;
         }
         info!(peer = %domain, by, state = state.as_str_name(), "a peering changed");
         Ok(())

@@ -13,12 +13,10 @@ use super::desk::{Desk, internal, shortened};
 use crate::store::Act;
 
 impl Desk {
-    /// Tells how the domain's CA stands, after a step of its change if one was asked for. `peers_behind`
-    /// are peers that have not learnt of the last step yet.
+    /// Tells how the domain's CA stands, after a step of its change if one was asked for.
     pub(super) async fn authority(
         &self,
         request: AuthorityRequest,
-        peers_behind: Vec<String>,
         by: &str,
     ) -> Result<AuthorityStatus, Refusal> {
         let step = Step::try_from(request.step).map_err(|_| {
@@ -29,13 +27,13 @@ impl Desk {
         let now = OffsetDateTime::now_utc();
         let members = self.authority.behind(&self.gateway.store, now).await.map_err(internal)?;
         if step == Step::Unspecified {
-            return Ok(self.standing(&members, peers_behind));
+            return Ok(self.standing(&members));
         }
         let next = self.authority.next_step();
         if step != next {
             return Err(not_now(step, next));
         }
-        let behind: Vec<_> = members.iter().map(ToString::to_string).chain(peers_behind.clone()).collect();
+        let behind = self.behind(&members);
         if step != Step::Prepare && !behind.is_empty() && !request.force {
             return Err(too_early(step, &behind));
         }
@@ -49,17 +47,23 @@ impl Desk {
         }
         info!(by, step = step.as_str_name(), issuing = %self.authority.fingerprint(), "CA changed");
         let members = self.authority.behind(&self.gateway.store, now).await.map_err(internal)?;
-        // What peers have learnt of this step is asked for by the next call.
-        Ok(self.standing(&members, Vec::new()))
+        Ok(self.standing(&members))
     }
 
-    fn standing(&self, members: &[AgencyAddress], peers_behind: Vec<String>) -> AuthorityStatus {
+    fn standing(&self, members: &[AgencyAddress]) -> AuthorityStatus {
         AuthorityStatus {
             issuing: self.authority.fingerprint().to_string(),
             other: self.authority.other_fingerprint().map(|root| root.to_string()).unwrap_or_default(),
             next: self.authority.next_step().into(),
-            behind: members.iter().map(ToString::to_string).chain(peers_behind).collect(),
+            behind: self.behind(members),
         }
+    }
+
+    /// Whoever the next step would shut out: these members, and peers that have not learnt of the last one yet.
+    fn behind(&self, members: &[AgencyAddress]) -> Vec<String> {
+        let changes = self.authority.next_step() != Step::Prepare;
+        let peers = if changes { self.peers_behind() } else { Vec::new() };
+        members.iter().map(ToString::to_string).chain(peers).collect()
     }
 }
 
@@ -89,7 +93,8 @@ fn too_early(step: Step, behind: &[String]) -> Refusal {
         _ => "still rely on the former CA",
     };
     let message = shortened(&format!("{} {what}: {}", behind.len(), behind.join(", ")));
-    let action = "wait until each has renewed its certificate, which it does by itself while it runs; with --force \
-                  those agencies are shut out until they enrol with a new token";
+    let action = "wait until each agency has renewed its certificate and each peer was linked, which they do by \
+                  themselves while they run; with --force those agencies are shut out until they enrol with a new \
+                  token, and those peers until they accept this domain's bundle anew";
     Refusal::new(ErrorCode::TransitionNotAllowed, message, action)
 }

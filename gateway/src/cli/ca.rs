@@ -67,11 +67,13 @@ fn show(step: Step, status: &AuthorityStatus) -> String {
     text.push_str(match (status.next(), status.behind.is_empty()) {
         (Step::Switch, true) => "All know the next CA. Go on with `liaison-gateway ca switch`.",
         (Step::Switch, false) => {
-            "These don't know the next CA yet; each learns of it when it renews its certificate."
+            "These don't know the next CA yet; an agency learns of it when it renews its certificate, a peer when it \
+             is linked."
         }
         (Step::Retire, true) => "Nobody relies on the former CA. Go on with `liaison-gateway ca retire`.",
         (Step::Retire, false) => {
-            "These still rely on the former CA; each leaves it when it renews its certificate."
+            "These still rely on the former CA; an agency leaves it when it renews its certificate, a peer when it is \
+             linked."
         }
         _ => "No change of the CA is under way.",
     });

@@ -18,7 +18,7 @@ use liaison_trust::names::Domain;
 use metrics::{counter, histogram};
 use time::OffsetDateTime;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Semaphore, mpsc},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -56,7 +56,6 @@ pub(super) async fn run(
     peer: Arc<Peer>,
     incoming: Streaming<LinkRequest>,
     frames: Frames,
-    _place: OwnedSemaphorePermit,
 ) {
     let domain = peer.domain.clone();
     info!(peer = %domain, "a link from a peer begins");
@@ -66,6 +65,10 @@ pub(super) async fn run(
         Ok(()) => info!(peer = %domain, "a link from a peer ended"),
         Err(refusal) => {
             warn!(peer = %domain, code = refusal.code().as_str_name(), reason = refusal.message, "a link from a peer was ended");
+            // Not where a newer link took its place, nor where an administrator ended it.
+            if refusal.code() != ErrorCode::ShuttingDown && link.peer().is_ok() {
+                peer.refuses(Some(&refusal));
+            }
             let _ = timeout(limits::HELLO, frames.send(Err(refusal.into()))).await;
         }
     }
@@ -186,9 +189,12 @@ impl Incoming {
                 Some(Request::Directory(change)) => {
                     let peer = self.peer()?;
                     let page = change.page.unwrap_or_default();
-                    let gateway = Arc::clone(&self.gateway);
-                    let outcome = to_the_end(async move { listed::take(&gateway, &peer, &page).await }).await;
-                    self.done(change.number, outcome).await;
+                    let (gateway, of) = (Arc::clone(&self.gateway), Arc::clone(&peer));
+                    let outcome = to_the_end(async move { listed::take(&gateway, &of, &page).await }).await;
+                    if !matches!(outcome, Ok(false)) {
+                        peer.refuses(outcome.as_ref().err());
+                    }
+                    self.done(change.number, outcome.map(drop)).await;
                     sleep(limits::PAGE_PACE).await;
                 }
                 Some(Request::Renewal(renewal)) => {

@@ -11,8 +11,9 @@ use std::{
 
 use bytes::Bytes;
 use liaison_proto::{
+    admin::v1::peer_state::Code as PeerState,
     federation::v1::{
-        Hello, LinkRequest, LinkResponse, Renewal, SignedBundle, Welcome,
+        AcceptedChunk, Hello, LinkRequest, LinkResponse, Renewal, SignedBundle, Welcome,
         federation_service_client::FederationServiceClient, link_request::Frame as Request,
         link_response::Frame as Response,
     },
@@ -26,8 +27,8 @@ use prost::Message;
 use time::OffsetDateTime;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
-    task::JoinHandle,
-    time::{sleep, timeout},
+    task::{Id, JoinSet},
+    time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -40,26 +41,29 @@ use crate::{authority::Authority, gateway::Gateway, limits};
 /// Keeps a link to every active peer until the gateway stops.
 pub async fn run(gateway: Arc<Gateway>, authority: Arc<Authority>) {
     let mut changed = gateway.peers.changed();
-    let mut links: HashMap<Domain, JoinHandle<()>> = HashMap::new();
+    let mut links = JoinSet::new();
+    let mut kept: HashMap<Id, Domain> = HashMap::new();
     loop {
         changed.mark_unchanged();
         for peer in gateway.peers.all() {
-            let stands = links.get(&peer.domain).is_some_and(|link| !link.is_finished());
-            if !stands && gateway.peers.active(&peer.domain).is_ok() {
+            let is_kept = kept.values().any(|domain| *domain == peer.domain);
+            if !is_kept && peer.state == PeerState::Active {
                 let (gateway, authority) = (Arc::clone(&gateway), Arc::clone(&authority));
-                links
-                    .insert(peer.domain.clone(), tokio::spawn(keep(gateway, authority, peer.domain.clone())));
+                let link = links.spawn(keep(gateway, authority, peer.domain.clone()));
+                kept.insert(link.id(), peer.domain.clone());
             }
         }
         tokio::select! {
             () = gateway.stop.cancelled() => break,
             _ = changed.changed() => {}
+            // Its peer may have become active again while it ended.
+            Some(ended) = links.join_next_with_id() => {
+                kept.remove(&ended.map_or_else(|fault| fault.id(), |(id, ())| id));
+            }
         }
     }
     // They end at once: what is under way is offered again by the next run.
-    for (_, link) in links {
-        let _ = link.await;
-    }
+    while links.join_next().await.is_some() {}
 }
 
 /// Keeps the link to one peer as long as it is active.
@@ -69,13 +73,15 @@ async fn keep(gateway: Arc<Gateway>, authority: Arc<Authority>, domain: Domain) 
         && !gateway.stop.is_cancelled()
     {
         let cut = peer.live.token();
+        let mut linked = None;
         let ended = tokio::select! {
-            ended = once(&gateway, &authority, &peer, &cut) => ended,
+            ended = once(&gateway, &authority, &peer, &cut, &mut linked) => ended,
             () = cut.cancelled() => Ok(()),
             () = gateway.stop.cancelled() => Ok(()),
         };
-        let stood = peer.live.is_linked();
         peer.live.set_channel(None);
+        // One that welcomes and hangs up is no better than one that can't be reached.
+        let stood = linked.is_some_and(|since: Instant| since.elapsed() >= limits::LINK_STOOD);
         failures = if stood { 0 } else { failures + 1 };
         match ended {
             Ok(()) => peer.live.set_problem(None),
@@ -98,12 +104,13 @@ fn backoff(failures: u32) -> Duration {
     wait.mul_f64(rand::random_range(0.5..1.0))
 }
 
-/// One link from its beginning to its end.
+/// One link from its beginning to its end. `linked` is since when it stands.
 async fn once(
     gateway: &Arc<Gateway>,
     authority: &Authority,
     peer: &Arc<Peer>,
     cut: &CancellationToken,
+    linked: &mut Option<Instant>,
 ) -> Result<(), Refusal> {
     let channel = dial(authority, peer, cut).await?;
     let (frames, outgoing) = mpsc::channel(limits::SESSION_FRAMES);
@@ -129,6 +136,7 @@ async fn once(
     peer.live.took(sequence(&own));
     peer.live.set_problem(None);
     peer.live.set_channel(Some(channel));
+    *linked = Some(Instant::now());
     info!(peer = %peer.domain, version = welcome.gateway_version, "linked");
     let link = Arc::new(Link {
         gateway: Arc::clone(gateway),
@@ -138,10 +146,16 @@ async fn once(
         waiting: Mutex::default(),
         window: Arc::new(Semaphore::new(welcome.window.clamp(1, LINK_WINDOW) as usize)),
     });
+    let (told, directory) = oneshot::channel();
+    let give = async {
+        // A message may be signed by a key that the peer learns of in the directory.
+        let _ = directory.await;
+        give::run(&link).await
+    };
     tokio::select! {
         ended = link.read(inbound) => ended,
-        ended = give::run(&link) => ended,
-        ended = tell::run(&link, &welcome) => ended,
+        ended = give => ended,
+        ended = tell::run(&link, &welcome, told) => ended,
         ended = link.renew_bundles(own) => ended,
         // What is under way then is offered again on the next link.
         () = sleep(CONNECTION_AGE.mul_f64(rand::random_range(0.7..0.9))) => Ok(()),
@@ -194,7 +208,7 @@ impl Link {
 
     /// Reads answers until the link ends.
     async fn read(&self, mut inbound: Streaming<LinkResponse>) -> Result<(), Refusal> {
-        let mut parts: HashMap<u64, Vec<u8>> = HashMap::new();
+        let mut parts = Parts::default();
         loop {
             let Ok(next) = timeout(limits::LINK_ANSWER, inbound.message()).await else {
                 if self.waiting().is_empty() {
@@ -210,14 +224,9 @@ impl Link {
                     if !self.waiting().contains_key(&chunk.number) {
                         return Err(self.protocol(UNASKED));
                     }
-                    let whole = parts.entry(chunk.number).or_default();
-                    whole.extend_from_slice(&chunk.data);
-                    if whole.len() > ACCEPTANCES_BYTES {
-                        return Err(self.protocol("an answer that is too long"));
-                    }
-                    if chunk.last {
-                        let whole = parts.remove(&chunk.number).unwrap_or_default();
-                        self.answered(chunk.number, Answer::Accepted(whole.into()))?;
+                    let number = chunk.number;
+                    if let Some(whole) = parts.add(chunk).map_err(|what| self.protocol(what))? {
+                        self.answered(number, Answer::Accepted(whole.into()))?;
                     }
                 }
                 Some(Response::Refused(refused)) => {
@@ -276,6 +285,37 @@ impl Link {
         );
         self.peer.violation(&refusal);
         refusal
+    }
+}
+
+/// Answers of which more is to come.
+#[derive(Default)]
+struct Parts {
+    answers: HashMap<u64, Vec<u8>>,
+    bytes: usize,
+}
+
+impl Parts {
+    /// Adds a chunk to its answer; the whole of it after its last.
+    ///
+    /// # Errors
+    /// What the peer does that it must not.
+    fn add(&mut self, chunk: AcceptedChunk) -> Result<Option<Vec<u8>>, &'static str> {
+        let answer = self.answers.entry(chunk.number).or_default();
+        answer.extend_from_slice(&chunk.data);
+        self.bytes += chunk.data.len();
+        if answer.len() > ACCEPTANCES_BYTES {
+            return Err("an answer that is too long");
+        }
+        if self.bytes > limits::ANSWERS_BYTES {
+            return Err("too much of answers that it does not finish");
+        }
+        if !chunk.last {
+            return Ok(None);
+        }
+        let whole = self.answers.remove(&chunk.number).unwrap_or_default();
+        self.bytes -= whole.len();
+        Ok(Some(whole))
     }
 }
 
@@ -358,4 +398,32 @@ pub(super) fn in_words(domain: &Domain, refusal: Refusal) -> Refusal {
 
 fn sequence(signed: &SignedBundle) -> u64 {
     liaison_proto::federation::v1::Bundle::decode(signed.bundle.clone()).map_or(0, |bundle| bundle.sequence)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(number: u64, bytes: usize, last: bool) -> AcceptedChunk {
+        AcceptedChunk { number, data: vec![0; bytes].into(), last }
+    }
+
+    #[test]
+    fn answers_are_put_together_within_bounds() {
+        let mut parts = Parts::default();
+        assert_eq!(parts.add(chunk(1, 3, false)), Ok(None));
+        assert_eq!(parts.add(chunk(2, 4, true)), Ok(Some(vec![0; 4])));
+        assert_eq!(parts.add(chunk(1, 2, true)), Ok(Some(vec![0; 5])));
+        assert!(Parts::default().add(chunk(1, ACCEPTANCES_BYTES + 1, true)).is_err());
+
+        // What is finished counts no more.
+        let longest = u64::try_from(limits::ANSWERS_BYTES / ACCEPTANCES_BYTES).unwrap();
+        for number in 0..2 * longest {
+            assert!(parts.add(chunk(number, ACCEPTANCES_BYTES, true)).unwrap().is_some());
+        }
+        for number in 0..longest {
+            assert_eq!(parts.add(chunk(number, ACCEPTANCES_BYTES, false)), Ok(None));
+        }
+        assert!(parts.add(chunk(longest, 1, false)).is_err(), "all of them together are too long");
+    }
 }

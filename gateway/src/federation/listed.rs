@@ -111,7 +111,7 @@ fn chain(
     Ok(chain)
 }
 
-/// Takes a page of a peer's directory.
+/// Takes a page of a peer's directory; whether all of it has been told with that, and was taken.
 ///
 /// # Errors
 /// The peer has no right to say so, and nothing of the page is taken; or the store failed.
@@ -119,7 +119,7 @@ pub(super) async fn take(
     gateway: &Gateway,
     peer: &Peer,
     signed: &SignedDirectoryPage,
-) -> Result<(), Refusal> {
+) -> Result<bool, Refusal> {
     let page: DirectoryPage = statement::read(signed, &peer.bundle.signing)
         .map_err(|error| not_its_word("a page of the directory", &peer.domain, error))?;
     if page.domain != peer.domain.as_str() || page.peer != gateway.domain.as_str() || page.epoch.len() != 16 {
@@ -135,6 +135,7 @@ pub(super) async fn take(
     let withdrawn: Vec<AgencyAddress> =
         page.withdrawn.iter().map(|text| address(peer, text)).collect::<Result<_, _>>()?;
     let Read { agencies, broken } = read_all(gateway, peer, &page.agencies)?;
+    let is_whole = page.complete && broken.is_empty();
     let kept: Vec<wire::Agency> = agencies.iter().map(Agency::to_wire).collect();
     let told = ToldPage {
         domain: &peer.domain,
@@ -150,7 +151,7 @@ pub(super) async fn take(
         let gone: Vec<_> = gone.map(|agency| Agency { listed: false, ..Agency::clone(agency) }).collect();
         directory.with_all(agencies.iter().cloned().chain(gone))
     });
-    Ok(())
+    Ok(is_whole)
 }
 
 /// The agencies of a page.
@@ -188,6 +189,7 @@ fn read_all(gateway: &Gateway, peer: &Peer, listed: &[wire::Agency]) -> Result<R
             // The others on the page have nothing to do with it.
             Err(refusal) => {
                 peer.violation(&refusal);
+                peer.refuses(Some(&refusal));
                 page.broken.push(agency.address);
             }
         }

@@ -73,7 +73,10 @@ struct Standing {
     linked_at: Instant,
     /// Replaces the link from it that stands.
     link_from: Option<CancellationToken>,
+    /// What is wrong with the link to it.
     problem: Option<String>,
+    /// What this gateway refuses of what comes from it.
+    refused: Option<String>,
     /// Cuts all connections with it.
     cut: CancellationToken,
     cut_at: Option<Instant>,
@@ -230,6 +233,21 @@ impl Peer {
         standing.window.1 = standing.window.1.saturating_add(1);
     }
 
+    /// Keeps what this gateway refuses of the peer for administrators to see, until a link from it stands again or it
+    /// is refused nothing more.
+    pub(super) fn refuses(&self, refusal: Option<&Refusal>) {
+        // What fails here is nothing that the peer does.
+        let refusal = refusal.filter(|refusal| refusal.code() != ErrorCode::Internal);
+        let refused = refusal.map(|Refusal { message, action, .. }| {
+            format!(
+                "this gateway refuses what comes from {}: {message}; have that domain's administrator mend it, whose \
+                 gateway is told: {action}",
+                self.domain
+            )
+        });
+        self.live.standing().refused = refused;
+    }
+
     /// Passes a peer that kept to the rules in the running window, more or less.
     ///
     /// # Errors
@@ -276,7 +294,10 @@ impl Live {
         let mut standing = self.standing();
         standing.cut_at = Some(Instant::now());
         standing.set_channel(None);
+        standing.refused = None;
         std::mem::take(&mut standing.cut).cancel();
+        // Whoever is linked next may have nothing of what the one before had.
+        self.taken.store(0, Ordering::Relaxed);
     }
 
     /// Whether the link to the peer stands.
@@ -308,7 +329,9 @@ impl Live {
     /// A link from the peer stands, and takes the place of an older one; what tells that it was replaced.
     pub(super) fn begin_link_from(&self) -> CancellationToken {
         let replaced = CancellationToken::new();
-        if let Some(older) = self.standing().link_from.replace(replaced.clone()) {
+        let mut standing = self.standing();
+        standing.refused = None;
+        if let Some(older) = standing.link_from.replace(replaced.clone()) {
             older.cancel();
         }
         replaced
@@ -323,9 +346,11 @@ impl Live {
 
     /// Who is at fault, what is wrong and what to do, where something is.
     pub fn problem(&self) -> Option<String> {
-        self.standing().problem.clone()
+        let standing = self.standing();
+        standing.problem.as_ref().or(standing.refused.as_ref()).cloned()
     }
 
+    /// Something is wrong with the link to the peer, or no longer is.
     pub(super) fn set_problem(&self, problem: Option<String>) {
         self.standing().problem = problem;
     }
@@ -390,6 +415,7 @@ impl Default for Live {
                 linked_at: Instant::now(),
                 link_from: None,
                 problem: None,
+                refused: None,
                 cut: CancellationToken::new(),
                 cut_at: None,
                 window: (Instant::now(), 0),

@@ -143,11 +143,12 @@ async fn ask(
 }
 
 fn unreachable(peer: &Peer) -> Refusal {
-    let problem = peer.live.problem().unwrap_or_else(|| "its gateway is not connected".to_owned());
+    // Why is for its administrator: it may name addresses.
     Refusal::new(
         ErrorCode::GatewayUnreachable,
-        format!("{} can't be asked now: {problem}", peer.domain),
-        "what is sent waits and is delivered when it is back; ask again later for its part",
+        format!("{} can't be asked now: its gateway is not connected", peer.domain),
+        "what is sent waits and is delivered when it is back; ask again later for its part, or ask the gateway's \
+         administrator, who sees why in `peer show`",
     )
     .retry_after(Duration::from_secs(1))
 }

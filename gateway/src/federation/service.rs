@@ -16,7 +16,7 @@ use liaison_proto::{
     message::v1::{Refusal, error_code::Code as ErrorCode},
 };
 use liaison_trust::{names::SpiffeId, tls::Peer as Caller};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -67,8 +67,8 @@ impl FederationService for Federation {
         let place = peer.live.link().ok_or_else(too_many_links)?;
         let (frames, outgoing) = mpsc::channel(limits::SESSION_FRAMES);
         let gateway = Arc::clone(&self.gateway);
-        tokio::spawn(incoming::run(gateway, peer, request.into_inner(), frames, place));
-        Ok(Response::new(Downstream(outgoing)))
+        tokio::spawn(incoming::run(gateway, peer, request.into_inner(), frames));
+        Ok(Response::new(Downstream { outgoing, _place: place }))
     }
 
     async fn preview(&self, request: Request<PreviewRequest>) -> Result<Response<PreviewResponse>, Status> {
@@ -80,13 +80,17 @@ impl FederationService for Federation {
 }
 
 /// The frames of a link on their way to the peer.
-pub struct Downstream(mpsc::Receiver<Result<LinkResponse, Status>>);
+pub struct Downstream {
+    outgoing: mpsc::Receiver<Result<LinkResponse, Status>>,
+    /// Given back with the stream, which may outlive what runs the link.
+    _place: OwnedSemaphorePermit,
+}
 
 impl Stream for Downstream {
     type Item = Result<LinkResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(context)
+        self.outgoing.poll_recv(context)
     }
 }
 

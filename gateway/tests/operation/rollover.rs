@@ -1,9 +1,14 @@
 //! The change of a domain's CA: nobody is shut out who follows it, nobody stays in who doesn't.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    time::{Duration, Instant},
+};
 
-use liaison_gateway::data::DataFolder;
+use liaison_gateway::{admin::connect, data::DataFolder};
 use liaison_proto::{
+    admin::v1::{AuthorityRequest, authority_step::Code as Step},
     exchange::v1::{
         EnrollResponse, ListAgenciesRequest, RenewRequest, enrolment_service_client::EnrolmentServiceClient,
         exchange_service_client::ExchangeServiceClient,
@@ -17,7 +22,7 @@ use liaison_trust::{
 };
 use serde_json::{Value, json};
 
-use crate::gateway::{Gateway, Running, as_agency};
+use crate::gateway::{Gateway, PATIENCE, Running, as_agency};
 
 /// An enrolled agency as its agent knows it.
 struct Member {
@@ -205,6 +210,38 @@ async fn whoever_did_not_follow_is_shut_out_by_force_alone() {
 
     let anew = Member::enrol(&gateway, &running, "be/shelter").await;
     assert!(anew.calls(&running).await);
+}
+
+#[tokio::test]
+async fn no_step_is_taken_before_peers_know_of_the_last() {
+    let (gateway, other) = (Gateway::init(), Gateway::init_as("hu"));
+    let (_running, other_runs) = (gateway.run().await, other.run().await);
+    gateway.accept(&other);
+    other.accept(&gateway);
+    wait(|| gateway.json(&["peer", "show", "hu"])["linked"] == json!(true)).await;
+    other_runs.signal("-STOP");
+    let admin = connect(&DataFolder::new(gateway.data())).await.unwrap();
+    let step = async |step: Step| {
+        let request = AuthorityRequest { step: step.into(), force: false };
+        admin.clone().authority(request).await.map(tonic::Response::into_inner)
+    };
+    // At once, so that the second is under way before the first has changed anything.
+    let (prepared, switched) = tokio::join!(step(Step::Prepare), step(Step::Switch));
+    assert_eq!(prepared.unwrap().behind, ["hu"]);
+    assert_eq!(Refusal::from(&switched.unwrap_err()).code(), ErrorCode::TransitionNotAllowed);
+    let (_, message) = refusal(&gateway, &["ca", "switch"]);
+    assert!(message.ends_with("hu"), "{message}");
+    other_runs.signal("-CONT");
+    wait(|| gateway.cli(&["ca", "switch"]).status == 0).await;
+}
+
+/// Waits until something is so.
+async fn wait(is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it does not become so");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 #[tokio::test]

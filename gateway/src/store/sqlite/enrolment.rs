@@ -282,7 +282,7 @@ impl Store {
             if let Some(at) = ended.filter(|_| peer.state != PeerState::Removed) {
                 let subject = peer.domain.to_string();
                 let act = Act { at, actor: "the revoked file", act: "remove_peer", subject: &subject };
-                self.set_peer(&KnownPeer { state: PeerState::Removed, ..peer }, act).await?;
+                self.set_peer(&KnownPeer { state: PeerState::Removed, ..peer }, false, act).await?;
             }
         }
         Ok(())

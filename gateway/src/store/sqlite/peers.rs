@@ -67,11 +67,11 @@ impl Store {
     }
 
     /// Keeps a peer as an administrator's act left it: it is to tell its directory anew. Of one that was removed,
-    /// no agency is listed any more.
+    /// no agency is listed any more; of one that is a peer anew, none is known.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn set_peer(&self, peer: &KnownPeer, act: Act<'_>) -> Result<(), StoreError> {
+    pub async fn set_peer(&self, peer: &KnownPeer, is_anew: bool, act: Act<'_>) -> Result<(), StoreError> {
         let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         sqlx::query(
             "INSERT INTO peer (domain, state, bundle, countries) VALUES (?, ?, ?, ?) \
@@ -86,6 +86,12 @@ impl Store {
         .await?;
         if peer.state == PeerState::Removed {
             sqlx::query("UPDATE peer_agency SET listed = 0 WHERE domain = ?")
+                .bind(peer.domain.as_str())
+                .execute(&mut *change)
+                .await?;
+        }
+        if is_anew {
+            sqlx::query("DELETE FROM peer_agency WHERE domain = ?")
                 .bind(peer.domain.as_str())
                 .execute(&mut *change)
                 .await?;
