@@ -108,6 +108,11 @@ impl Liar {
         Ok(Self { server, forwards })
     }
 
+    /// Whether it was forwarded nothing that the test has not taken yet.
+    pub fn heard_nothing(&self) -> bool {
+        self.forwards.is_empty()
+    }
+
     /// The next message that it was forwarded; none where none comes.
     pub async fn forwarded(&mut self) -> Option<Forward> {
         tokio::time::timeout(PATIENCE, self.forwards.recv()).await.ok().flatten()
