@@ -43,10 +43,13 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// As many messages are sent at the least.
 const TRAFFIC: usize = 200;
 
-/// What a slow line lets pass in a second, the messages that are sent each way over it, and the bytes of one more.
+/// What slow lines let pass in a second, the messages that are sent each way over one, and the bytes of one more,
+/// which may take so long.
 const SLOW_KBIT: u32 = 96;
+const VERY_SLOW_KBIT: u32 = 32;
+const LONGEST: Duration = Duration::from_secs(240);
 const SLOW_MESSAGES: u32 = 20;
-const LONG: usize = 50_000;
+const LONG: usize = 90_000;
 
 /// A message that was sent.
 #[derive(Debug, Clone)]
@@ -86,9 +89,19 @@ async fn nothing_is_lost_and_nothing_comes_twice_whatever_breaks() -> Result<()>
     all_are_at_their_ends(&domains, &sent).await
 }
 
-/// A gateway starts, links and both send over a line that has less room than there are messages.
 #[tokio::test]
 async fn a_slow_line_delays_and_loses_nothing() -> Result<()> {
+    over_a_line_of(SLOW_KBIT).await
+}
+
+#[tokio::test]
+#[ignore = "known fault: a message that takes longer than 15 s breaks its link, each time anew"]
+async fn a_very_slow_line_delays_and_loses_nothing() -> Result<()> {
+    over_a_line_of(VERY_SLOW_KBIT).await
+}
+
+/// A gateway starts, links and both send over a line that has less room than there are messages.
+async fn over_a_line_of(kbit: u32) -> Result<()> {
     let net = Net::new()?;
     let mut domains = vec![
         NetDomain::start(&net, BE, policies::OPEN, &[HOSPITAL]).await?,
@@ -97,7 +110,7 @@ async fn a_slow_line_delays_and_loses_nothing() -> Result<()> {
     let cases = peered(&domains).await?;
     let (on, sent) = (AtomicBool::new(true), Mutex::new(Vec::new()));
     let slow = async {
-        let result = slow_line(&mut domains, &cases, &sent).await;
+        let result = slow_line(kbit, &mut domains, &cases, &sent).await;
         on.store(false, Ordering::Relaxed);
         result
     };
@@ -111,13 +124,14 @@ async fn a_slow_line_delays_and_loses_nothing() -> Result<()> {
 
 /// Until those that take longest have arrived.
 async fn slow_line(
+    kbit: u32,
     domains: &mut [NetDomain],
     cases: &[(String, call::Case)],
     sent: &Mutex<Vec<Sent>>,
 ) -> Result<()> {
     let [be, hu] = domains else { bail!("two domains") };
     hu.gateway.kill()?;
-    hu.host.slow(SLOW_KBIT)?;
+    hu.host.slow(kbit)?;
     let mut long = Vec::new();
     for number in 0..=SLOW_MESSAGES {
         long.clear();
@@ -138,10 +152,14 @@ async fn slow_line(
     let began = Instant::now();
     for message in &long {
         let to = hu.agents().chain(be.agents()).find(|agent| agent.agency == message.to);
-        call::received(to.context("no such agent")?, &message.id).await?;
+        let to = to.context("no such agent")?;
+        wait::within(LONGEST, "the longest messages arrive", async || {
+            call::referral(to, &message.id).await.ok()
+        })
+        .await?;
     }
     // All the small ones came before, so that this is much less than it takes.
-    let least = Duration::from_millis(LONG as u64 * 8 / u64::from(SLOW_KBIT));
+    let least = Duration::from_millis(LONG as u64 * 8 / u64::from(kbit));
     ensure!(began.elapsed() >= least, "all took {:?}: the line is fast", began.elapsed());
     Ok(())
 }
