@@ -148,8 +148,9 @@ pub const LINK_ANSWER: Duration = Duration::from_secs(600);
 pub const LINK_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// How long a link has to stand for the next attempt not to count as another failure.
 pub const LINK_STOOD: Duration = Duration::from_secs(5);
-/// How long a link is silent before the peer is asked whether it is there, and how long it may take to answer.
-pub const LINK_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
+/// How long a link is silent before the peer is asked whether it is there, and how long it may take to answer: behind a
+/// long message on a slow line.
+pub const LINK_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
 /// How long a change of the directory or of the policies waits for others before peers are told.
 pub const TELL_WAIT: Duration = Duration::from_millis(50);
 /// What a peer says in a refusal that is passed on, characters.

@@ -76,7 +76,7 @@ pub const HTTP2_HEADER_BYTES: u32 = 16 << 10;
 pub const TLS_HANDSHAKE: Duration = Duration::from_secs(5);
 pub const REQUEST: Duration = Duration::from_secs(30);
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Age at which a connection is asked to end, and what it has to finish.
 pub const CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
 pub const CONNECTION_GRACE: Duration = Duration::from_secs(30);

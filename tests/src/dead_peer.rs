@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     Federation, Realm, call,
-    federation::Setup,
+    federation::{Setup, waiting_for},
     message,
     names::{HOSPITAL, POLICE, SHELTER, SHELTER_HU},
     policies,
@@ -84,17 +84,11 @@ pub async fn measure(rounds: usize, messages: usize) -> Result<Measured> {
     }
     // What was sent last may still be on its way to the queue.
     measured.queued = wait::until("something waits for the dead peer", async || {
-        let shown = peered.gateway.command(&["--json", "peer", "show", "hu"]).await.ok()?;
-        let shown: Value = serde_json::from_str(&shown).ok()?;
-        number(shown.get("queued")?).filter(|queued| *queued > 0)
+        let (queued, _) = waiting_for(&peered.gateway, "hu").await.ok()?;
+        (queued > 0).then_some(queued)
     })
     .await?;
     Ok(measured)
-}
-
-/// A 64-bit number is text in the protobuf JSON mapping; either is taken.
-fn number(value: &Value) -> Option<u64> {
-    value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
 
 /// From the first call until the recipient has all of them.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use liaison_demo::{Agent, wait};
+use liaison_demo::{Agent, Gateway, wait};
 use liaison_proto::{
     case::v1::{Agency, ListAgenciesRequest, SendReferralRequest},
     message::v1::referral_state::Code as State,
@@ -126,6 +126,18 @@ impl Federation {
         call::referral_in(self.agent(from)?, &id, State::Received).await?;
         Ok(id)
     }
+}
+
+/// What waits at a gateway for a peer, and what it accepted and has not told the end of.
+pub async fn waiting_for(gateway: &Gateway, peer: &str) -> Result<(u64, u64)> {
+    let shown = gateway.peer(peer).await?;
+    let count = |field: &str| {
+        let value = shown.get(field).with_context(|| format!("peer show has no {field}: {shown}"))?;
+        // A 64-bit number is text in the protobuf JSON mapping; either is taken.
+        let number = value.as_u64().or_else(|| value.as_str().and_then(|text| text.parse().ok()));
+        number.with_context(|| format!("{field} is no number: {value}"))
+    };
+    Ok((count("queued")?, count("outstanding")?))
 }
 
 /// The domain of an agency's address.

@@ -9,15 +9,18 @@ use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use liaison_demo::{Gateway, http, wait::PATIENCE};
 use liaison_proto::{
-    exchange::v1::Agency,
+    exchange::v1::{Agency, MessageHead, PreviewRecipient, PreviewRequest as Question},
     federation::v1::{
         Bundle, DirectoryChange, DirectoryPage, Forward, ForwardChunk, Hello, LinkRequest, LinkResponse,
-        RelayNotice, Renewal, SignedBundle, SignedDirectoryPage, Welcome,
+        PreviewRequest, RelayNotice, Renewal, SignedBundle, SignedDirectoryPage, Welcome,
         federation_service_client::FederationServiceClient, link_request::Frame as Request,
         link_response::Frame as Response,
     },
     limits,
-    message::v1::{Acceptances, Notice, Refusal, SignedNotice},
+    message::v1::{
+        Acceptances, CategoryBasis, Facts, Notice, Refusal, SignedNotice, basis::Code as Basis,
+        kind::Code as Kind, purpose::Code as Purpose, status::Code as Status, urgency::Code as Urgency,
+    },
     strict, times,
 };
 use liaison_trust::{
@@ -59,6 +62,8 @@ pub struct Hostile {
     pub scheme: Digest,
     /// Where it takes links, if it does.
     pub listens: SocketAddr,
+    /// The bundle that it was accepted with.
+    pub accepted: SignedBundle,
     to: SocketAddr,
     trust: DomainTrust,
 }
@@ -66,11 +71,16 @@ pub struct Hostile {
 impl Hostile {
     /// Makes the domain, and has a running gateway accept it. `listens` is where that one will call it.
     pub async fn accepted_by(gateway: &Gateway, listens: SocketAddr) -> Result<Self> {
+        Self::accepted_after(Duration::ZERO, gateway, listens).await
+    }
+
+    /// The same with a bundle that was made so long ago.
+    pub async fn accepted_after(age: Duration, gateway: &Gateway, listens: SocketAddr) -> Result<Self> {
         let domain: Domain = DOMAIN.parse()?;
         let authority = Authority::create(&domain)?;
         let now = OffsetDateTime::now_utc();
         let identity = authority.issue_gateway(&[], now - DAY, now + DAY)?;
-        let hostile = Self {
+        let mut hostile = Self {
             authority,
             signing: SigningKey::generate(),
             identity,
@@ -78,12 +88,14 @@ impl Hostile {
             clinic: Outsider::new("xx/clinic")?,
             scheme: scheme_of(gateway).await?,
             listens,
+            accepted: SignedBundle::default(),
             to: gateway.federation(),
             trust: insider::trust(gateway)?,
         };
-        let bundle = hostile.sign(&hostile.bundle(1));
+        let issued = Some(times::to_wire(OffsetDateTime::now_utc() - age));
+        hostile.accepted = hostile.sign(&Bundle { issued, ..hostile.bundle(1) });
         let file = gateway.data.with_file_name("xx.bundle");
-        fs::write(&file, to_text(&bundle))?;
+        fs::write(&file, to_text(&hostile.accepted))?;
         let fingerprint = hostile.fingerprint();
         let file = file.to_string_lossy();
         gateway.command(&["peer", "accept", &file, "--fingerprint", &fingerprint]).await?;
@@ -147,6 +159,26 @@ impl Hostile {
             withdrawn: Vec::new(),
             first: true,
             complete: true,
+        }
+    }
+
+    /// What an honest gateway asks when its shelter would send a referral to this agency.
+    pub fn preview(&self, to: &str) -> PreviewRequest {
+        let head = MessageHead {
+            kind: Kind::Referral.into(),
+            urgency: Urgency::Immediate.into(),
+            status: Status::Actual.into(),
+            facts: Some(Facts { purpose: Purpose::VictimSupport.into(), ..Facts::default() }),
+            ..MessageHead::default()
+        };
+        let bases = CATEGORIES.map(|category| CategoryBasis {
+            category: category.into(),
+            basis: Basis::ConsentOfPerson.into(),
+        });
+        let recipient = PreviewRecipient { address: to.to_owned(), bases: bases.to_vec() };
+        PreviewRequest {
+            sender: Some(Agency { keys: Vec::new(), ..self.shelter.described(DOMAIN) }),
+            preview: Some(Question { head: Some(head), recipients: vec![recipient] }),
         }
     }
 
@@ -293,6 +325,35 @@ impl Link {
     /// Sends a bundle that is to be newer.
     pub async fn renew(&mut self, bundle: SignedBundle) -> Result<Answer> {
         self.ask(|number| Request::Renewal(Renewal { number, bundle: Some(bundle) })).await
+    }
+
+    /// Sends so many frames, each made with its number, as fast as the gateway takes them; how many it did.
+    pub async fn flood(&mut self, frames: u64, frame: impl Fn(u64) -> Request) -> Result<u64> {
+        let (first, up) = (self.numbers + 1, self.up.clone());
+        self.numbers += frames;
+        let numbers = first..=self.numbers;
+        let send = async {
+            for number in numbers {
+                up.send(LinkRequest { frame: Some(frame(number)) }).await?;
+            }
+            anyhow::Ok(())
+        };
+        let read = async {
+            let mut done = 0;
+            for _ in 0..frames {
+                match self.next().await? {
+                    Ok(Response::Done(_)) => done += 1,
+                    Ok(Response::Refused(_)) => {}
+                    Ok(other) => bail!("unexpected: {other:?}"),
+                    Err(refusal) => bail!("the link was ended: {refusal}"),
+                }
+            }
+            Ok(done)
+        };
+        let (sent, done) = tokio::join!(send, read);
+        let done = done?;
+        sent?;
+        Ok(done)
     }
 
     /// Sends any frame.

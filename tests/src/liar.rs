@@ -138,6 +138,11 @@ impl Liar {
         Self::start(listener, hostile.identity.clone(), insider::trust(gateway)?, script)
     }
 
+    /// Whether it was forwarded nothing that the test has not taken yet.
+    pub fn heard_nothing(&self) -> bool {
+        self.forwards.is_empty()
+    }
+
     /// The next message that it was forwarded; none where none comes.
     pub async fn forwarded(&mut self) -> Option<Forward> {
         tokio::time::timeout(PATIENCE, self.forwards.recv()).await.ok().flatten()

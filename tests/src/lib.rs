@@ -15,6 +15,7 @@ pub mod net;
 pub mod net_domain;
 pub mod outsider;
 pub mod policies;
+pub mod python;
 pub mod raw;
 pub mod realm;
 pub mod scene;

@@ -1,5 +1,5 @@
-//! Networks of their own: namespaces of the kernel with an address each on one bridge, parted and healed at
-//! will. Needs root and iproute2; all of it goes when it is dropped.
+//! Networks of their own: namespaces of the kernel with an address each on one bridge, parted, slowed down
+//! and healed at will. Needs root and iproute2; all of it goes when it is dropped.
 
 use std::{
     fs::{self, File},
@@ -19,6 +19,8 @@ use tokio::{io::copy_bidirectional, net::TcpListener, sync::oneshot, task::JoinH
 
 /// How long a connection across hosts may take to be made: less than what a partition lasts.
 const CONNECT: Duration = Duration::from_secs(2);
+/// How long what is sent over a slow line waits there at most.
+const SLOW_QUEUE: &str = "2s";
 /// What all namespaces begin with; the process id follows.
 const PREFIX: &str = "liaison-net";
 /// Where iproute2 keeps namespaces that have names.
@@ -94,6 +96,18 @@ impl Host {
     pub fn unmute_towards(&self, other: &Self) -> Result<()> {
         let to = format!("{}/32", other.address);
         ip(&["-n", &self.namespace.0, "route", "del", "blackhole", &to])
+    }
+
+    /// Lets so many kbit a second pass to it and from it and no more, as a slow line does: what is more waits at
+    /// either end of it, up to [`SLOW_QUEUE`], and what finds no place there is lost.
+    pub fn slow(&self, kbit: u32) -> Result<()> {
+        let rate = format!("{kbit}kbit");
+        let ends = [(self.namespace.0.as_str(), "eth0"), (self.bridge.as_str(), self.port.as_str())];
+        for (namespace, device) in ends {
+            let line = ["-n", namespace, "qdisc", "replace", "dev", device, "root", "tbf", "rate", &rate];
+            run("tc", &[line.as_slice(), &["burst", "4kb", "latency", SLOW_QUEUE]].concat())?;
+        }
+        Ok(())
     }
 
     /// A program in `folder` that runs another one in this host, under its own process id.
@@ -214,10 +228,15 @@ fn remove_leftovers() {
 }
 
 fn ip(arguments: &[&str]) -> Result<()> {
-    let output = Command::new("ip").args(arguments).output().context("iproute2 is missing: install it")?;
+    run("ip", arguments)
+}
+
+/// Runs a program of iproute2.
+fn run(program: &str, arguments: &[&str]) -> Result<()> {
+    let output = Command::new(program).args(arguments).output().context("iproute2 is missing: install it")?;
     ensure!(
         output.status.success(),
-        "ip {}: {} (networks of their own need root)",
+        "{program} {}: {} (networks of their own need root)",
         arguments.join(" "),
         String::from_utf8_lossy(&output.stderr).trim()
     );

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
+    federation::waiting_for,
     net::{Host, Net, Window},
     policies,
     realm::Domain,
@@ -90,13 +91,7 @@ impl NetDomain {
 
     /// What waits here for a peer, and what it accepted and has not told the end of.
     pub async fn waiting_for(&self, peer: &str) -> Result<(u64, u64)> {
-        let shown = self.gateway.peer(peer).await?;
-        let count = |field: &str| {
-            let value = shown.get(field).with_context(|| format!("peer show has no {field}: {shown}"))?;
-            let number = value.as_u64().or_else(|| value.as_str().and_then(|text| text.parse().ok()));
-            number.with_context(|| format!("{field} is no number: {value}"))
-        };
-        Ok((count("queued")?, count("outstanding")?))
+        waiting_for(&self.gateway, peer).await
     }
 
     /// Whether a link to a peer stands.

@@ -1,23 +1,26 @@
 //! A real domain with a hostile peer, and what every attack on it has to show.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, fs, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
+use liaison_demo::wait;
 use liaison_proto::{
     case::v1::SendReferralRequest,
     exchange::v1::ListAgenciesRequest,
     federation::v1::Forward,
     message::v1::{Acceptances, Refusal, error_code::Code as ErrorCode, kind::Code as Kind},
 };
-use liaison_trust::{envelope::Draft, key_record::ProvenKey};
+use liaison_trust::{envelope::Draft, key_record::ProvenKey, statement};
 use time::OffsetDateTime;
 
 use crate::{
     Realm, call,
-    hostile::{Answer, Hostile, Link, violations},
+    federation::knows,
+    hostile::{Answer, DOMAIN, Hostile, Link, violations},
     insider::Insider,
     message,
-    names::{HOSPITAL, POLICE, SHELTER},
+    names::{HOSPITAL, POLICE, SHELTER, SHELTER_HU},
+    realm::HU,
 };
 
 /// The domain `be`, of which the hospital and the shelter run, and its peer `xx`.
@@ -35,11 +38,63 @@ pub struct Scene {
 impl Scene {
     /// Under one scheme policy; `xx` says that it takes links at `listens`.
     pub async fn start(scheme: &str, listens: SocketAddr) -> Result<Self> {
+        Self::start_after(Duration::ZERO, scheme, listens).await
+    }
+
+    /// The same with a peer that was accepted by a bundle that was made so long ago.
+    pub async fn start_after(age: Duration, scheme: &str, listens: SocketAddr) -> Result<Self> {
         let realm = Realm::start(scheme, &[HOSPITAL, SHELTER]).await?;
-        let hostile = Hostile::accepted_by(&realm.gateway, listens).await?;
+        let hostile = Hostile::accepted_after(age, &realm.gateway, listens).await?;
         let police = Insider::enrol(&realm.gateway, POLICE).await?;
         let shelter = police.key_of(SHELTER).await?;
         Ok(Self { realm, hostile, police, shelter, counted: BTreeMap::new() })
+    }
+
+    /// An honest peer of `be` under the same scheme, `hu`: its shelter runs and knows the agencies of `be`.
+    pub async fn neighbour(&self, scheme: &str) -> Result<Realm> {
+        let mut hu = Realm::prepare_domain(HU, &[("scheme/test.cedar", scheme)]).await?;
+        hu.gateway.start().await?;
+        hu.join(&[SHELTER_HU]).await?;
+        hu.gateway.peer_with(&self.realm.gateway).await?;
+        hu.gateway.linked(&self.realm.gateway.domain).await?;
+        for agency in [HOSPITAL, SHELTER] {
+            knows(hu.agent(SHELTER_HU)?, agency).await?;
+        }
+        Ok(hu)
+    }
+
+    /// Makes the peer's shelter known, so that it can be addressed.
+    pub async fn list(&self, link: &mut Link) -> Result<()> {
+        let page = self.hostile.page(vec![self.hostile.shelter.described(DOMAIN)]);
+        let answer = link.directory(statement::sign(&page, &self.hostile.signing)).await?;
+        ensure!(matches!(answer, Answer::Done), "an honest page: {answer:?}");
+        Ok(())
+    }
+
+    /// Waits until the hospital sees its referral held by this one.
+    pub async fn holder(&self, id: &str, at: &str) -> Result<()> {
+        let hospital = self.realm.agent(HOSPITAL)?;
+        wait::until(&format!("{id} is at {at}"), async || {
+            (call::referral(hospital, id).await.ok()?.at == at).then_some(())
+        })
+        .await
+    }
+
+    /// What the gateway has in memory, KiB.
+    pub fn memory(&self) -> Result<u64> {
+        self.measured("VmRSS:")
+    }
+
+    /// The most that it ever had.
+    pub fn most_memory(&self) -> Result<u64> {
+        self.measured("VmHWM:")
+    }
+
+    fn measured(&self, what: &str) -> Result<u64> {
+        let pid = self.realm.gateway.pid().context("the gateway does not run")?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(what));
+        Ok(line.with_context(|| format!("no {what}"))?.trim().trim_end_matches(" kB").parse()?)
     }
 
     /// A referral of the peer's shelter to that of `be`.

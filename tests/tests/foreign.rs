@@ -3,24 +3,17 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use liaison_demo::process;
 use liaison_tests::{
     Realm,
     names::{HOSPITAL, SHELTER},
     policies,
+    python::python,
 };
 
 fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
-}
-
-/// Runs a Python script; what it printed.
-async fn python(arguments: &[&str]) -> Result<String> {
-    let python = std::env::var_os("LIAISON_PYTHON").unwrap_or_else(|| "python3".into());
-    process::text(Path::new(&python), arguments)
-        .await
-        .context("run tests/run once: it installs what the foreign clients need, in target/python")
 }
 
 #[tokio::test]

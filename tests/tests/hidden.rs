@@ -6,14 +6,11 @@ use bytes::Bytes;
 use liaison_demo::{port::Port, wait};
 use liaison_proto::{
     case::v1::UpdateReferralRequest,
-    exchange::v1::{Agency, MessageHead, PreviewRecipient, PreviewRequest},
-    federation::v1::{
-        Forward, PreviewRequest as AskPeer, federation_service_client::FederationServiceClient,
-    },
+    exchange::v1::Agency,
+    federation::v1::{Forward, federation_service_client::FederationServiceClient},
     message::v1::{
-        Acceptance, Acceptances, Acknowledgement, Facts, Notice, RecipientDecision, Rule, SignedKeyRecord,
-        StateChange, kind::Code as Kind, notice, purpose::Code as Purpose, referral_state::Code as State,
-        verdict::Code as Verdict,
+        Acceptance, Acceptances, Acknowledgement, Notice, RecipientDecision, Rule, SignedKeyRecord,
+        StateChange, kind::Code as Kind, notice, referral_state::Code as State, verdict::Code as Verdict,
     },
     times,
 };
@@ -53,9 +50,9 @@ async fn whom_policy_hides_a_peer_can_not_address() -> Result<()> {
     ensure!(rule(&hidden, SHELTER)? == rule(&absent, "be/nobody")?, "the two answers differ");
     ensure!(scene.deliveries(&draft).await? == 0, "it was delivered");
 
-    let previewed = preview(&scene, &[SHELTER, "be/nobody", HOSPITAL]).await?;
-    let [hidden, absent, seen] = previewed.as_slice() else { anyhow::bail!("{previewed:?}") };
-    ensure!(rule(hidden, SHELTER)? == rule(absent, "be/nobody")?, "a preview tells them apart");
+    let [hidden, absent] = [preview(&scene, SHELTER).await?, preview(&scene, "be/nobody").await?];
+    ensure!(rule(&hidden, SHELTER)? == rule(&absent, "be/nobody")?, "a preview tells them apart");
+    let seen = preview(&scene, HOSPITAL).await?;
     ensure!(seen.verdict() == Verdict::Released, "{seen:?}");
     scene.local().await
 }
@@ -106,9 +103,7 @@ async fn a_hidden_agency_is_described_with_its_keys() -> Result<()> {
     let scene = Scene::start(&hiding(HOSPITAL), port.address).await?;
     let mut liar = Liar::of(&scene.hostile, &scene.realm.gateway, Lie::Honest).await?;
     let mut link = scene.hostile.link().await?;
-    let page = scene.hostile.page(vec![scene.hostile.shelter.described(DOMAIN)]);
-    let answer = link.directory(statement::sign(&page, &scene.hostile.signing)).await?;
-    ensure!(matches!(answer, Answer::Done), "{answer:?}");
+    scene.list(&mut link).await?;
     wait::until("the peer's shelter is listed", async || scene.lists("xx/shelter").await.ok()?.then_some(()))
         .await?;
     scene.send(message::small_referral("xx/shelter")).await?;
@@ -163,22 +158,11 @@ fn acknowledged(agency: &Outsider, forward: &Forward, keys: Vec<SignedKeyRecord>
     })
 }
 
-/// What the gateway says of a peer's preview for these.
-async fn preview(scene: &Scene, recipients: &[&str]) -> Result<Vec<RecipientDecision>> {
-    let head = MessageHead {
-        kind: Kind::Referral.into(),
-        facts: Some(Facts { purpose: Purpose::VictimSupport.into(), ..Facts::default() }),
-        ..MessageHead::default()
-    };
-    let recipients = recipients
-        .iter()
-        .map(|address| PreviewRecipient { address: (*address).to_owned(), bases: Vec::new() });
-    let ask = AskPeer {
-        sender: Some(Agency { keys: Vec::new(), ..scene.hostile.shelter.described(DOMAIN) }),
-        preview: Some(PreviewRequest { head: Some(head), recipients: recipients.collect() }),
-    };
+/// What the gateway says of a peer's preview for this one.
+async fn preview(scene: &Scene, recipient: &str) -> Result<RecipientDecision> {
     let mut client = FederationServiceClient::new(scene.hostile.connect().await?);
-    Ok(client.preview(ask).await?.into_inner().decisions)
+    let answer = client.preview(scene.hostile.preview(recipient)).await?.into_inner();
+    answer.decisions.into_iter().next().context("no decision")
 }
 
 /// The decision for the one recipient that a message has.

@@ -1,12 +1,16 @@
 //! A hostile peer's links, bundles, receipts and answers: refused, named, and harmless to the traffic of others.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use liaison_demo::{port::Port, wait};
 use liaison_proto::{
-    federation::v1::{Bundle, LinkRequest, SignedBundle, link_request::Frame as Request},
+    exchange::v1::Agency,
+    federation::v1::{
+        Bundle, DirectoryChange, DirectoryPage, LinkRequest, RelayNotice, SignedBundle,
+        federation_service_client::FederationServiceClient, link_request::Frame as Request,
+    },
     limits,
     message::v1::{
         Acknowledgement, Notice, Refusal, SignedAcceptance, SignedNotice, StateChange,
@@ -18,10 +22,10 @@ use liaison_tests::{
     call,
     forge::Claim,
     hostile::{Answer, DOMAIN, Hostile, Link},
-    insider,
-    liar::{Liar, Lie, Script},
+    liar::{Liar, Lie},
     message,
-    names::{HOSPITAL, SHELTER},
+    names::{HOSPITAL, SHELTER, SHELTER_HU},
+    outsider::Outsider,
     policies, raw,
     scene::{Scene, refused},
 };
@@ -30,13 +34,19 @@ use prost::Message;
 use time::OffsetDateTime;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
 };
 use tonic::metadata::MetadataMap;
 
 const LINK: &str = "/liaison.federation.v1.FederationService/Link";
 /// Garbage that a flood sends.
 const FLOOD: usize = 10_000;
+/// Well-formed frames that another one sends at the least, the agencies on each page among them, the frames before
+/// it looks at the answers, and the messages of two others that arrive meanwhile.
+const WELL_FORMED: u64 = 4_000;
+const LISTED: usize = 5;
+const AT_ONCE: u64 = 200;
+const MEANWHILE: usize = 20;
 /// How much more memory the gateway may have after a flood, KiB.
 const FLOOD_KIB: u64 = 256 << 10;
 /// After so long a peer that broke the rules too often is heard again.
@@ -213,7 +223,7 @@ async fn a_flood_is_bounded_and_local_traffic_goes_on() -> Result<()> {
     let port = Port::free()?;
     let mut scene = Scene::start(policies::OPEN, port.address).await?;
     scene.local().await?;
-    let before = memory(&scene)?;
+    let before = scene.memory()?;
     let mut link = scene.hostile.link().await?;
     let flood = tokio::spawn(async move {
         for _ in 0..FLOOD {
@@ -229,7 +239,7 @@ async fn a_flood_is_bounded_and_local_traffic_goes_on() -> Result<()> {
     let refusal = flood.await??.context("the flood was taken to its end")?;
     ensure!(refusal.code() == ErrorCode::RateLimited, "{refusal}");
     scene.counted("a flood", ErrorCode::Malformed).await?;
-    let after = memory(&scene)?;
+    let after = scene.memory()?;
     ensure!(after < before + FLOOD_KIB, "the gateway grew from {before} to {after} KiB");
 
     // It is not listened to for a while, and then it is.
@@ -241,12 +251,101 @@ async fn a_flood_is_bounded_and_local_traffic_goes_on() -> Result<()> {
     scene.harmless(&mut link).await
 }
 
-/// What the gateway has in memory, KiB.
-fn memory(scene: &Scene) -> Result<u64> {
-    let pid = scene.realm.gateway.pid().context("the gateway does not run")?;
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
+/// Nothing of this is against the rules, and all of it is taken.
+#[tokio::test]
+async fn a_flood_of_what_is_well_formed_hinders_nobody() -> Result<()> {
+    let port = Port::free()?;
+    let scene = Scene::start(policies::OPEN, port.address).await?;
+    let hu = scene.neighbour(policies::OPEN).await?;
+    let before = scene.memory()?;
+    let mut link = scene.hostile.link().await?;
+    let on = Cell::new(true);
+    let flood = async {
+        let (frame, mut sent) = (well_formed(&scene)?, 0);
+        while on.get() || sent < WELL_FORMED {
+            let done = link.flood(AT_ONCE, &frame).await?;
+            ensure!(done == AT_ONCE, "only {done} of {AT_ONCE} frames were taken");
+            sent += done;
+        }
+        println!("{sent} frames were taken");
+        Ok(())
+    };
+    let others = async {
+        let (hospital, shelter_hu) = (scene.realm.agent(HOSPITAL)?, hu.agent(SHELTER_HU)?);
+        let mut abroad = call::case(shelter_hu)?;
+        for _ in 0..MEANWHILE {
+            scene.local().await?;
+            let sent = abroad.send_referral(message::small_referral(HOSPITAL)).await?.into_inner();
+            let id = &sent.referrals.first().context("no referral was made")?.id;
+            call::received(hospital, id).await?;
+        }
+        anyhow::Ok(())
+    };
+    let others = async {
+        let outcome = others.await;
+        on.set(false);
+        outcome
+    };
+    // Futures within futures are too large for a test's stack.
+    let (flood, others, asked) = (Box::pin(flood), Box::pin(others), Box::pin(previews(&scene)));
+    let flood = async {
+        tokio::select! {
+            flooded = flood => flooded,
+            asked = asked => asked,
+        }
+    };
+    let (flooded, others) = tokio::join!(flood, others);
+    flooded?;
+    others?;
+
+    let most = scene.most_memory()?;
+    println!("{before} KiB before, {most} KiB at most");
+    ensure!(most < before + FLOOD_KIB, "the gateway grew from {before} to {most} KiB");
+    let shown = scene.realm.gateway.peer(DOMAIN).await?;
+    for (field, number) in [("agencies", LISTED), ("violations", 0), ("queued", 0)] {
+        ensure!(shown.get(field) == Some(&number.into()), "{field} is not {number}: {shown}");
+    }
+    scene.harmless(&mut link).await
+}
+
+/// Frames that an honest gateway could send: by turns pages of the directory, each with other words than the one
+/// before, and notices about messages that the gateway does not know.
+fn well_formed(scene: &Scene) -> Result<impl Fn(u64) -> Request> {
+    let agencies = (0..LISTED).map(|number| Outsider::new(&format!("xx/agency-{number}")));
+    let agencies: Vec<Outsider> = agencies.collect::<Result<_>>()?;
+    let hostile = &scene.hostile;
+    Ok(move |number: u64| {
+        if number.is_multiple_of(2) {
+            let notice = Notice {
+                message_id: uuid::Uuid::now_v7().as_bytes().to_vec().into(),
+                manifest_digest: vec![7; 32].into(),
+                recipient: "xx/shelter".to_owned(),
+                at: Some(times::to_wire(OffsetDateTime::now_utc())),
+                event: Some(notice::Event::Expired(notice::Expired::default())),
+                ..Notice::default()
+            };
+            return Request::Notice(RelayNotice {
+                number,
+                notice: Some(statement::sign(&notice, &hostile.signing)),
+            });
+        }
+        let name = format!("An agency as of {number}");
+        let agencies =
+            agencies.iter().map(|agency| Agency { name: name.clone(), ..agency.described(DOMAIN) });
+        let page = DirectoryPage { sequence: number, first: number == 1, ..hostile.page(agencies.collect()) };
+        Request::Directory(DirectoryChange { number, page: Some(statement::sign(&page, &hostile.signing)) })
+    })
+}
+
+/// Asks for previews without end.
+async fn previews(scene: &Scene) -> Result<()> {
+    let mut client = FederationServiceClient::new(scene.hostile.connect().await?);
+    loop {
+        if let Err(status) = client.preview(scene.hostile.preview(SHELTER)).await {
+            let refusal = Refusal::from(&status);
+            ensure!(refusal.code() == ErrorCode::RateLimited, "{refusal}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -282,7 +381,7 @@ async fn stalling_costs_nothing() -> Result<()> {
 async fn lies_in_receipts() -> Result<()> {
     let port = Port::free()?;
     let mut scene = Scene::start(policies::OPEN, port.address).await?;
-    let mut liar = lie(&scene, Lie::Honest).await?;
+    let mut liar = Liar::of(&scene.hostile, &scene.realm.gateway, Lie::Honest).await?;
     // Before its links here bring newer bundles than that of its welcome.
     wait::until("be is linked to the peer", async || {
         let shown = scene.realm.gateway.peer(DOMAIN).await.ok()?;
@@ -290,10 +389,10 @@ async fn lies_in_receipts() -> Result<()> {
     })
     .await?;
     let mut link = scene.hostile.link().await?;
-    list(&scene, &mut link).await?;
+    scene.list(&mut link).await?;
     let id = scene.send(message::small_referral("xx/shelter")).await?;
     let forward = liar.forwarded().await.context("nothing was forwarded")?;
-    holder(&scene, &id, DOMAIN).await?;
+    scene.holder(&id, DOMAIN).await?;
 
     let (manifest, digest) = (message_id(&forward.manifest)?, Bytes::from(sha256(&forward.manifest)));
     let about = |recipient: &str, event: notice::Event| Notice {
@@ -350,11 +449,11 @@ async fn lies_in_receipts() -> Result<()> {
         let answer = link.notice(notice).await?;
         ensure!(matches!(answer, Answer::Done), "{answer:?}");
     }
-    holder(&scene, &id, DOMAIN).await?;
+    scene.holder(&id, DOMAIN).await?;
     let answer = link.notice(genuine).await?;
     ensure!(matches!(answer, Answer::Done), "an honest notice: {answer:?}");
     call::referral_in(scene.realm.agent(HOSPITAL)?, &id, State::Received).await?;
-    holder(&scene, &id, "xx/shelter").await?;
+    scene.holder(&id, "xx/shelter").await?;
     scene.harmless(&mut link).await
 }
 
@@ -363,7 +462,7 @@ async fn lies_in_acceptances() -> Result<()> {
     let port = Port::free()?;
     let mut scene = Scene::start(policies::OPEN, port.address).await?;
     let mut link = scene.hostile.link().await?;
-    list(&scene, &mut link).await?;
+    scene.list(&mut link).await?;
     let id = scene.send(message::small_referral("xx/shelter")).await?;
     for told in [
         Lie::OtherRecipient,
@@ -377,69 +476,34 @@ async fn lies_in_acceptances() -> Result<()> {
     ] {
         // What the lie before was counted for since is not this one's.
         let _ = scene.counted("before", ErrorCode::PeerViolation).await;
-        let mut liar = lie(&scene, told).await?;
+        let mut liar = Liar::of(&scene.hostile, &scene.realm.gateway, told).await?;
         liar.forwarded().await.with_context(|| format!("{told:?}: nothing was forwarded"))?;
         wait::until("the lie is counted", async || {
             scene.counted(&format!("{told:?}"), ErrorCode::PeerViolation).await.ok()
         })
         .await?;
-        holder(&scene, &id, "be").await?;
+        scene.holder(&id, "be").await?;
         scene.local().await?;
     }
-    let mut silent = lie(&scene, Lie::Silent).await?;
+    let mut silent = Liar::of(&scene.hostile, &scene.realm.gateway, Lie::Silent).await?;
     silent.forwarded().await.context("silent: nothing was forwarded")?;
     scene.local().await?;
-    holder(&scene, &id, "be").await?;
+    scene.holder(&id, "be").await?;
     drop(silent);
     // No link stands on an old bundle.
-    let old = lie_with(&scene, Lie::Honest, 0).await?;
+    let old = Liar::with_sequence(&scene.hostile, &scene.realm.gateway, Lie::Honest, 0).await?;
     wait::until("the old bundle is counted", async || {
         scene.counted("an old bundle in a welcome", ErrorCode::StaleBundle).await.ok()
     })
     .await?;
-    holder(&scene, &id, "be").await?;
+    scene.holder(&id, "be").await?;
     drop(old);
 
-    let mut honest = lie(&scene, Lie::Honest).await?;
+    let mut honest = Liar::of(&scene.hostile, &scene.realm.gateway, Lie::Honest).await?;
     honest.forwarded().await.context("honest: nothing was forwarded")?;
-    holder(&scene, &id, DOMAIN).await?;
+    scene.holder(&id, DOMAIN).await?;
     let mut link = scene.hostile.link().await?;
     scene.harmless(&mut link).await
-}
-
-/// Takes be's link and lies in this way.
-async fn lie(scene: &Scene, told: Lie) -> Result<Liar> {
-    lie_with(scene, told, u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos())?).await
-}
-
-/// The same with a bundle of this sequence. Where another one listened, the address is free in a moment.
-async fn lie_with(scene: &Scene, told: Lie, sequence: u64) -> Result<Liar> {
-    let hostile = &scene.hostile;
-    let listener =
-        wait::until("the address is free", async || TcpListener::bind(hostile.listens).await.ok()).await?;
-    let script = Script {
-        signing: SigningKey::from_seed(&hostile.signing.seed()),
-        bundle: hostile.sign(&hostile.bundle(sequence)),
-        lie: told,
-    };
-    Liar::start(listener, hostile.identity.clone(), insider::trust(&scene.realm.gateway)?, script)
-}
-
-/// Makes the peer's shelter known, so that it can be addressed.
-async fn list(scene: &Scene, link: &mut Link) -> Result<()> {
-    let page = scene.hostile.page(vec![scene.hostile.shelter.described(DOMAIN)]);
-    let answer = link.directory(statement::sign(&page, &scene.hostile.signing)).await?;
-    ensure!(matches!(answer, Answer::Done), "an honest page: {answer:?}");
-    Ok(())
-}
-
-/// Waits until the hospital sees its referral held by this one.
-async fn holder(scene: &Scene, id: &str, at: &str) -> Result<()> {
-    let hospital = scene.realm.agent(HOSPITAL)?;
-    wait::until(&format!("{id} is at {at}"), async || {
-        (call::referral(hospital, id).await.ok()?.at == at).then_some(())
-    })
-    .await
 }
 
 fn message_id(manifest: &Bytes) -> Result<Bytes> {

@@ -1,4 +1,4 @@
-//! Three domains on hosts of their own send to one another while their network parts and their gateways hang,
+//! Domains on hosts of their own send to one another while their network parts or is slow and their gateways hang,
 //! crawl and die: nothing is lost, nothing comes twice, and senders see where each message stands.
 
 use std::{
@@ -12,6 +12,10 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use liaison_demo::{Agent, wait};
+use liaison_proto::{
+    case::v1::{GetReferralRequest, SendReferralRequest},
+    message::v1::Narrative,
+};
 use liaison_tests::{
     call,
     federation::{domain_of, knows},
@@ -39,6 +43,14 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// As many messages are sent at the least.
 const TRAFFIC: usize = 200;
 
+/// What slow lines let pass in a second, the messages that are sent each way over one, and the bytes of one more,
+/// which may take so long.
+const SLOW_KBIT: u32 = 96;
+const VERY_SLOW_KBIT: u32 = 32;
+const LONGEST: Duration = Duration::from_secs(240);
+const SLOW_MESSAGES: u32 = 20;
+const LONG: usize = 90_000;
+
 /// A message that was sent.
 #[derive(Debug, Clone)]
 struct Sent {
@@ -56,19 +68,8 @@ async fn nothing_is_lost_and_nothing_comes_twice_whatever_breaks() -> Result<()>
         NetDomain::start(&net, HU, policies::OPEN, &[SHELTER_HU]).await?,
         NetDomain::start(&net, FR, policies::OPEN, &[SHELTER_FR]).await?,
     ];
-    for (number, one) in domains.iter().enumerate() {
-        for other in domains.iter().skip(number + 1) {
-            one.gateway.peer_with(&other.gateway).await?;
-        }
-    }
     // What sends needs the agents alone, and what breaks needs the domains.
-    let cases = cases(&domains)?;
-    for (one, _) in &cases {
-        for (other, _) in cases.iter().filter(|(other, _)| other != one) {
-            let agent = domains.iter().flat_map(NetDomain::agents).find(|agent| agent.agency == *one);
-            knows(agent.context("no agent")?, other).await?;
-        }
-    }
+    let cases = peered(&domains).await?;
 
     let (on, sent) = (AtomicBool::new(true), Mutex::new(Vec::new()));
     let trouble = async {
@@ -85,10 +86,107 @@ async fn nothing_is_lost_and_nothing_comes_twice_whatever_breaks() -> Result<()>
     println!("{} messages were sent, {watched} times one was looked at", sent.len());
     ensure!(sent.len() >= TRAFFIC, "only {} messages: no traffic to disturb", sent.len());
 
-    drained(&domains).await?;
-    each_arrived_once(&domains, &sent).await?;
-    let agents: BTreeMap<&str, &Agent> = by_agency(&domains);
-    for message in &sent {
+    all_are_at_their_ends(&domains, &sent).await
+}
+
+#[tokio::test]
+async fn a_slow_line_delays_and_loses_nothing() -> Result<()> {
+    over_a_line_of(SLOW_KBIT).await
+}
+
+/// One on which a single message takes half a minute.
+#[tokio::test]
+async fn a_very_slow_line_delays_and_loses_nothing() -> Result<()> {
+    over_a_line_of(VERY_SLOW_KBIT).await
+}
+
+/// A gateway starts, links and both send over a line that has less room than there are messages.
+async fn over_a_line_of(kbit: u32) -> Result<()> {
+    let net = Net::new()?;
+    let mut domains = vec![
+        NetDomain::start(&net, BE, policies::OPEN, &[HOSPITAL]).await?,
+        NetDomain::start(&net, HU, policies::OPEN, &[SHELTER_HU]).await?,
+    ];
+    let cases = peered(&domains).await?;
+    let (on, sent) = (AtomicBool::new(true), Mutex::new(Vec::new()));
+    let slow = async {
+        let result = slow_line(kbit, &mut domains, &cases, &sent).await;
+        on.store(false, Ordering::Relaxed);
+        result
+    };
+    let (slow, watching) = tokio::join!(slow, watch(&cases, &on, &sent));
+    slow?;
+    let watched = watching?;
+    let sent = sent.into_inner().unwrap_or_else(PoisonError::into_inner);
+    println!("{} messages were sent, {watched} times one was looked at", sent.len());
+    all_are_at_their_ends(&domains, &sent).await
+}
+
+/// Until those that take longest have arrived.
+async fn slow_line(
+    kbit: u32,
+    domains: &mut [NetDomain],
+    cases: &[(String, call::Case)],
+    sent: &Mutex<Vec<Sent>>,
+) -> Result<()> {
+    let [be, hu] = domains else { bail!("two domains") };
+    hu.gateway.kill()?;
+    hu.host.slow(kbit)?;
+    let mut long = Vec::new();
+    for number in 0..=SLOW_MESSAGES {
+        long.clear();
+        for (from, case) in cases {
+            for (to, _) in cases.iter().filter(|(to, _)| to != from) {
+                let mut request = message::small_referral(to);
+                if let Some(content) = request.content.as_mut().filter(|_| number == SLOW_MESSAGES) {
+                    content.narrative = Some(Narrative { text: "x".repeat(LONG) });
+                }
+                let id = send(case.clone(), &request, &format!("{number}-{to}")).await?;
+                long.push(Sent { id, from: from.clone(), to: to.clone() });
+            }
+        }
+        sent.lock().unwrap_or_else(PoisonError::into_inner).extend(long.iter().cloned());
+    }
+    hu.gateway.start().await?;
+    wait::until("be and hu are linked", async || be.is_linked("hu").await.ok()?.then_some(())).await?;
+    let began = Instant::now();
+    for message in &long {
+        let to = hu.agents().chain(be.agents()).find(|agent| agent.agency == message.to);
+        let to = to.context("no such agent")?;
+        wait::within(LONGEST, "the longest messages arrive", async || {
+            call::referral(to, &message.id).await.ok()
+        })
+        .await?;
+    }
+    // All the small ones came before, so that this is much less than it takes.
+    let least = Duration::from_millis(LONG as u64 * 8 / u64::from(kbit));
+    ensure!(began.elapsed() >= least, "all took {:?}: the line is fast", began.elapsed());
+    Ok(())
+}
+
+/// Peers all domains with one another; every agency, which then knows all others, with a client of its agent.
+async fn peered(domains: &[NetDomain]) -> Result<Vec<(String, call::Case)>> {
+    for (number, one) in domains.iter().enumerate() {
+        for other in domains.iter().skip(number + 1) {
+            one.gateway.peer_with(&other.gateway).await?;
+        }
+    }
+    let cases = cases(domains)?;
+    for (one, _) in &cases {
+        for (other, _) in cases.iter().filter(|(other, _)| other != one) {
+            let agent = domains.iter().flat_map(NetDomain::agents).find(|agent| agent.agency == *one);
+            knows(agent.context("no agent")?, other).await?;
+        }
+    }
+    Ok(cases)
+}
+
+/// Waits until nothing is under way, and checks that each message arrived once and that its sender sees it.
+async fn all_are_at_their_ends(domains: &[NetDomain], sent: &[Sent]) -> Result<()> {
+    drained(domains).await?;
+    each_arrived_once(domains, sent).await?;
+    let agents: BTreeMap<&str, &Agent> = by_agency(domains);
+    for message in sent {
         let from = agents.get(message.from.as_str()).context("no such agent")?;
         wait::within(DRAIN, &format!("{} sees {} at {}", message.from, message.id, message.to), async || {
             (call::referral(from, &message.id).await.ok()?.at == message.to).then_some(())
@@ -169,7 +267,8 @@ async fn send_all(cases: &[(String, call::Case)], on: &AtomicBool, sent: &Mutex<
         }
         for (from, case) in cases {
             for (to, _) in cases.iter().filter(|(to, _)| to != from) {
-                let id = send(case.clone(), to, &format!("{number}-{to}")).await?;
+                let content = message::small_referral(to);
+                let id = send(case.clone(), &content, &format!("{number}-{to}")).await?;
                 let message = Sent { id, from: from.clone(), to: to.clone() };
                 sent.lock().unwrap_or_else(PoisonError::into_inner).push(message);
             }
@@ -180,8 +279,7 @@ async fn send_all(cases: &[(String, call::Case)], on: &AtomicBool, sent: &Mutex<
 }
 
 /// Sends under a key until there is an answer: one referral, however often it was asked.
-async fn send(mut case: call::Case, to: &str, key: &str) -> Result<String> {
-    let content = message::small_referral(to);
+async fn send(mut case: call::Case, content: &SendReferralRequest, key: &str) -> Result<String> {
     wait::until("a referral is answered", async || {
         let mut request = Request::new(content.clone());
         request.metadata_mut().insert("idempotency-key", key.parse().ok()?);
@@ -210,7 +308,7 @@ async fn watch(cases: &[(String, call::Case)], on: &AtomicBool, sent: &Mutex<Vec
         };
         let Some(message) = some else { continue };
         let case = cases.iter().find(|(agency, _)| *agency == message.from).context("no such agency")?;
-        let request = liaison_proto::case::v1::GetReferralRequest { id: message.id.clone() };
+        let request = GetReferralRequest { id: message.id.clone() };
         let seen = case.1.clone().get_referral(request).await?.into_inner();
         let road =
             [message.from.as_str(), domain_of(&message.from), domain_of(&message.to), message.to.as_str()];

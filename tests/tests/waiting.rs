@@ -99,9 +99,7 @@ async fn what_expires_unreached_says_why_it_waited() -> Result<()> {
     let port = Port::free()?;
     let scene = Scene::start(policies::OPEN, port.address).await?;
     let mut link = scene.hostile.link().await?;
-    let page = scene.hostile.page(vec![scene.hostile.shelter.described(DOMAIN)]);
-    let answer = link.directory(statement::sign(&page, &scene.hostile.signing)).await?;
-    ensure!(matches!(answer, Answer::Done), "{answer:?}");
+    scene.list(&mut link).await?;
     let border = Insider::enrol(&scene.realm.gateway, BORDER).await?;
     let mut session = border.session().await?;
     let draft = border.draft(&scene.hostile.shelter.key()?);
@@ -134,8 +132,7 @@ async fn what_is_narrowed_after_it_was_offered_is_told_as_that() -> Result<()> {
     let scene = Scene::start(policies::OPEN, port.address).await?;
     let mut silent = Liar::of(&scene.hostile, &scene.realm.gateway, Lie::Silent).await?;
     let mut link = scene.hostile.link().await?;
-    let page = scene.hostile.page(vec![scene.hostile.shelter.described(DOMAIN)]);
-    link.directory(statement::sign(&page, &scene.hostile.signing)).await?;
+    scene.list(&mut link).await?;
     let words = message::Words::fresh();
     let id = scene.send(message::referral(&["xx/shelter"], &words)).await?;
     let forward = silent.forwarded().await.context("nothing was offered")?;

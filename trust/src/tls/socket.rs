@@ -17,6 +17,10 @@ const ANSWER_BYTES: usize = 8 << 10;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_RETRIES: u32 = 4;
+/// How long the other host may leave bytes unacknowledged. It is the network that is asked: on a slow line, what asks
+/// the program waits behind the message that is under way.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 
 /// Why there is no connection through a proxy.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +81,10 @@ pub fn tune(stream: &TcpStream) -> io::Result<()> {
         .with_time(KEEPALIVE_IDLE)
         .with_interval(KEEPALIVE_INTERVAL)
         .with_retries(KEEPALIVE_RETRIES);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+    let socket = SockRef::from(stream);
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 async fn tunnel(proxy: &str, target: &str) -> Result<TcpStream, ProxyError> {
