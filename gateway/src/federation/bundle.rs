@@ -200,6 +200,11 @@ fn wrong(what: String) -> Refusal {
     Refusal::new(ErrorCode::Malformed, format!("the bundle is not usable: {what}"), ASK_AGAIN)
 }
 
+/// The sequence of a bundle of one's own; 0 of none.
+pub(super) fn sequence(signed: &SignedBundle) -> u64 {
+    Wire::decode(signed.bundle.clone()).map_or(0, |bundle| bundle.sequence)
+}
+
 /// Roots that say that they are the domain's.
 fn roots(domain: &Domain, ders: &[Bytes]) -> Result<Vec<CertificateDer<'static>>, Refusal> {
     if !(1..=limits::BUNDLE_ROOTS).contains(&ders.len()) {

@@ -23,7 +23,6 @@ use liaison_proto::{
     times,
 };
 use liaison_trust::names::Domain;
-use prost::Message;
 use time::OffsetDateTime;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
@@ -35,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
-use super::{dial::dial, give, incoming, peers::Peer, tell};
+use super::{bundle, dial::dial, give, incoming, peers::Peer, tell};
 use crate::{authority::Authority, gateway::Gateway, limits};
 
 /// Keeps a link to every active peer until the gateway stops.
@@ -133,7 +132,7 @@ async fn once(
     same_clock(peer, &welcome)?;
     let bundle = welcome.bundle.clone().unwrap_or_default();
     incoming::renew(gateway, &peer.domain, &bundle).await.inspect_err(|refusal| peer.violation(refusal))?;
-    peer.live.took(sequence(&own));
+    peer.live.took(bundle::sequence(&own));
     peer.live.set_problem(None);
     peer.live.set_channel(Some(channel));
     *linked = Some(Instant::now());
@@ -263,7 +262,7 @@ impl Link {
                 let renewal =
                     |number| vec![Request::Renewal(Renewal { number, bundle: Some(newest.clone()) })];
                 match self.ask(renewal).await {
-                    Ok(Answer::Done) => self.peer.live.took(sequence(&newest)),
+                    Ok(Answer::Done) => self.peer.live.took(bundle::sequence(&newest)),
                     Ok(Answer::Refused(refusal)) => return Err(refusal),
                     Ok(Answer::Accepted(_)) => return Err(self.protocol("an answer of another kind")),
                     Err(Gone) => return Err(closed(&self.peer.domain)),
@@ -394,10 +393,6 @@ pub(super) fn in_words(domain: &Domain, refusal: Refusal) -> Refusal {
         rule: None,
         ..refusal
     }
-}
-
-fn sequence(signed: &SignedBundle) -> u64 {
-    liaison_proto::federation::v1::Bundle::decode(signed.bundle.clone()).map_or(0, |bundle| bundle.sequence)
 }
 
 #[cfg(test)]

@@ -9,11 +9,10 @@ use liaison_proto::{
     times,
 };
 use liaison_trust::statement;
-use prost::Message;
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
-use super::bundle::PROTOCOL;
+use super::bundle::{self, PROTOCOL};
 use crate::{authority::Authority, gateway::Gateway, limits};
 
 /// The bundle of this domain as of a moment. Its sequence grows with the clock, and survives a restore.
@@ -23,7 +22,7 @@ pub fn bundle_of(
     addresses: &[String],
     now: OffsetDateTime,
 ) -> SignedBundle {
-    let last = Wire::decode(gateway.peers.own().borrow().bundle.clone()).map_or(0, |bundle| bundle.sequence);
+    let last = bundle::sequence(&gateway.peers.own().borrow());
     let clock = u64::try_from(now.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
     let bundle = Wire {
         domain: gateway.domain.to_string(),
