@@ -106,8 +106,10 @@ async fn a_copy_that_is_offered_while_it_is_found_expired_stays() {
     assert!(!change(x.delivery, Next::Expired).await.unwrap(), "the peer may have it");
     assert!(change(y.delivery, Next::Expired).await.unwrap());
     // The peer said that it has no room: then it has none of it.
-    let waiting = Next::Waiting { why: ErrorCode::QueueFull, offered: false };
-    assert!(change(x.delivery, waiting).await.unwrap());
+    let waiting = |is_back| Next::Waiting { why: ErrorCode::QueueFull, is_back };
+    assert!(change(x.delivery, waiting(false)).await.unwrap());
+    assert!(!change(x.delivery, Next::Expired).await.unwrap(), "the peer may still have it");
+    assert!(change(x.delivery, waiting(true)).await.unwrap());
     assert!(change(x.delivery, Next::Expired).await.unwrap());
     assert_eq!(store.load_for(&domain("hu")).deliveries, 0);
 }
@@ -122,7 +124,7 @@ async fn each_reason_of_waiting_is_told_until_there_were_too_many() {
         let untold = store.untold(&lane, why).await.unwrap();
         assert_eq!(untold.len(), 2, "{why:?}");
         for head in &untold {
-            let to = Next::Waiting { why, offered: head.offered };
+            let to = Next::Waiting { why, is_back: false };
             assert!(store.change(Change { delivery: head.delivery, to, notice: None }).await.unwrap());
         }
         assert!(store.untold(&lane, why).await.unwrap().is_empty(), "told");

@@ -92,9 +92,8 @@ pub(super) async fn forward(
     let (no_room, copies): (Vec<_>, Vec<_>) =
         copies.into_iter().partition(|copy| full.is_full(&copy.head.recipient));
     let gateway = &link.gateway;
-    waiting::tell(gateway, no_room.iter().map(|copy| &copy.head), &queue_full(&link.peer.domain))
-        .await
-        .map_err(internal)?;
+    let why = queue_full(&link.peer.domain);
+    waiting::tell(gateway, no_room.iter().map(|copy| &copy.head), &why, false).await.map_err(internal)?;
     let later = || if no_room.is_empty() { Given::Settled } else { Given::Postponed(limits::QUEUE_RETRY) };
     let copies = offered(link, copies, &content).await?;
     let Some(first) = copies.first() else { return Ok(later()) };
@@ -123,7 +122,7 @@ pub(super) async fn forward(
     if left.is_empty() {
         return Ok(later());
     }
-    postponed(link, full, &left, &queue_full(&link.peer.domain)).await
+    postponed(link, full, &left, &why).await
 }
 
 /// The sender as the peer needs it described: with its keys where the directory does not show them there.
@@ -139,7 +138,9 @@ fn describe(link: &Link, sender: &Agency) -> WireAgency {
 
 /// The peer takes copies later: their senders are told why.
 async fn postponed(link: &Link, full: &Full, copies: &[QueuedCopy], why: &Refusal) -> Result<Given, Refusal> {
-    if why.code() == ErrorCode::QueueFull {
+    // It says so of what it has not taken before.
+    let is_back = why.code() == ErrorCode::QueueFull;
+    if is_back {
         copies.iter().for_each(|copy| full.note(&copy.head.recipient));
     }
     // These pass by themselves in a moment.
@@ -147,7 +148,7 @@ async fn postponed(link: &Link, full: &Full, copies: &[QueuedCopy], why: &Refusa
         matches!(why.code(), ErrorCode::UnknownKey | ErrorCode::RateLimited | ErrorCode::ShuttingDown);
     if !is_momentary {
         let heads = copies.iter().map(|copy| &copy.head);
-        waiting::tell(&link.gateway, heads, why).await.map_err(internal)?;
+        waiting::tell(&link.gateway, heads, why, is_back).await.map_err(internal)?;
     }
     Ok(Given::Postponed(wait(why)))
 }

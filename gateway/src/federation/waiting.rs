@@ -41,7 +41,7 @@ async fn tell_all(gateway: &Gateway) -> Result<(), StoreError> {
             // A page at a time, so that the last of a long lane does not keep other domains' senders waiting.
             if matches!(lane, Queue::Lane { .. }) {
                 let untold = gateway.store.untold(&lane, why.code()).await?;
-                tell(gateway, untold.iter(), &why).await?;
+                tell(gateway, untold.iter(), &why, false).await?;
             }
         }
     }
@@ -66,7 +66,8 @@ fn why(gateway: &Gateway, domain: &Domain) -> Option<Refusal> {
     }
 }
 
-/// Tells the senders of copies why they wait: of each copy a reason that was not the last one told.
+/// Tells the senders of copies why they wait: of each copy a reason that was not the last one told. `is_back` says
+/// that the peer was offered them and has not taken them.
 ///
 /// # Errors
 /// The store failed.
@@ -74,9 +75,8 @@ pub(super) async fn tell<'a>(
     gateway: &Gateway,
     copies: impl Iterator<Item = &'a Head>,
     why: &Refusal,
+    is_back: bool,
 ) -> Result<(), StoreError> {
-    // The peer has not taken a copy whose recipient has no room.
-    let is_back = why.code() == ErrorCode::QueueFull;
     let changes = copies.filter_map(|head| {
         let (last, times) = head.waiting;
         let is_news = last != why.code() && times < limits::WAITINGS;
@@ -85,7 +85,7 @@ pub(super) async fn tell<'a>(
                 .then(|| notice(gateway, head, Event::Waiting(why.clone()), OffsetDateTime::now_utc()));
             let queue = word.as_ref().map(|word| word.queue.clone());
             let code = if is_news { why.code() } else { last };
-            let to = Next::Waiting { why: code, offered: head.offered && !is_back };
+            let to = Next::Waiting { why: code, is_back };
             (Change { delivery: head.delivery, to, notice: word }, queue)
         })
     });

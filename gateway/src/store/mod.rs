@@ -133,8 +133,9 @@ pub enum Next {
     Narrowed(Box<Released>),
     /// Still to be delivered, and a peer may have it from now on.
     Offered,
-    /// Still to be delivered, for this reason; whether the peer may have it.
-    Waiting { why: ErrorCode, offered: bool },
+    /// Still to be delivered, for this reason; whether a peer that was offered it has just said that it has not taken
+    /// it.
+    Waiting { why: ErrorCode, is_back: bool },
     /// Accepted by the gateway of another domain, whose word about its end is outstanding.
     Forwarded,
 }

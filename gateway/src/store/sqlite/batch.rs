@@ -275,13 +275,13 @@ impl<'a> Rows<'a> {
                         .execute(&mut *db)
                         .await?;
                 }
-                Next::Waiting { why, offered } => {
+                Next::Waiting { why, is_back } => {
                     sqlx::query(
-                        "UPDATE delivery SET offered = ?2, waitings = waitings + (waiting <> ?3), waiting = ?3 \
+                        "UPDATE delivery SET offered = offered AND NOT ?2, waitings = waitings + (waiting <> ?3), waiting = ?3 \
                          WHERE seq = ?1",
                     )
                     .bind(change.delivery.0)
-                    .bind(*offered)
+                    .bind(*is_back)
                     .bind(i32::from(*why))
                     .execute(&mut *db)
                     .await?;
