@@ -163,6 +163,8 @@ pub const HIDDEN_KEYS: usize = 100;
 pub const NARROWINGS: u32 = 16;
 /// How often a sender is told of one copy why it waits.
 pub const WAITINGS: u32 = 16;
+/// How long a peer may take to answer before senders are told that their messages wait for it.
+pub const ANSWER_LATE: Duration = Duration::from_secs(30);
 /// How long a link is gone before senders are told that their messages wait for it.
 pub const APART: Duration = Duration::from_secs(10);
 /// The least time between two pages of a peer's directory that are taken.
@@ -176,6 +178,8 @@ pub const VIOLATIONS: u32 = 100;
 pub const VIOLATIONS_WINDOW: Duration = Duration::from_secs(60);
 /// Previews that one peer may ask for in a second.
 pub const PEER_PREVIEWS: u32 = 20;
+/// Previews that one agency of this domain may have asked of one peer in a second.
+pub const AGENCY_PREVIEWS: u32 = 5;
 /// How long a peer may take to answer a preview.
 pub const PREVIEW_WAIT: Duration = Duration::from_secs(5);
 

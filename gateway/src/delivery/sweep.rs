@@ -49,7 +49,7 @@ pub async fn sweep(gateway: &Gateway, now: OffsetDateTime) -> Result<(), StoreEr
         let ends = expired.iter().map(async |head| {
             // One that a peer was offered, and that it never answered as long as it could have.
             if head.offered {
-                end(gateway, head, Event::Undeliverable(no_word()), now).await
+                end(gateway, head, Event::Undeliverable(no_answer()), now).await
             } else {
                 expire(gateway, head, now).await
             }
@@ -62,7 +62,8 @@ pub async fn sweep(gateway: &Gateway, now: OffsetDateTime) -> Result<(), StoreEr
     }
     for domain in gateway.peers.removed() {
         for lane in gateway.store.lanes(&domain) {
-            give_back(gateway, &lane, (&peering_ended(&domain), &peering_ended_after(&domain)), now).await?;
+            give_back(gateway, &lane, (&peering_ended(&domain), &peering_ended_offered(&domain)), now)
+                .await?;
         }
         settle_all(gateway, &peering_ended_after(&domain), now, || gateway.store.outstanding_at(&domain))
             .await?;
@@ -227,6 +228,16 @@ fn peering_ended(domain: &Domain) -> Refusal {
     )
 }
 
+fn peering_ended_offered(domain: &Domain) -> Refusal {
+    Refusal::new(
+        ErrorCode::UnknownDomain,
+        format!(
+            "{domain} was offered the message and may have it, and the peering was ended before it answered"
+        ),
+        "ask the agency itself",
+    )
+}
+
 fn peering_ended_after(domain: &Domain) -> Refusal {
     Refusal::new(
         ErrorCode::UnknownDomain,
@@ -234,6 +245,14 @@ fn peering_ended_after(domain: &Domain) -> Refusal {
             "{domain} accepted the message, and the peering was ended before it told whether the agency has it"
         ),
         "ask the agency itself",
+    )
+}
+
+fn no_answer() -> Refusal {
+    Refusal::new(
+        ErrorCode::GatewayUnreachable,
+        "the recipient's domain was offered the message and may have it, and never answered for good",
+        "ask the agency itself, or send the message again",
     )
 }
 

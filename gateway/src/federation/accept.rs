@@ -73,7 +73,13 @@ pub(super) async fn accept(
         })
         .await?;
         check_parties(gateway, peer, &sender, &verified.message)?;
-        let message = prepare(gateway, &sender, verified, size, now).await?;
+        let before = before(gateway, &verified.message).await?;
+        if let Some(acceptances) = &before
+            && only_of(acceptances, &recipients)?.acceptances.len() == recipients.len()
+        {
+            return Ok(acceptances.clone());
+        }
+        let message = prepare(gateway, &sender, verified, (size, before), now).await?;
         if !sender.listed {
             listed::note(gateway, peer, sender.clone()).await?;
         }
@@ -162,12 +168,12 @@ fn is_senders_key(sender: &Agency, key: &ProvenKey) -> bool {
 }
 
 /// Decides by this domain's layers, and makes all that is to be stored. `size` is that of the forward, bytes: more
-/// than a copy takes in a queue.
+/// than a copy takes in a queue. `extends` is what was accepted before, for some of the recipients.
 async fn prepare(
     gateway: &Gateway,
     sender: &Agency,
     forward: VerifiedForward,
-    size: usize,
+    (size, extends): (usize, Option<Bytes>),
     now: OffsetDateTime,
 ) -> Result<NewMessage, Refusal> {
     let policies = gateway.policy.load_full();
@@ -180,7 +186,6 @@ async fn prepare(
     }
     let in_thread = matches!(message.manifest.kind(), Kind::State | Kind::Onward);
     let mut copies = Vec::new();
-    let extends = before(gateway, &message).await?;
     let mut acceptances: Acceptances = match &extends {
         Some(before) => strict::decode(before)?,
         None => Acceptances::default(),
@@ -245,21 +250,18 @@ async fn prepare(
     })
 }
 
-/// The acceptance of an alert that was accepted for some of its recipients.
+/// The acceptances of a message that was accepted before, for some of its recipients or all.
 async fn before(gateway: &Gateway, message: &Verified) -> Result<Option<Bytes>, Refusal> {
-    if message.manifest.kind() != Kind::Alert {
-        return Ok(None);
-    }
     let known = gateway.store.accepted(&message.sender, message.id).await.map_err(internal)?;
     Ok(known.filter(|(digest, _)| *digest == message.digest).map(|(_, acceptance)| acceptance))
 }
 
 /// The queue that has no room for a copy, or for the words about it.
 fn without_room(gateway: &Gateway, copy: &NewCopy, size: usize) -> Option<Queue> {
-    let has_room = |queue: &&Queue, bytes| gateway.store.has_room(queue, bytes);
+    let (store, bound) = (&gateway.store, gateway.store.bound());
     [(&copy.queue, size as u64), (&copy.answers, 0)]
         .into_iter()
-        .find(|(queue, bytes)| !has_room(queue, *bytes))
+        .find(|(queue, bytes)| !bound.has_room(store.load(queue), *bytes))
         .map(|(queue, _)| queue.clone())
 }
 

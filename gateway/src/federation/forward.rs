@@ -21,11 +21,12 @@ use liaison_proto::{
 };
 use liaison_trust::{
     names::{AgencyAddress, Domain},
-    statement,
+    statement::{self, StatementError},
 };
 use metrics::counter;
 use prost::Message;
 use time::OffsetDateTime;
+use tokio::time::timeout;
 use tracing::{error, warn};
 
 use super::{
@@ -89,8 +90,9 @@ pub(super) async fn forward(
     copies: Vec<QueuedCopy>,
     content: Envelope,
 ) -> Result<Given, Refusal> {
-    let (no_room, copies): (Vec<_>, Vec<_>) =
-        copies.into_iter().partition(|copy| full.is_full(&copy.head.recipient));
+    // What was offered before, the peer may have, and says so.
+    let has_no_room = |copy: &QueuedCopy| !copy.head.offered && full.is_full(&copy.head.recipient);
+    let (no_room, copies): (Vec<_>, Vec<_>) = copies.into_iter().partition(has_no_room);
     let gateway = &link.gateway;
     let why = queue_full(&link.peer.domain);
     waiting::tell(gateway, no_room.iter().map(|copy| &copy.head), &why, false).await.map_err(internal)?;
@@ -101,7 +103,16 @@ pub(super) async fn forward(
         return Err(Refusal::internal());
     };
     let encoded = Bytes::from(assemble(&copies, content, describe(link, &sender))?.encode_to_vec());
-    let answer = link.ask(|number| frames(number, encoded.clone())).await;
+    let asked = link.ask(|number| frames(number, encoded.clone()));
+    tokio::pin!(asked);
+    let answer = match timeout(limits::ANSWER_LATE, &mut asked).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let heads = copies.iter().map(|copy| &copy.head);
+            waiting::tell(gateway, heads, &no_answer(&link.peer.domain), false).await.map_err(internal)?;
+            asked.await
+        }
+    };
     let outcome = match &answer {
         Ok(Answer::Refused(refusal)) => refusal.code().as_str_name(),
         Ok(_) => "accepted",
@@ -118,7 +129,14 @@ pub(super) async fn forward(
         Ok(Answer::Done) => return Err(link.protocol("an answer of another kind")),
         Err(Gone) => return Ok(Given::Gone),
     };
-    let left = accepted(link, copies, &acceptances).await?;
+    let left = match accepted(link, &copies, &acceptances).await {
+        // It waits until this gateway can read it.
+        Err(refusal) if refusal.code() == ErrorCode::UnknownValue => {
+            warn!(peer = %link.peer.domain, "an acceptance of a newer version can't be read: {}", refusal.message);
+            return postponed(link, full, &copies, &refusal).await;
+        }
+        left => left?,
+    };
     if left.is_empty() {
         return Ok(later());
     }
@@ -153,6 +171,14 @@ async fn postponed(link: &Link, full: &Full, copies: &[QueuedCopy], why: &Refusa
     Ok(Given::Postponed(wait(why)))
 }
 
+fn no_answer(domain: &Domain) -> Refusal {
+    Refusal::new(
+        ErrorCode::GatewayUnreachable,
+        format!("the gateway of {domain} was offered the message, may have it, and does not answer"),
+        "ask the agency itself if it can't wait; the gateway's administrator can ask that domain's",
+    )
+}
+
 fn queue_full(domain: &Domain) -> Refusal {
     Refusal::new(
         ErrorCode::QueueFull,
@@ -163,7 +189,7 @@ fn queue_full(domain: &Domain) -> Refusal {
 }
 
 /// The copies that are still to go, marked as offered before they are: from then on the peer alone can say what
-/// became of them.
+/// became of them. Their heads tell whether they were offered earlier.
 async fn offered(
     link: &Link,
     copies: Vec<QueuedCopy>,
@@ -171,12 +197,12 @@ async fn offered(
 ) -> Result<Vec<QueuedCopy>, Refusal> {
     let offer = async |copy: QueuedCopy| {
         let copy = QueuedCopy { content: content.clone(), ..copy };
-        let Some(mut copy) = delivery::fresh(&link.gateway, copy).await? else { return Ok(None) };
-        if !copy.head.offered {
+        let Some(copy) = delivery::fresh(&link.gateway, copy).await? else { return Ok(None) };
+        let is_queued = copy.head.offered || {
             let change = Change { delivery: copy.head.delivery, to: Next::Offered, notice: None };
-            copy.head.offered = link.gateway.store.change(change).await.map_err(internal)?;
-        }
-        Ok::<_, Refusal>(copy.head.offered.then_some(copy))
+            link.gateway.store.change(change).await.map_err(internal)?
+        };
+        Ok::<_, Refusal>(is_queued.then_some(copy))
     };
     let offered = try_join_all(copies.into_iter().map(offer)).await?;
     Ok(offered.into_iter().flatten().collect())
@@ -229,22 +255,22 @@ fn frames(number: u64, forward: Bytes) -> Vec<Request> {
 /// nothing of: it has no room for them.
 async fn accepted(
     link: &Arc<Link>,
-    copies: Vec<QueuedCopy>,
+    copies: &[QueuedCopy],
     acceptances: &[u8],
 ) -> Result<Vec<QueuedCopy>, Refusal> {
-    let read: Result<Acceptances, _> = strict::decode(acceptances);
-    let Ok(read) = read else { return Err(link.protocol("acceptances that can't be read")) };
+    let read: Acceptances = strict::decode(acceptances)
+        .map_err(|error| unreadable(link, error.into(), "acceptances that can't be read"))?;
     let mut words = by_recipient(link, read)?;
     let mut left = Vec::new();
     let mut ends = Vec::with_capacity(copies.len());
     for copy in copies {
         match words.remove(&copy.head.recipient.to_string()) {
             Some((acceptance, signed)) => {
-                let verdict = verdict(link, &copy, &acceptance)?;
+                let verdict = verdict(link, copy, &acceptance)?;
                 let to = if verdict == Verdict::Released { Next::Forwarded } else { Next::Gone };
-                ends.push((copy.head, to, Event::Forwarded(signed)));
+                ends.push((copy.head.clone(), to, Event::Forwarded(signed)));
             }
-            None => left.push(copy),
+            None => left.push(copy.clone()),
         }
     }
     if !words.is_empty() || ends.is_empty() {
@@ -275,14 +301,36 @@ fn by_recipient(
 ) -> Result<BTreeMap<String, (Acceptance, SignedAcceptance)>, Refusal> {
     let signing = link.peer().bundle.signing;
     let words = read.acceptances.into_iter().map(|signed| {
-        let acceptance: Acceptance = statement::read(&signed, &signing)
-            .map_err(|_| link.protocol("an acceptance that it did not sign"))?;
+        if signed.encoded_len() > limits::NOTICE_BYTES {
+            return Err(link.protocol("an acceptance that is too long"));
+        }
+        let acceptance: Acceptance = statement::read(&signed, &signing).map_err(|error| match error {
+            StatementError::Strict(error) => {
+                unreadable(link, error.into(), "an acceptance that can't be read")
+            }
+            StatementError::BadSignature(_) => link.protocol("an acceptance that it did not sign"),
+        })?;
         match acceptance.decisions.as_slice() {
             [decision] => Ok((decision.recipient.clone(), (acceptance, signed))),
             _ => Err(link.protocol("an acceptance that is not about one recipient")),
         }
     });
     words.collect()
+}
+
+/// What a newer version says, this one waits to be upgraded for; anything else breaks the protocol.
+fn unreadable(link: &Link, refusal: Refusal, what: &str) -> Refusal {
+    if refusal.code() != ErrorCode::UnknownValue {
+        return link.protocol(what);
+    }
+    let domain = &link.peer.domain;
+    Refusal {
+        message: format!("{domain} answers what this version can't read: {}", refusal.message),
+        action: format!(
+            "upgrade this gateway, or have {domain} send what this version defines; messages wait"
+        ),
+        ..refusal
+    }
 }
 
 /// What the peer decided for one recipient, if its word is what it should be.
@@ -292,7 +340,11 @@ fn verdict(link: &Link, copy: &QueuedCopy, acceptance: &Acceptance) -> Result<Ve
     if !is_about_it {
         return Err(link.protocol("an acceptance of another message"));
     }
-    match acceptance.decisions.first().map(RecipientDecision::verdict) {
+    let decision = acceptance.decisions.first();
+    if let Some(decision) = decision {
+        relay::is_its_to_decide(&link.peer(), decision).map_err(|refusal| link.protocol(&refusal.message))?;
+    }
+    match decision.map(RecipientDecision::verdict) {
         Some(verdict @ (Verdict::Released | Verdict::Withheld)) => Ok(verdict),
         _ => Err(link.protocol("an acceptance without a verdict")),
     }

@@ -242,7 +242,8 @@ async fn relay(link: &Link, id: DeliveryId, notice: SignedNotice) -> Result<Give
     let frame = |number| vec![Request::Notice(RelayNotice { number, notice: Some(notice.clone()) })];
     let to = match link.ask(frame).await {
         Ok(Answer::Done) => Next::Gone,
-        Ok(Answer::Refused(refusal)) if passes(&refusal) => {
+        // What a newer version says, an older one may learn to read.
+        Ok(Answer::Refused(refusal)) if passes(&refusal) || refusal.code() == ErrorCode::UnknownValue => {
             return Ok(Given::Postponed(wait(&refusal)));
         }
         Ok(Answer::Refused(refusal)) => {

@@ -30,7 +30,7 @@ use super::{
     bundle::Bundle,
     listed,
     peers::Peer,
-    refusals::{scheme_mismatch, stale},
+    refusals::{is_violation, scheme_mismatch, stale},
     relay,
 };
 use crate::{
@@ -161,7 +161,12 @@ impl Incoming {
                     let step = assembly.add(number, chunk.data, chunk.last);
                     match step.inspect_err(|refusal| self.violated(refusal))? {
                         Step::Waits => {}
-                        Step::Refused(refusal) => self.answer(number, Err(refusal)).await,
+                        Step::Refused(refusal) => {
+                            if refusal.code() == ErrorCode::TooLarge {
+                                self.violated(&refusal);
+                            }
+                            self.answer(number, Err(refusal)).await;
+                        }
                         Step::Whole { bytes, room } => {
                             let link = Arc::clone(self);
                             tokio::spawn(async move {
@@ -334,30 +339,6 @@ pub(super) async fn renew(
         Ok(())
     })
     .await
-}
-
-/// Whether a refusal is for something that no gateway that keeps to the rules sends. What it may send again later
-/// is none.
-fn is_violation(refusal: &Refusal) -> bool {
-    let is_against_rules = matches!(
-        refusal.code(),
-        ErrorCode::PeerViolation
-            | ErrorCode::StaleBundle
-            | ErrorCode::BadSignature
-            | ErrorCode::ChangedSection
-            | ErrorCode::BadRecipients
-            | ErrorCode::SenderMismatch
-            | ErrorCode::Malformed
-            | ErrorCode::MissingField
-            | ErrorCode::UnknownValue
-            | ErrorCode::Unsupported
-            | ErrorCode::TooLarge
-            | ErrorCode::IdReused
-            | ErrorCode::TransitionNotAllowed
-            | ErrorCode::KeyChainBroken
-            | ErrorCode::UnknownKey
-    );
-    is_against_rules && refusal.retry_after_ms == 0
 }
 
 /// A frame from a peer; none where its connection ended, well or not.

@@ -148,7 +148,7 @@ async fn once(
     let (told, directory) = oneshot::channel();
     let give = async {
         // A message may be signed by a key that the peer learns of in the directory.
-        let _ = directory.await;
+        let _ = timeout(limits::ANSWER_LATE, directory).await;
         give::run(&link).await
     };
     tokio::select! {

@@ -86,10 +86,10 @@ fn chain(
     told: &[SignedKeyRecord],
 ) -> Result<Vec<ProvenKey>, String> {
     let Some(first) = told.first() else { return Ok(known.to_vec()) };
-    if told.len() > limits::KEY_RECORDS {
+    let start = known.iter().position(|known| known.signed == *first).unwrap_or(0);
+    if start + told.len() > limits::KEY_RECORDS {
         return Err("too many key records".to_owned());
     }
-    let start = known.iter().position(|known| known.signed == *first).unwrap_or(0);
     let overlap = known.get(start..).unwrap_or_default();
     // One that tells fewer than it did was restored from a backup: what is known here stays.
     if !overlap.iter().zip(told).all(|(known, told)| known.signed == *told) {
@@ -126,11 +126,7 @@ pub(super) async fn take(
         return Err(violation(format!("{} sent a page of a directory that is not its own", peer.domain)));
     }
     if page.agencies.len() > DIRECTORY_PAGE || page.withdrawn.len() > DIRECTORY_WITHDRAWN {
-        return Err(Refusal::new(
-            ErrorCode::TooLarge,
-            format!("a page of {}'s directory is too long", peer.domain),
-            "send more pages",
-        ));
+        return Err(violation(format!("a page of {}'s directory is too long: send more pages", peer.domain)));
     }
     let withdrawn: Vec<AgencyAddress> =
         page.withdrawn.iter().map(|text| address(peer, text)).collect::<Result<_, _>>()?;
@@ -162,6 +158,11 @@ struct Read {
     broken: Vec<AgencyAddress>,
 }
 
+/// Whether a peer names a country in its bundle that no administrator has confirmed yet.
+fn is_unconfirmed(peer: &Peer, country: &str) -> bool {
+    !peer.countries.contains(country) && peer.bundle.countries.contains(country)
+}
+
 /// Reads the agencies of a page. Those of a country that the peer names in its bundle and that no administrator
 /// has confirmed yet are left out.
 fn read_all(gateway: &Gateway, peer: &Peer, listed: &[wire::Agency]) -> Result<Read, Refusal> {
@@ -170,9 +171,7 @@ fn read_all(gateway: &Gateway, peer: &Peer, listed: &[wire::Agency]) -> Result<R
     let mut seen = BTreeSet::new();
     let mut page = Read::default();
     for listed in listed {
-        let is_unconfirmed =
-            !peer.countries.contains(&listed.country) && peer.bundle.countries.contains(&listed.country);
-        if is_unconfirmed {
+        if is_unconfirmed(peer, &listed.country) {
             warn!(peer = %peer.domain, country = listed.country, "an agency of a country that is not confirmed is left out");
             continue;
         }
@@ -204,6 +203,20 @@ fn read_all(gateway: &Gateway, peer: &Peer, listed: &[wire::Agency]) -> Result<R
 pub(super) fn sender(gateway: &Gateway, peer: &Peer, described: &wire::Agency) -> Result<Agency, Refusal> {
     let address = address(peer, &described.address)?;
     let known = gateway.directory.load().get(&address).cloned();
+    if is_unconfirmed(peer, &described.country) {
+        return Err(Refusal::new(
+            ErrorCode::Suspended,
+            format!(
+                "{} has yet to confirm that {} speaks for {}",
+                gateway.domain, peer.domain, described.country
+            ),
+            format!(
+                "have the administrator of {} accept this domain's bundle anew; messages wait",
+                gateway.domain
+            ),
+        )
+        .retry_after(limits::QUEUE_RETRY));
+    }
     let agency = read(peer, described)?;
     match known {
         Some(known) if known.listed => Ok(Agency::clone(&known)),

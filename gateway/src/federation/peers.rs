@@ -15,7 +15,7 @@ use liaison_proto::{
     federation::v1::SignedBundle,
     message::v1::{Refusal, error_code::Code as ErrorCode},
 };
-use liaison_trust::names::Domain;
+use liaison_trust::names::{AgencyAddress, Domain};
 use metrics::{counter, gauge};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -61,6 +61,8 @@ pub struct Live {
     taken: AtomicU64,
     violations: AtomicU64,
     previews: Mutex<(Instant, u32)>,
+    /// Previews that agencies of this domain had asked of it since then.
+    asked: Mutex<(Instant, BTreeMap<AgencyAddress, u32>)>,
     standing: Mutex<Standing>,
     connections: Arc<Semaphore>,
     links: Arc<Semaphore>,
@@ -387,6 +389,26 @@ impl Live {
         Ok(())
     }
 
+    /// Counts a preview that an agency of this domain has asked of the peer, so that none uses up what all may ask.
+    ///
+    /// # Errors
+    /// It has asked for too many in this second.
+    pub(super) fn admit_asking(&self, agency: &AgencyAddress, now: Instant) -> Result<(), Refusal> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.duration_since(asked.0).as_secs() >= 1 {
+            *asked = (now, BTreeMap::new());
+        }
+        let count = asked.1.entry(agency.clone()).or_default();
+        *count += 1;
+        if *count <= limits::AGENCY_PREVIEWS {
+            return Ok(());
+        }
+        let message =
+            format!("an agency may ask a domain for {} previews in a second", limits::AGENCY_PREVIEWS);
+        Err(Refusal::new(ErrorCode::RateLimited, message, "ask again in a second")
+            .retry_after(Duration::from_secs(1)))
+    }
+
     fn standing(&self) -> MutexGuard<'_, Standing> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -410,6 +432,7 @@ impl Default for Live {
             taken: AtomicU64::new(0),
             violations: AtomicU64::new(0),
             previews: Mutex::new((Instant::now(), 0)),
+            asked: Mutex::new((Instant::now(), BTreeMap::new())),
             standing: Mutex::new(Standing {
                 channel: None,
                 linked_at: Instant::now(),

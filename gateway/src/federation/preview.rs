@@ -1,6 +1,9 @@
 //! What both domains would decide, asked before anything is sent. Nothing of it is recorded anywhere.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use liaison_proto::{
@@ -17,7 +20,14 @@ use liaison_trust::names::{AgencyAddress, Domain};
 use time::OffsetDateTime;
 use tonic::Request;
 
-use super::{forward::gate, link::in_words, listed, peers::Peer, refusals::violation, told};
+use super::{
+    forward::gate,
+    link::in_words,
+    listed,
+    peers::Peer,
+    refusals::{is_violation, violation},
+    told,
+};
 use crate::{
     delivery::{self, Bases, Decided},
     directory::Agency,
@@ -121,6 +131,7 @@ async fn ask(
     let peer = gateway.peers.active(domain)?;
     let channel = peer.live.channel().ok_or_else(|| unreachable(&peer))?;
     gate(gateway, &peer)?;
+    peer.live.admit_asking(&from.address, Instant::now())?;
     let recipients = decided.iter().map(|decided| {
         let released: Vec<_> = decided.decision.released().collect();
         let bases: Bases = decided
@@ -173,7 +184,11 @@ pub(super) fn answer(
     let (Some(sender), Some(preview)) = (request.sender, request.preview) else {
         return Err(malformed("a preview names its sender and its recipients"));
     };
-    let sender = listed::sender(gateway, peer, &sender).inspect_err(|refusal| peer.violation(refusal))?;
+    let sender = listed::sender(gateway, peer, &sender).inspect_err(|refusal| {
+        if is_violation(refusal) {
+            peer.violation(refusal);
+        }
+    })?;
     let head = preview.head.ok_or_else(|| malformed("a preview has a head"))?;
     if !matches!(head.kind(), Kind::Referral | Kind::Alert) {
         return Err(malformed("policies decide on referrals and alerts"));

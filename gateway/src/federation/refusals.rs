@@ -45,3 +45,26 @@ pub(super) fn scheme_mismatch(theirs: &[u8], own: Digest) -> Refusal {
     )
     .retry_after(limits::QUEUE_RETRY)
 }
+
+/// Whether a refusal is for something that no gateway that keeps to the rules sends. What it may send again later
+/// is none.
+pub(super) fn is_violation(refusal: &Refusal) -> bool {
+    let is_against_rules = matches!(
+        refusal.code(),
+        ErrorCode::PeerViolation
+            | ErrorCode::StaleBundle
+            | ErrorCode::BadSignature
+            | ErrorCode::ChangedSection
+            | ErrorCode::BadRecipients
+            | ErrorCode::SenderMismatch
+            | ErrorCode::Malformed
+            | ErrorCode::MissingField
+            | ErrorCode::UnknownValue
+            | ErrorCode::Unsupported
+            | ErrorCode::IdReused
+            | ErrorCode::TransitionNotAllowed
+            | ErrorCode::KeyChainBroken
+            | ErrorCode::UnknownKey
+    );
+    is_against_rules && refusal.retry_after_ms == 0
+}

@@ -16,6 +16,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::{
+    link::in_words,
     listed,
     peers::Peer,
     refusals::{not_its_word, violation},
@@ -34,11 +35,11 @@ use crate::{
 /// It is not the peer's to say, or it comes before the peer's acceptance was heard.
 pub(super) async fn take(gateway: &Gateway, peer: &Peer, signed: SignedNotice) -> Result<(), Refusal> {
     if signed.encoded_len() > limits::NOTICE_BYTES {
-        return Err(Refusal::new(
-            ErrorCode::TooLarge,
-            format!("a notice of {} has more than {} bytes", peer.domain, limits::NOTICE_BYTES),
-            "say less in one notice",
-        ));
+        return Err(violation(format!(
+            "a notice of {} has more than {} bytes",
+            peer.domain,
+            limits::NOTICE_BYTES
+        )));
     }
     let notice: Notice = statement::read(&signed, &peer.bundle.signing)
         .map_err(|error| not_its_word("a notice", &peer.domain, error))?;
@@ -61,13 +62,16 @@ pub(super) async fn take(gateway: &Gateway, peer: &Peer, signed: SignedNotice) -
     };
     let event =
         notice.event.ok_or_else(|| violation(format!("a notice of {} tells nothing", peer.domain)))?;
-    let is_end = check(gateway, peer, &copy, &event, &notice.recipient_keys).await?;
-    let word = about(gateway, &copy, event, Some(signed), OffsetDateTime::now_utc());
+    let Checked { is_end, recipient } = check(gateway, peer, &copy, &event, &notice.recipient_keys)?;
+    let word = about(gateway, &copy, plain(peer, event), Some(signed), OffsetDateTime::now_utc());
     let queue = word.queue.clone();
     match gateway.store.settle(Settlement { copy, is_end, notice: word }).await.map_err(internal)? {
         Settled::Done => {
             gateway.wake(&queue);
-            Ok(())
+            match recipient {
+                Some(recipient) => listed::note(gateway, peer, recipient).await,
+                None => Ok(()),
+            }
         }
         Settled::Unknown => Ok(()),
         Settled::TooOften => Err(violation(format!(
@@ -84,46 +88,96 @@ pub(super) async fn take(gateway: &Gateway, peer: &Peer, signed: SignedNotice) -
     }
 }
 
-/// Checks that an event is the peer's to tell; whether nothing else will be told of the copy.
-async fn check(
+/// What is known of an event that is the peer's to tell.
+struct Checked {
+    /// Whether nothing else will be told of the copy.
+    is_end: bool,
+    /// A recipient that is not listed, with the keys that were told of it.
+    recipient: Option<Agency>,
+}
+
+impl Checked {
+    fn end(is_end: bool) -> Self {
+        Self { is_end, recipient: None }
+    }
+}
+
+/// Checks that an event is the peer's to tell.
+fn check(
     gateway: &Gateway,
     peer: &Peer,
     copy: &ForwardedCopy,
     event: &Event,
     keys: &[SignedKeyRecord],
-) -> Result<bool, Refusal> {
+) -> Result<Checked, Refusal> {
     match event {
         Event::Acknowledged(signed) => {
-            let keys = keys_of(gateway, peer, &copy.recipient, keys).await?;
-            acknowledged(&keys, copy, signed)?;
-            Ok(true)
+            let recipient = recipient_with(gateway, peer, &copy.recipient, keys)?;
+            acknowledged(recipient.as_ref().map_or(&[], |recipient| &recipient.keys), copy, signed)?;
+            Ok(Checked { is_end: true, recipient: recipient.filter(|recipient| !recipient.listed) })
         }
         Event::Narrowed(RecipientDecision { recipient, .. }) if *recipient != copy.recipient.to_string() => {
             Err(violation(format!("a notice of {} holds the decision for another agency", peer.domain)))
         }
-        Event::Narrowed(decision) => Ok(decision.verdict() != Verdict::Released),
-        Event::Expired(_) | Event::Quarantined(_) | Event::Undeliverable(_) => Ok(true),
+        Event::Narrowed(decision) => {
+            is_its_to_decide(peer, decision)?;
+            Ok(Checked::end(decision.verdict() != Verdict::Released))
+        }
+        Event::Expired(_) | Event::Quarantined(_) | Event::Undeliverable(_) => Ok(Checked::end(true)),
         Event::Forwarded(_) | Event::Waiting(_) => {
             Err(violation(format!("{} says what only the gateway of the sender can tell", peer.domain)))
         }
     }
 }
 
-/// The keys of a recipient: those known here, and of one that is not listed those told with the notice.
-async fn keys_of(
+/// A recipient as it is known here; one that is not listed with the keys that are told with the notice.
+fn recipient_with(
     gateway: &Gateway,
     peer: &Peer,
     recipient: &AgencyAddress,
     told: &[SignedKeyRecord],
-) -> Result<Vec<ProvenKey>, Refusal> {
-    let known = gateway.directory.load().get(recipient).cloned();
-    let Some(known) = known else { return Ok(Vec::new()) };
-    if known.listed || told.is_empty() {
-        return Ok(known.keys.clone());
+) -> Result<Option<Agency>, Refusal> {
+    let Some(known) = gateway.directory.load().get(recipient).map(|known| Agency::clone(known)) else {
+        return Ok(None);
+    };
+    if known.listed {
+        return Ok(Some(known));
     }
     let keys = listed::keys(peer, recipient, &known.keys, told)?;
-    listed::note(gateway, peer, Agency { keys: keys.clone(), ..Agency::clone(&known) }).await?;
-    Ok(keys)
+    Ok(Some(Agency { keys, ..known }))
+}
+
+/// Checks that every rule of a decision is of a layer that the peer decides by: a sender is not to be told that its
+/// own country forbade what another did.
+pub(super) fn is_its_to_decide(peer: &Peer, decision: &RecipientDecision) -> Result<(), Refusal> {
+    let rules = decision.categories.iter().filter_map(|category| category.rule.as_ref());
+    match rules.chain(&decision.rule).find(|rule| !is_its_layer(peer, &rule.layer)) {
+        None => Ok(()),
+        Some(rule) => Err(violation(format!(
+            "{} decides by the layer {}, which is not its own",
+            peer.domain, rule.layer
+        ))),
+    }
+}
+
+fn is_its_layer(peer: &Peer, layer: &str) -> bool {
+    match layer.split_once('/') {
+        Some(("country", country)) => peer.countries.contains(country),
+        Some(("agency", address)) => {
+            address.parse().is_ok_and(|address: AgencyAddress| *address.domain() == peer.domain)
+        }
+        Some(_) => false,
+        None => matches!(layer, "scheme" | "consent" | "keys" | "directory" | "queue"),
+    }
+}
+
+/// An event of a peer as it is shown to people: what the peer says is told as its word.
+fn plain(peer: &Peer, event: Event) -> Event {
+    match event {
+        Event::Quarantined(refusal) => Event::Quarantined(in_words(&peer.domain, refusal)),
+        Event::Undeliverable(refusal) => Event::Undeliverable(in_words(&peer.domain, refusal)),
+        event => event,
+    }
 }
 
 /// Checks an acknowledgement against the recipient's keys, where they are known here. Its sender checks it

@@ -67,7 +67,7 @@ fn why(gateway: &Gateway, domain: &Domain) -> Option<Refusal> {
 }
 
 /// Tells the senders of copies why they wait: of each copy a reason that was not the last one told. `is_back` says
-/// that the peer was offered them and has not taken them.
+/// that the peer has not taken what it was just offered: what it was not offered before either, it does not have.
 ///
 /// # Errors
 /// The store failed.
@@ -79,6 +79,7 @@ pub(super) async fn tell<'a>(
 ) -> Result<(), StoreError> {
     let changes = copies.filter_map(|head| {
         let (last, times) = head.waiting;
+        let is_back = is_back && !head.offered;
         let is_news = last != why.code() && times < limits::WAITINGS;
         (is_news || is_back).then(|| {
             let word = is_news

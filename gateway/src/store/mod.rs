@@ -231,6 +231,14 @@ pub struct Load {
     pub bytes: u64,
 }
 
+impl Load {
+    /// With another delivery of this many bytes.
+    #[must_use]
+    pub fn and(self, bytes: u64) -> Self {
+        Self { deliveries: self.deliveries + 1, bytes: self.bytes + bytes }
+    }
+}
+
 /// The bound of every queue.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueBound {
@@ -240,7 +248,7 @@ pub struct QueueBound {
 
 impl QueueBound {
     /// Whether a queue with this load takes another delivery of this many bytes.
-    fn has_room(self, load: Load, bytes: u64) -> bool {
+    pub fn has_room(self, load: Load, bytes: u64) -> bool {
         load.deliveries < self.deliveries && load.bytes + bytes <= self.bytes
     }
 }

@@ -203,14 +203,18 @@ impl<'a> Rows<'a> {
     fn check_room(&mut self, message: &NewMessage) -> Result<(), AcceptError> {
         let bound = self.batches.bound;
         let content = message.content.encoded_len();
+        let mut added: HashMap<&Queue, Load> = HashMap::new();
         for copy in &message.copies {
             let bytes = (content + copy.proof.encoded_len()) as u64;
             // Where notices are not taken, no more of them are to come.
-            for (queue, bytes) in [(&copy.answers, 0), (&copy.queue, bytes)] {
-                if !bound.has_room(*self.load(queue), bytes) {
-                    return Err(AcceptError::QueueFull(queue.clone()));
-                }
+            if !bound.has_room(*self.load(&copy.answers), 0) {
+                return Err(AcceptError::QueueFull(copy.answers.clone()));
             }
+            let load = added.entry(&copy.queue).or_insert_with(|| *self.load(&copy.queue));
+            if !bound.has_room(*load, bytes) {
+                return Err(AcceptError::QueueFull(copy.queue.clone()));
+            }
+            *load = load.and(bytes);
         }
         Ok(())
     }
@@ -252,10 +256,8 @@ impl<'a> Rows<'a> {
         let mut gone = Vec::new();
         let mut outcomes = Vec::with_capacity(changes.len());
         for (change, _) in changes {
-            // Taken out of the map, so that a second change in the same batch finds nothing to do.
-            let row = queued.remove(&change.delivery);
-            let row = row.filter(|row| !(row.offered && matches!(change.to, Next::Expired)));
-            let Some(row) = row else {
+            let row = queued.get_mut(&change.delivery);
+            let Some(row) = row.filter(|row| !(row.offered && matches!(change.to, Next::Expired))) else {
                 outcomes.push(false);
                 continue;
             };
@@ -270,12 +272,14 @@ impl<'a> Rows<'a> {
                     self.touched.extend(row.message);
                 }
                 Next::Offered => {
+                    row.offered = true;
                     sqlx::query("UPDATE delivery SET offered = 1 WHERE seq = ?")
                         .bind(change.delivery.0)
                         .execute(&mut *db)
                         .await?;
                 }
                 Next::Waiting { why, is_back } => {
+                    row.offered &= !is_back;
                     sqlx::query(
                         "UPDATE delivery SET offered = offered AND NOT ?2, waitings = waitings + (waiting <> ?3), waiting = ?3 \
                          WHERE seq = ?1",
@@ -295,7 +299,9 @@ impl<'a> Rows<'a> {
                 }
                 Next::Narrowed(released) => narrow(db, change.delivery, released).await?,
             }
-            if !matches!(change.to, Next::Narrowed(_) | Next::Offered | Next::Waiting { .. }) {
+            let leaves = !matches!(change.to, Next::Narrowed(_) | Next::Offered | Next::Waiting { .. });
+            // A second change in the same batch finds nothing to do.
+            if leaves && let Some(row) = queued.remove(&change.delivery) {
                 let load = self.load(&row.queue);
                 load.deliveries = load.deliveries.saturating_sub(1);
                 load.bytes = load.bytes.saturating_sub(row.bytes);

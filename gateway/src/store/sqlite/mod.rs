@@ -101,9 +101,9 @@ impl Store {
         self.loads.get(queue)
     }
 
-    /// Whether a queue takes another delivery of this many bytes, as things stand.
-    pub fn has_room(&self, queue: &Queue, bytes: u64) -> bool {
-        self.bound.has_room(self.load(queue), bytes)
+    /// The bound of every queue.
+    pub fn bound(&self) -> QueueBound {
+        self.bound
     }
 
     /// The lanes to a domain in which something waits.
