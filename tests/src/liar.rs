@@ -1,6 +1,6 @@
 //! The called side of a hostile gateway: it takes the links of its peer, and answers with lies.
 
-use std::{collections::BTreeMap, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use liaison_proto::{
         link_response::Frame as Response,
     },
     message::v1::{
-        Acceptance, Acceptances, Manifest, RecipientDecision, Refusal, SignedAcceptance,
+        Acceptance, Acceptances, Manifest, RecipientDecision, Refusal, Rule, SignedAcceptance,
         error_code::Code as ErrorCode, verdict::Code as Verdict,
     },
     times,
@@ -67,6 +67,12 @@ pub enum Lie {
     Garbage,
     /// Nothing, ever.
     Silent,
+    /// That the recipient's queue is full, of what this agency sends.
+    FullFor(&'static str),
+    /// An acceptance with a field of a newer version.
+    Newer,
+    /// A decision by a rule of the asker's own country.
+    OtherLayer,
 }
 
 /// A hostile gateway that is called.
@@ -232,6 +238,11 @@ impl Script {
     fn forwarded(&self, number: u64, forward: &Forward) -> Option<Response> {
         let data = match self.lie {
             Lie::Silent => return None,
+            Lie::FullFor(of) if forward.sender.as_ref().is_some_and(|sender| sender.address == of) => {
+                let refusal = Refusal::new(ErrorCode::QueueFull, "the queue is full", "offer it again later");
+                let refusal = Some(refusal.retry_after(Duration::from_secs(1)));
+                return Some(Response::Refused(Refused { number, refusal }));
+            }
             Lie::Done => return Some(Response::Done(Done { number })),
             Lie::OtherNumber => {
                 let refusal = Some(Refusal::new(ErrorCode::Suspended, "a lie", "none"));
@@ -267,9 +278,20 @@ impl Script {
             decisions: vec![RecipientDecision {
                 recipient: recipient.to_owned(),
                 verdict: verdict.into(),
+                rule: (self.lie == Lie::OtherLayer).then(|| Rule {
+                    layer: "country/be".to_owned(),
+                    rule: "be-secrecy".to_owned(),
+                    ..Rule::default()
+                }),
                 ..RecipientDecision::default()
             }],
         };
+        if self.lie == Lie::Newer {
+            // Field 1000, a varint.
+            let acceptance = Bytes::from([acceptance.encode_to_vec(), vec![0xc0, 0x3e, 0x01]].concat());
+            let signature = Bytes::copy_from_slice(&self.signing.sign("acceptance/v1", &acceptance));
+            return SignedAcceptance { acceptance, signature };
+        }
         let other = SigningKey::generate();
         statement::sign(&acceptance, if self.lie == Lie::NotSigned { &other } else { &self.signing })
     }

@@ -2,20 +2,27 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use liaison_demo::{Agent, wait};
+use anyhow::{Context, Result, bail, ensure};
+use liaison_demo::{Agent, Member, wait};
 use liaison_proto::{
     case::v1::{PreviewRequest, disclosure::Code as Disclosed, preview_request},
-    message::v1::{data_category::Code as Category, referral_state::Code as State, verdict::Code as Verdict},
+    exchange::v1::delivery::Content,
+    message::v1::{
+        Notice, data_category::Code as Category, error_code::Code as ErrorCode, notice,
+        referral_state::Code as State, verdict::Code as Verdict,
+    },
 };
 use liaison_tests::{
     Federation, call,
     federation::{Setup, knows, listed},
+    insider::{self, Insider, Session},
     message::{self, Words},
     names::{BORDER, HEALTH_HU, SHELTER, SHELTER_HU},
     policies,
     realm::{BE, HU},
 };
+use liaison_trust::envelope::Draft;
+use prost::Message;
 use serde_json::{Value, json};
 
 /// In which a peer has to learn of a change.
@@ -159,4 +166,64 @@ async fn an_agency_that_is_revoked_vanishes_abroad() -> Result<()> {
     // Others of its domain go on.
     federation.send_one(SHELTER, message::small_referral(SHELTER_HU)).await?;
     Ok(())
+}
+
+/// What an agency can do by itself, and what waits for an administrator, counts against no gateway.
+#[tokio::test]
+async fn what_an_agency_does_is_not_its_gateways_fault() -> Result<()> {
+    let federation = start(&[], &[SHELTER, SHELTER_HU]).await?;
+    let (be, hu) = (&federation.realm("be")?.gateway, &federation.realm("hu")?.gateway);
+    // It names a thread that two agencies of hu have.
+    let (here, there) = (Insider::enrol(be, BORDER).await?, Insider::enrol(hu, HEALTH_HU).await?);
+    let theirs = there.draft(&there.key_of(SHELTER_HU).await?);
+    submitted(&there, &theirs).await?;
+    let taken = Draft { thread: theirs.thread, ..here.draft(&here.key_of(SHELTER_HU).await?) };
+    let refusal = ended(&here, &taken).await?;
+    ensure!(
+        matches!(&refusal, notice::Event::Undeliverable(refusal) if refusal.code() == ErrorCode::NotAParty),
+        "{refusal:?}"
+    );
+
+    // It is of a country that was not there when the domains peered: its messages wait until hu's administrator agrees.
+    let (address, none) = ("be/shelter-aachen", &[]);
+    let newcomer = Member {
+        address,
+        name: "New",
+        country: "de",
+        sectors: &["NGO"],
+        groups: none,
+        services: none,
+        languages: none,
+        ages: none,
+    };
+    be.add(&newcomer).await?;
+    wait::until("hu hears of the new country", async || {
+        (hu.peer("be").await.ok()?.get("unconfirmed_countries")? == &json!(["de"])).then_some(())
+    })
+    .await?;
+    let newcomer = Insider::enrol(be, address).await?;
+    let draft = newcomer.draft(&newcomer.key_of(SHELTER_HU).await?);
+    let waits = ended(&newcomer, &draft).await?;
+    ensure!(matches!(&waits, notice::Event::Waiting(why) if why.code() == ErrorCode::Suspended), "{waits:?}");
+    let shown = hu.peer("be").await?;
+    ensure!(shown.get("violations") == Some(&json!(0)), "{shown}");
+
+    hu.accept(&be.invite().await?).await?;
+    call::received(federation.agent(SHELTER_HU)?, &draft.message_id.to_string()).await.map(drop)
+}
+
+async fn submitted(agency: &Insider, draft: &Draft) -> Result<Session> {
+    let mut session = agency.session().await?;
+    let answer = session.submit(&agency.seal(draft)?).await?;
+    ensure!(matches!(answer, insider::Answer::Accepted(_)), "{answer:?}");
+    Ok(session)
+}
+
+/// What the sender of a message is told of it first.
+async fn ended(agency: &Insider, draft: &Draft) -> Result<notice::Event> {
+    let mut session = submitted(agency, draft).await?;
+    let (attempt, delivery) = session.delivery().await?;
+    session.ack(attempt, None).await?;
+    let Some(Content::Notice(signed)) = delivery.content else { bail!("no notice") };
+    Notice::decode(signed.notice)?.event.context("a notice of nothing")
 }

@@ -10,7 +10,8 @@ use liaison_proto::{
     federation::v1::{Forward, federation_service_client::FederationServiceClient},
     message::v1::{
         Acceptance, Acceptances, Acknowledgement, Notice, RecipientDecision, Rule, SignedKeyRecord,
-        StateChange, kind::Code as Kind, notice, referral_state::Code as State, verdict::Code as Verdict,
+        StateChange, error_code::Code as ErrorCode, kind::Code as Kind, notice,
+        referral_state::Code as State, verdict::Code as Verdict,
     },
     times,
 };
@@ -20,7 +21,7 @@ use liaison_tests::{
     liar::{Liar, Lie},
     message,
     names::{HOSPITAL, SHELTER},
-    outsider::Outsider,
+    outsider::{CATEGORIES, Outsider},
     policies,
     scene::{Scene, accepted},
 };
@@ -96,6 +97,34 @@ async fn a_hidden_agency_changes_its_keys() -> Result<()> {
     Ok(())
 }
 
+/// A chain of keys has an end, however it is told in parts.
+#[tokio::test]
+async fn key_records_are_bounded() -> Result<()> {
+    let port = Port::free()?;
+    let mut scene = Scene::start(policies::OPEN, port.address).await?;
+    let mut link = scene.hostile.link().await?;
+    let mut agency = Outsider::new("xx/hidden")?;
+    let mut records = vec![agency.record.clone()];
+    let mut answer = None;
+    for _ in 0..6 {
+        for _ in 0..99 {
+            let (next, told) = agency.next(&records)?;
+            (agency, records) = (next, told);
+        }
+        let draft =
+            agency.draft(Kind::Referral, std::slice::from_ref(&scene.shelter), OffsetDateTime::now_utc());
+        let described = agency.described(DOMAIN);
+        let forward =
+            scene.hostile.forwarder().forward(&agency.verified(&draft)?, described.clone(), &CATEGORIES);
+        let keys = records.get(records.len() - 100..).unwrap_or_default().to_vec();
+        let sender = Some(Agency { keys, ..described });
+        answer = Some(link.forward(&Forward { sender, ..forward }).await?);
+    }
+    let answer = answer.context("nothing was sent")?;
+    scene.violation("more key records than an agency has", answer, ErrorCode::PeerViolation).await?;
+    scene.harmless(&mut link).await
+}
+
 /// An agency of `be` that the peer may not know of sends its key records along.
 #[tokio::test]
 async fn a_hidden_agency_is_described_with_its_keys() -> Result<()> {
@@ -122,11 +151,8 @@ async fn refers(
 ) -> Result<String> {
     let draft = agency.draft(Kind::Referral, std::slice::from_ref(&scene.shelter), OffsetDateTime::now_utc());
     let described = agency.described(DOMAIN);
-    let forward = scene.hostile.forwarder().forward(
-        &agency.verified(&draft)?,
-        described.clone(),
-        &liaison_tests::outsider::CATEGORIES,
-    );
+    let forward =
+        scene.hostile.forwarder().forward(&agency.verified(&draft)?, described.clone(), &CATEGORIES);
     let sender = Some(Agency { keys: keys.to_vec(), ..described });
     accepted(link.forward(&Forward { sender, ..forward }).await?)?;
     let id = draft.message_id.to_string();

@@ -470,6 +470,7 @@ async fn lies_in_acceptances() -> Result<()> {
         Lie::NotSigned,
         Lie::OtherDigest,
         Lie::NoVerdict,
+        Lie::OtherLayer,
         Lie::Done,
         Lie::OtherNumber,
         Lie::Garbage,

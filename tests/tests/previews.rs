@@ -9,12 +9,17 @@ use anyhow::{Context, Result, ensure};
 use liaison_demo::{Agent, Gateway, port::Port, wait};
 use liaison_proto::{
     case::v1::{PreviewRequest, preview_request::Message},
+    exchange::v1::{MessageHead, PreviewRecipient, PreviewRequest as Question},
     federation::v1::{PreviewRequest as Asked, federation_service_client::FederationServiceClient},
-    message::v1::{Audience, Refusal, error_code::Code as ErrorCode, verdict::Code as Verdict},
+    message::v1::{
+        Audience, Facts, Refusal, error_code::Code as ErrorCode, kind::Code as Kind,
+        purpose::Code as Purpose, verdict::Code as Verdict,
+    },
 };
 use liaison_tests::{
     Federation, Realm, call,
     federation::{Setup, knows},
+    insider::Insider,
     message,
     names::{POLICE_HU, SHELTER, SHELTER_HU},
     policies,
@@ -22,13 +27,17 @@ use liaison_tests::{
     realm::{BE, HU},
     scene::{Scene, accepted},
 };
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::sleep};
 use tonic::transport::Channel;
 
 /// Previews that one peer may ask for in a second.
 const A_SECOND: u64 = 20;
 /// Previews that the peer asks for at once, again and again.
 const AT_ONCE: usize = 50;
+/// Callers of one agency that asks without end.
+const CALLERS: usize = 8;
+/// Between two previews of an agency that asks for what it may: five in a second.
+const BETWEEN: Duration = Duration::from_millis(250);
 /// As often everybody else does meanwhile what is theirs to do.
 const ROUNDS: usize = 20;
 /// A database that is the same for so long has nothing more to come.
@@ -72,6 +81,7 @@ async fn a_peer_that_asks_too_often_is_refused_and_nobody_else() -> Result<()> {
             // An honest peer is asked and asks as ever, and this one may send what it may.
             by_be(hu.agent(SHELTER_HU)?, Message::Referral(message::small_referral(SHELTER))).await?;
             accepted(link.forward(&scene.honest()?).await?)?;
+            sleep(BETWEEN).await;
         }
         anyhow::Ok(())
     };
@@ -89,6 +99,39 @@ async fn a_peer_that_asks_too_often_is_refused_and_nobody_else() -> Result<()> {
     })
     .await?;
     scene.harmless(&mut link).await
+}
+
+/// One agency that asks without end leaves to the others of its domain what they may ask.
+#[tokio::test]
+async fn no_agency_uses_up_what_its_domain_may_ask() -> Result<()> {
+    let setup =
+        Setup { domains: &[BE, HU], scheme: policies::OPEN, layers: &[], agencies: &[SHELTER, SHELTER_HU] };
+    let federation = Federation::start(&setup).await?;
+    let greedy = Insider::enrol(&federation.realm("hu")?.gateway, POLICE_HU).await?;
+    let head = MessageHead {
+        kind: Kind::Referral.into(),
+        facts: Some(Facts { purpose: Purpose::VictimSupport.into(), ..Facts::default() }),
+        ..MessageHead::default()
+    };
+    let recipient = PreviewRecipient { address: SHELTER.to_owned(), bases: Vec::new() };
+    let question = Question { head: Some(head), recipients: vec![recipient] };
+    let mut asking = JoinSet::new();
+    for _ in 0..CALLERS {
+        let (mut exchange, question) = (greedy.exchange().await?, question.clone());
+        asking.spawn(async move {
+            loop {
+                // What it is answered is not what this is about.
+                let _ = exchange.preview(question.clone()).await;
+            }
+        });
+    }
+    for _ in 0..ROUNDS {
+        let asked = Message::Referral(message::small_referral(SHELTER));
+        by_be(federation.agent(SHELTER_HU)?, asked).await?;
+        sleep(BETWEEN).await;
+    }
+    asking.shutdown().await;
+    Ok(())
 }
 
 /// Asks as a gateway what the shelter would get: all of it.

@@ -8,21 +8,21 @@ use liaison_proto::{
     case::v1::GetAlertRequest,
     exchange::v1::delivery::Content,
     message::v1::{
-        Acknowledgement, Audience, Manifest, Notice, StateChange, error_code::Code as ErrorCode, notice,
-        referral_state::Code as State,
+        Acknowledgement, Audience, Manifest, Notice, StateChange, error_code::Code as ErrorCode,
+        kind::Code as Kind, notice, referral_state::Code as State,
     },
     times,
 };
 use liaison_tests::{
     Federation, Realm, call,
-    hostile::{Answer, DOMAIN},
+    hostile::{Answer, DOMAIN, Hostile, violations},
     insider::{self, Insider},
     liar::{Liar, Lie},
     message,
     names::{BORDER, HEALTH_HU, HOSPITAL, SHELTER, SHELTER_HU},
     policies,
     realm::{BE, HU},
-    scene::Scene,
+    scene::{Scene, accepted, refused},
 };
 use liaison_trust::{digest::sha256, statement};
 use prost::Message;
@@ -137,6 +137,16 @@ async fn what_is_narrowed_after_it_was_offered_is_told_as_that() -> Result<()> {
     let id = scene.send(message::referral(&["xx/shelter"], &words)).await?;
     let forward = silent.forwarded().await.context("nothing was offered")?;
     drop(silent);
+    // Full since, as the peer says: that takes back no offer that was not answered.
+    let mut full = Liar::of(&scene.hostile, &scene.realm.gateway, Lie::FullFor(HOSPITAL)).await?;
+    full.forwarded().await.context("it was not offered again")?;
+    wait::until("the sender is told that the queue is full", async || {
+        let seen = call::referral(scene.realm.agent(HOSPITAL).ok()?, &id).await.ok()?;
+        let told = seen.parts.iter().find_map(|part| part.unknown.clone())?;
+        (told.code() == ErrorCode::QueueFull).then_some(())
+    })
+    .await?;
+    drop(full);
     let law = policies::layer_without("be-secrecy", "health");
     scene.realm.load(&[("scheme/test.cedar", policies::OPEN), ("country/be/law.cedar", &law)]).await?;
 
@@ -178,6 +188,96 @@ async fn what_is_narrowed_after_it_was_offered_is_told_as_that() -> Result<()> {
     let seen = call::referral_in(hospital, &id, State::Received).await?;
     ensure!(seen.refusal.is_none(), "{:?}", seen.refusal);
     Ok(())
+}
+
+/// One that waits for a full queue is no reason not to ask about another that was offered before.
+#[tokio::test]
+async fn what_was_offered_is_asked_about_though_another_finds_no_room() -> Result<()> {
+    let port = Port::free()?;
+    let scene = Scene::start(policies::OPEN, port.address).await?;
+    let mut silent = Liar::of(&scene.hostile, &scene.realm.gateway, Lie::Silent).await?;
+    let mut link = scene.hostile.link().await?;
+    scene.list(&mut link).await?;
+    let border = Insider::enrol(&scene.realm.gateway, BORDER).await?;
+    let mut session = border.session().await?;
+    let sent = session.submit(&border.seal(&border.draft(&scene.hostile.shelter.key()?))?).await?;
+    ensure!(matches!(sent, insider::Answer::Accepted(_)), "{sent:?}");
+    let id = scene.send(message::small_referral("xx/shelter")).await?;
+    for _ in 0..2 {
+        silent.forwarded().await.context("not both were offered")?;
+    }
+    drop(silent);
+    let _full = Liar::of(&scene.hostile, &scene.realm.gateway, Lie::FullFor(BORDER)).await?;
+    scene.holder(&id, DOMAIN).await
+}
+
+/// What was accepted is answered with its acceptance, also when what waits has filled the queue meanwhile.
+#[tokio::test]
+async fn what_was_accepted_is_answered_though_the_queue_is_full() -> Result<()> {
+    let mut be = Realm::prepare_domain(BE, &[("scheme/test.cedar", policies::OPEN)]).await?;
+    be.gateway.configure("[limits]\nqueue_deliveries = 2")?;
+    be.gateway.start().await?;
+    be.join(&[HOSPITAL, SHELTER]).await?;
+    let hostile = Hostile::accepted_by(&be.gateway, Port::free()?.address).await?;
+    let key = Insider::enrol(&be.gateway, BORDER).await?.key_of(SHELTER).await?;
+    be.agent_mut(SHELTER)?.stop().await?;
+    let mut link = hostile.link().await?;
+    let forward = || {
+        let now = OffsetDateTime::now_utc();
+        hostile.forward_of(&hostile.shelter.draft(Kind::Referral, std::slice::from_ref(&key), now))
+    };
+    let first = forward()?;
+    let answer = accepted(link.forward(&first).await?)?;
+    accepted(link.forward(&forward()?).await?)?;
+    refused("a third", link.forward(&forward()?).await?, ErrorCode::QueueFull)?;
+    let again = accepted(hostile.link().await?.forward(&first).await?)?;
+    ensure!(answer == again, "another acceptance: {again:?}");
+    Ok(())
+}
+
+/// A peer that takes what it is offered and says nothing; and is removed then.
+#[tokio::test]
+async fn a_peer_that_does_not_answer_is_told_of() -> Result<()> {
+    let port = Port::free()?;
+    let scene = Scene::start(policies::OPEN, port.address).await?;
+    let mut silent = Liar::of(&scene.hostile, &scene.realm.gateway, Lie::Silent).await?;
+    let mut link = scene.hostile.link().await?;
+    scene.list(&mut link).await?;
+    let id = scene.send(message::small_referral("xx/shelter")).await?;
+    silent.forwarded().await.context("nothing was offered")?;
+    let hospital = scene.realm.agent(HOSPITAL)?;
+    wait::until("the sender is told that no answer comes", async || {
+        let seen = call::referral(hospital, &id).await.ok()?;
+        let told = seen.parts.iter().find_map(|part| part.unknown.clone())?;
+        (told.code() == ErrorCode::GatewayUnreachable && told.message.contains("may have")).then_some(())
+    })
+    .await?;
+    scene.realm.gateway.command(&["peer", "remove", DOMAIN]).await?;
+    let seen = call::referral_in(hospital, &id, State::Refused).await?;
+    let told = seen.refusal.context("no reason is told")?;
+    ensure!(told.message.contains("may have"), "{told}");
+    Ok(())
+}
+
+/// An acceptance that this version can't read is no forgery: the message waits for the upgrade.
+#[tokio::test]
+async fn an_acceptance_of_a_newer_version_is_waited_for() -> Result<()> {
+    let port = Port::free()?;
+    let scene = Scene::start(policies::OPEN, port.address).await?;
+    let newer = Liar::of(&scene.hostile, &scene.realm.gateway, Lie::Newer).await?;
+    let mut link = scene.hostile.link().await?;
+    scene.list(&mut link).await?;
+    let id = scene.send(message::small_referral("xx/shelter")).await?;
+    wait::until("the sender is told what is to be upgraded", async || {
+        let seen = call::referral(scene.realm.agent(HOSPITAL).ok()?, &id).await.ok()?;
+        let told = seen.parts.iter().find_map(|part| part.unknown.clone())?;
+        (told.code() == ErrorCode::UnknownValue && told.action.contains("upgrade")).then_some(())
+    })
+    .await?;
+    ensure!(violations(&scene.realm.gateway, "peer_violation").await? == 0, "it counts as a violation");
+    drop(newer);
+    let _upgraded = Liar::of(&scene.hostile, &scene.realm.gateway, Lie::Honest).await?;
+    scene.holder(&id, DOMAIN).await
 }
 
 /// Waits until a referral stands at `holder`.
