@@ -19,11 +19,7 @@ use super::desk::{Desk, count, internal};
 use crate::{
     authority::AuthorityError,
     directory::Agency,
-    federation::{
-        bundle::Bundle,
-        gate,
-        peers::{Live, Peer},
-    },
+    federation::{bundle::Bundle, gate, live::Live, peers::Peer},
     limits,
     revoked::Peering,
     store::{Act, KnownPeer},

@@ -4,7 +4,7 @@
 //! Of a message that leaves: the queue's lanes, `link` (made by `dial`), `give`, `forward` (looked at once more,
 //! offered, answered), `waiting` where it can't go. Of one that arrives: [`service`], `incoming`, `accept` (verified, decided by this domain's
 //! layers, committed), the recipient's queue. Of a notice: `give`, then the other's `relay`. Of the directory: `told`,
-//! `tell`, then the other's `listed`. Of a domain itself: `own`, [`bundle`], [`peers`].
+//! `tell`, then the other's `listed`. Of a domain itself: `own`, [`bundle`], [`peers`], [`live`].
 
 mod accept;
 pub mod bundle;
@@ -14,6 +14,7 @@ mod give;
 mod incoming;
 mod link;
 mod listed;
+pub mod live;
 mod offer;
 mod own;
 pub mod peers;
