@@ -42,9 +42,8 @@ pub async fn commit(gateway: &Gateway, message: NewMessage) -> Result<Bytes, Ref
                 "send the message under a new id; if the sender's machine was restored from a backup, say so to the administrator",
             ))
         }
-        // What threads another domain has, no gateway of a sender can know.
         Err(AcceptError::ThreadTaken) => Err(Refusal::new(
-            ErrorCode::NotAParty,
+            ErrorCode::IdReused,
             "the thread belongs to another referral",
             "open a new thread for each referral",
         )),

@@ -30,6 +30,7 @@ use crate::{
     delivery::{self, NewThreadCopy, aside, internal},
     directory::Agency,
     gateway::Gateway,
+    limits,
     policy::PolicySet,
     store::{NewCopy, NewMessage, Queue},
 };
@@ -73,7 +74,13 @@ pub(super) async fn accept(
         })
         .await?;
         check_parties(gateway, peer, &sender, &verified.message)?;
-        let before = before(gateway, &verified.message).await?;
+        let message = &verified.message;
+        let before = match gateway.store.accepted(&message.sender, message.id).await.map_err(internal)? {
+            Some((digest, acceptances)) if digest == message.digest => Some(acceptances),
+            // The commit refuses it.
+            Some(_) => None,
+            None => opens_a_new_thread(gateway, message).await.map(|()| None)?,
+        };
         if let Some(acceptances) = &before
             && only_of(acceptances, &recipients)?.acceptances.len() == recipients.len()
         {
@@ -85,22 +92,31 @@ pub(super) async fn accept(
         }
         delivery::commit(gateway, message).await
     };
-    let refusal = match outcome.await {
-        Ok(acceptances) => return only_of(&acceptances, &recipients).map(|only| only.encode_to_vec().into()),
-        Err(refusal) => refusal,
+    let (acceptances, refusal) = match outcome.await {
+        Ok(acceptances) => (acceptances, overtaken()),
+        // What a changed world refuses now was perhaps accepted before, and its answer lost.
+        Err(refusal) if delivery::may_have_passed(refusal.code()) => {
+            let Some((id, digest)) = offered else { return Err(refusal) };
+            let known = gateway.store.accepted(&sender.address, id).await.map_err(internal)?;
+            let Some((_, acceptances)) = known.filter(|(known, _)| *known == digest) else {
+                return Err(refusal);
+            };
+            (acceptances, refusal)
+        }
+        Err(refusal) => return Err(refusal),
     };
-    // What a changed world refuses now was perhaps accepted before, and its answer lost.
-    let Some((id, digest)) = offered.filter(|_| delivery::may_have_passed(refusal.code())) else {
-        return Err(refusal);
-    };
-    let known = gateway.store.accepted(&sender.address, id).await.map_err(internal)?;
-    match known.filter(|(known, _)| *known == digest) {
-        Some((_, acceptances)) => match only_of(&acceptances, &recipients)? {
-            only if only.acceptances.is_empty() => Err(refusal),
-            only => Ok(only.encode_to_vec().into()),
-        },
-        None => Err(refusal),
-    }
+    let only = only_of(&acceptances, &recipients)?;
+    if only.acceptances.is_empty() { Err(refusal) } else { Ok(only.encode_to_vec().into()) }
+}
+
+/// The same message was accepted for others at this moment.
+fn overtaken() -> Refusal {
+    Refusal::new(
+        ErrorCode::RateLimited,
+        "the message is being accepted for other recipients",
+        "forward it again for those who have no acceptance yet",
+    )
+    .retry_after(limits::SUBMISSION_RETRY)
 }
 
 /// The acceptances of these recipients: a message that is forwarded again goes only to those of whom the peer has
@@ -250,10 +266,18 @@ async fn prepare(
     })
 }
 
-/// The acceptances of a message that was accepted before, for some of its recipients or all.
-async fn before(gateway: &Gateway, message: &Verified) -> Result<Option<Bytes>, Refusal> {
-    let known = gateway.store.accepted(&message.sender, message.id).await.map_err(internal)?;
-    Ok(known.filter(|(digest, _)| *digest == message.digest).map(|(_, acceptance)| acceptance))
+/// Checks that a referral takes no thread of another one. Which threads this domain has, the sender's gateway can't
+/// know: it is the agency's fault alone.
+async fn opens_a_new_thread(gateway: &Gateway, message: &Verified) -> Result<(), Refusal> {
+    let is_referral = message.manifest.kind() == Kind::Referral;
+    if is_referral && gateway.store.thread(message.thread).await.map_err(internal)?.is_some() {
+        return Err(Refusal::new(
+            ErrorCode::NotAParty,
+            "the thread belongs to another referral",
+            "open a new thread for each referral",
+        ));
+    }
+    Ok(())
 }
 
 /// The queue that has no room for a copy, or for the words about it.
