@@ -1,0 +1,24 @@
+//! The log of evidence: an append-only Merkle tree whose head is signed, so that whoever holds a
+//! receipt can show that an event was recorded, and nobody can take one back or tell two stories.
+//!
+//! Everything is what other logs use, so that other verifiers read it: the tree of RFC 6962 and
+//! RFC 9162 over SHA-256, and of C2SP the tiles (tlog-tiles), signed notes (signed-note), checkpoints
+//! (tlog-checkpoint), cosignatures (tlog-cosignature, `cosignature/v1`) and receipts (tlog-proof). No
+//! I/O here: who keeps the log gives the nodes and keeps what comes out.
+
+mod frontier;
+mod proof;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+pub use frontier::{Frontier, FrontierError};
+pub use proof::{ProofError, verify_consistency, verify_inclusion};
+pub use tree::{
+    Node, TreeError, consistency, consistency_nodes, empty_root, inclusion, inclusion_nodes, leaf_hash,
+    node_hash, root, root_nodes,
+};
+
+/// The most leaves of a log: what a signed integer of 64 bits counts, as databases and other
+/// implementations have it.
+pub const MAX_SIZE: u64 = i64::MAX as u64;
