@@ -6,14 +6,20 @@
 //! (tlog-checkpoint), cosignatures (tlog-cosignature, `cosignature/v1`) and receipts (tlog-proof). No
 //! I/O here: who keeps the log gives the nodes and keeps what comes out.
 
+mod bundle;
 mod frontier;
 mod proof;
 #[cfg(test)]
 mod tests;
+mod tile;
+mod tile_path;
 mod tree;
 
+pub use bundle::{BundleError, EntryBundle, new_bundles};
 pub use frontier::{Frontier, FrontierError};
 pub use proof::{ProofError, verify_consistency, verify_inclusion};
+pub use tile::{Tile, TileError, TileHashes, new_tiles};
+pub use tile_path::PathError;
 pub use tree::{
     Node, TreeError, consistency, consistency_nodes, empty_root, inclusion, inclusion_nodes, leaf_hash,
     node_hash, root, root_nodes,

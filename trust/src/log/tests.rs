@@ -6,6 +6,7 @@ use crate::digest::Digest;
 mod oracle;
 mod proofs;
 mod rfc6962;
+mod tiles;
 
 /// Every complete node of a log.
 type Nodes = BTreeMap<Node, Digest>;
