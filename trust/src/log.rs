@@ -7,16 +7,23 @@
 //! I/O here: who keeps the log gives the nodes and keeps what comes out.
 
 mod bundle;
+mod checkpoint;
+mod cosignature;
 mod frontier;
+mod note;
 mod proof;
 #[cfg(test)]
 mod tests;
 mod tile;
 mod tile_path;
 mod tree;
+mod vkey;
 
 pub use bundle::{BundleError, EntryBundle, new_bundles};
+pub use checkpoint::{Checkpoint, CheckpointError, LogKey, LogSigner, OpenError};
+pub use cosignature::{CosignatureError, Witness, WitnessKey};
 pub use frontier::{Frontier, FrontierError};
+pub use note::{Note, NoteError, NoteSignature};
 pub use proof::{ProofError, verify_consistency, verify_inclusion};
 pub use tile::{Tile, TileError, TileHashes, new_tiles};
 pub use tile_path::PathError;
@@ -24,6 +31,7 @@ pub use tree::{
     Node, TreeError, consistency, consistency_nodes, empty_root, inclusion, inclusion_nodes, leaf_hash,
     node_hash, root, root_nodes,
 };
+pub use vkey::{KeyName, VkeyError};
 
 /// The most leaves of a log: what a signed integer of 64 bits counts, as databases and other
 /// implementations have it.

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::digest::Digest;
 
+mod notes;
 mod oracle;
 mod proofs;
 mod rfc6962;
@@ -24,4 +25,8 @@ fn entries(count: u64) -> impl Iterator<Item = [u8; 8]> {
 
 fn digest(hex: &str) -> Digest {
     Digest::try_from(hex::decode(hex).unwrap().as_slice()).unwrap()
+}
+
+fn name(text: &str) -> KeyName {
+    text.parse().unwrap()
 }
