@@ -5,6 +5,26 @@
 //! RFC 9162 over SHA-256, and of C2SP the tiles (tlog-tiles), signed notes (signed-note), checkpoints
 //! (tlog-checkpoint), cosignatures (tlog-cosignature, `cosignature/v1`) and receipts (tlog-proof). No
 //! I/O here: who keeps the log gives the nodes and keeps what comes out.
+//!
+//! # The bytes of an entry
+//! What is recorded stays outside the tree, with a random salt, so that it can be erased while every
+//! proof stays valid, and so that nobody finds it by guessing. `||` is concatenation, `u32` four bytes,
+//! big-endian.
+//!
+//! ```text
+//! entry     = SHA-256( u32(12) || "log-entry/v1" || u32(32) || salt || u32(length of record) || record )
+//! leaf hash = SHA-256( 0x00 || entry )
+//! node hash = SHA-256( 0x01 || left || right )
+//! root of the empty tree = SHA-256( "" )
+//! ```
+//!
+//! The salt has 32 bytes, the entry is 32 bytes as they are, no text. An entry bundle
+//! (`tile/entries/...`) holds entries, each as `0x0020 || entry`.
+//!
+//! # The bytes of a receipt
+//! A tlog-proof whose `extra` line is base64(salt || record). To verify one: the checkpoint's signature
+//! under the log's key; the checkpoint's origin, which is the key's name; the leaf hash of salt and
+//! record; and from it, along the proof, the checkpoint's root.
 
 mod bundle;
 mod checkpoint;
@@ -12,6 +32,8 @@ mod cosignature;
 mod frontier;
 mod note;
 mod proof;
+mod receipt;
+mod record;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -25,6 +47,8 @@ pub use cosignature::{CosignatureError, Witness, WitnessKey};
 pub use frontier::{Frontier, FrontierError};
 pub use note::{Note, NoteError, NoteSignature};
 pub use proof::{ProofError, verify_consistency, verify_inclusion};
+pub use receipt::{Receipt, ReceiptError};
+pub use record::{Entry, RecordTooLong, SaltedRecord};
 pub use tile::{Tile, TileError, TileHashes, new_tiles};
 pub use tile_path::PathError;
 pub use tree::{

@@ -3,9 +3,12 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::digest::Digest;
 
+mod entries;
+mod noise;
 mod notes;
 mod oracle;
 mod proofs;
+mod receipts;
 mod rfc6962;
 mod tiles;
 
