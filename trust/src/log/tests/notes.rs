@@ -151,6 +151,24 @@ fn a_witness_cosigns() {
     );
 }
 
+/// Though its key signed both: no checkpoint, and a time that no witness has.
+#[test]
+fn what_a_witness_can_not_cosign_is_refused() {
+    let (secret, witness) = (SigningKey::from_seed(&[2; 32]), witness("hu/witness", 2));
+    let id = witness.cosign(&Checkpoint::new(&name("be/log"), 0, empty_root()).unwrap(), 0).unwrap().key_id;
+    let cosigned = |text: &str, time: u64| {
+        let signature = secret.sign_text(&format!("cosignature/v1\ntime {time}\n{text}"));
+        let signature = [time.to_be_bytes().as_slice(), &signature].concat();
+        let signature = NoteSignature { name: name("hu/witness"), key_id: id, signature };
+        Note::signed(text.into(), signature).unwrap()
+    };
+    let head = Checkpoint::new(&name("be/log"), 0, empty_root()).unwrap().to_string();
+    assert_eq!(witness.key().verify(&cosigned(&head, 5)), Ok(5));
+    assert_eq!(witness.key().verify(&cosigned("text\n", 5)), Err(CheckpointError::Form.into()));
+    let refused = CosignatureError::Note(NoteError::BadSignature(name("hu/witness")));
+    assert_eq!(witness.key().verify(&cosigned(&head, 1 << 63)), Err(refused));
+}
+
 #[test]
 fn extensions_are_signed() {
     let log = signer("be/log", 1);
