@@ -97,6 +97,14 @@ impl SigningKey {
         signature.copy_from_slice(self.pair.sign(&labelled(label, bytes)).as_ref());
         signature
     }
+
+    /// Signs a text as it is, as signed notes demand. No text is mistaken for what [`Self::sign`] signs:
+    /// that begins with a zero byte, the first of a label's length, and a note has none.
+    pub(crate) fn sign_text(&self, text: &str) -> [u8; 64] {
+        let mut signature = [0; 64];
+        signature.copy_from_slice(self.pair.sign(text.as_bytes()).as_ref());
+        signature
+    }
 }
 
 impl VerifyingKey {
@@ -110,12 +118,19 @@ impl VerifyingKey {
     /// # Errors
     /// [`BadSignature`] in every other case.
     pub fn verify(&self, label: &str, bytes: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
+        self.verify_bytes(&labelled(label, bytes), signature)
+    }
+
+    /// Verifies that the key's holder signed the text as it is.
+    pub(crate) fn verify_text(&self, text: &str, signature: &[u8]) -> Result<(), BadSignature> {
+        self.verify_bytes(text.as_bytes(), signature)
+    }
+
+    fn verify_bytes(&self, bytes: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
         if self.is_of_small_order() {
             return Err(BadSignature);
         }
-        UnparsedPublicKey::new(&ED25519, &self.0)
-            .verify(&labelled(label, bytes), signature)
-            .map_err(|_| BadSignature)
+        UnparsedPublicKey::new(&ED25519, &self.0).verify(bytes, signature).map_err(|_| BadSignature)
     }
 
     /// Whether one signature fits many messages under this key, so that it proves nothing: whoever
@@ -214,6 +229,16 @@ mod tests {
         assert_eq!(key.public().verify("a/v1", b"bytes", &signature[..63]), Err(BadSignature));
     }
 
+    #[test]
+    fn a_signed_text_is_nothing_else() {
+        let key = SigningKey::generate();
+        let signature = key.sign_text("text\n");
+        assert_eq!(key.public().verify_text("text\n", &signature), Ok(()));
+        assert_eq!(key.public().verify_text("text", &signature), Err(BadSignature));
+        assert_eq!(key.public().verify("", b"text\n", &signature), Err(BadSignature));
+        assert_eq!(key.public().verify_text("text\n", &key.sign("", b"text\n")), Err(BadSignature));
+    }
+
     /// Under the neutral point one signature fits every message: R the same point, S zero.
     #[test]
     fn a_key_of_small_order_verifies_nothing() {
@@ -223,7 +248,9 @@ mod tests {
                 let key = VerifyingKey(point);
                 let fitting = (0..64_u8).filter(|message| {
                     let signature = [SMALL_ORDER[1], [0; 32]].concat();
+                    let text = char::from(*message).to_string();
                     key.verify("a/v1", &[*message], &signature).is_ok()
+                        || key.verify_text(&text, &signature).is_ok()
                 });
                 assert_eq!(fitting.count(), 0, "{key:?}");
             }

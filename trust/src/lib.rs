@@ -1,4 +1,5 @@
-//! What lets one party believe another: names, keys, certificates, TLS, and the sealed envelope.
+//! What lets one party believe another: names, keys, certificates, TLS, the sealed envelope,
+//! and the log of evidence.
 //! Knows neither gRPC nor a database.
 
 pub mod ca;
@@ -7,6 +8,7 @@ pub mod digest;
 pub mod envelope;
 pub mod key_record;
 pub mod keys;
+pub mod log;
 pub mod names;
 pub mod statement;
 pub mod tls;
