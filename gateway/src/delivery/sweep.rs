@@ -105,7 +105,9 @@ fn waited(copy: &Head) -> Option<Refusal> {
     let what = match code {
         ErrorCode::Unspecified => return None,
         ErrorCode::GatewayUnreachable => format!("the gateway of {domain} was not connected"),
-        ErrorCode::Suspended => format!("the peering with {domain} was suspended"),
+        ErrorCode::Suspended => {
+            format!("the peering with {domain} was suspended, or waited for its administrator")
+        }
         ErrorCode::StaleBundle => format!("{domain} was not heard of for a week"),
         ErrorCode::SchemeMismatch => format!("this domain and {domain} had different schemes"),
         ErrorCode::QueueFull => format!("the queue of {} was full", copy.recipient),

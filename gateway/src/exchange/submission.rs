@@ -1,6 +1,6 @@
 //! One submission: from the bytes of an envelope to a signed acceptance, or a refusal and nothing stored.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use liaison_proto::{
@@ -27,7 +27,7 @@ use crate::{
     directory::{Agency, Directory, is_empty},
     gateway::Gateway,
     policy::{Decision, PolicySet},
-    store::{Load, NewCopy, NewMessage, Queue, Released, StoreError},
+    store::{NewCopy, NewMessage, Released, StoreError},
 };
 
 /// Accepts one message from an agency. The answer comes after a durable commit; a message that was
@@ -225,18 +225,12 @@ fn message(
 /// its acceptance.
 fn leave_out_the_full(gateway: &Gateway, sender: &AgencyAddress, decided: &mut [Decided], size: usize) {
     let (store, bound) = (&gateway.store, gateway.store.bound());
-    let mut loads: HashMap<Queue, Load> = HashMap::new();
-    let mut takes = |one: &Decided| {
+    let has_room = |one: &Decided| {
         let queue = delivery::queue(&gateway.domain, sender, &one.recipient);
-        let load = loads.entry(queue).or_insert_with_key(|queue| store.load(queue));
-        let has_room = bound.has_room(*load, size as u64);
-        if has_room {
-            *load = load.and(size as u64);
-        }
-        has_room
+        bound.has_room(store.load(&queue), size as u64)
     };
     let goes = |one: &&mut Decided| one.decision.verdict == Verdict::Released;
-    let (room, full): (Vec<_>, Vec<_>) = decided.iter_mut().filter(goes).partition(|one| takes(one));
+    let (room, full): (Vec<_>, Vec<_>) = decided.iter_mut().filter(goes).partition(|one| has_room(one));
     if room.is_empty() {
         return;
     }

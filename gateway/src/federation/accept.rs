@@ -75,11 +75,14 @@ pub(super) async fn accept(
         .await?;
         check_parties(gateway, peer, &sender, &verified.message)?;
         let message = &verified.message;
+        // Before the message is looked for: both are committed together, by another link perhaps.
+        let takes_thread = takes_a_thread(gateway, message).await?;
         let before = match gateway.store.accepted(&message.sender, message.id).await.map_err(internal)? {
             Some((digest, acceptances)) if digest == message.digest => Some(acceptances),
             // The commit refuses it.
             Some(_) => None,
-            None => opens_a_new_thread(gateway, message).await.map(|()| None)?,
+            None if takes_thread => return Err(thread_taken()),
+            None => None,
         };
         if let Some(acceptances) = &before
             && only_of(acceptances, &recipients)?.acceptances.len() == recipients.len()
@@ -266,18 +269,19 @@ async fn prepare(
     })
 }
 
-/// Checks that a referral takes no thread of another one. Which threads this domain has, the sender's gateway can't
-/// know: it is the agency's fault alone.
-async fn opens_a_new_thread(gateway: &Gateway, message: &Verified) -> Result<(), Refusal> {
+/// Whether a referral would open a thread that is there.
+async fn takes_a_thread(gateway: &Gateway, message: &Verified) -> Result<bool, Refusal> {
     let is_referral = message.manifest.kind() == Kind::Referral;
-    if is_referral && gateway.store.thread(message.thread).await.map_err(internal)?.is_some() {
-        return Err(Refusal::new(
-            ErrorCode::NotAParty,
-            "the thread belongs to another referral",
-            "open a new thread for each referral",
-        ));
-    }
-    Ok(())
+    Ok(is_referral && gateway.store.thread(message.thread).await.map_err(internal)?.is_some())
+}
+
+/// Which threads this domain has, the sender's gateway can't know: it is the agency's fault alone.
+fn thread_taken() -> Refusal {
+    Refusal::new(
+        ErrorCode::NotAParty,
+        "the thread belongs to another referral",
+        "open a new thread for each referral",
+    )
 }
 
 /// The queue that has no room for a copy, or for the words about it.

@@ -97,7 +97,7 @@ pub(super) async fn forward(
     let why = queue_full(&link.peer.domain);
     waiting::tell(gateway, no_room.iter().map(|copy| &copy.head), &why, false).await.map_err(internal)?;
     let later = || if no_room.is_empty() { Given::Settled } else { Given::Postponed(limits::QUEUE_RETRY) };
-    let copies = offered(link, copies, &content).await?;
+    let mut copies = offered(link, copies, &content).await?;
     let Some(first) = copies.first() else { return Ok(later()) };
     let Some(sender) = gateway.directory.load().get(&first.head.sender).cloned() else {
         return Err(Refusal::internal());
@@ -108,8 +108,12 @@ pub(super) async fn forward(
     let answer = match timeout(limits::ANSWER_LATE, &mut asked).await {
         Ok(answer) => answer,
         Err(_) => {
+            // News even to whoever was told that the peer was away.
+            let why = no_answer(&link.peer.domain);
+            copies.iter_mut().for_each(|copy| copy.head.waiting.0 = ErrorCode::Unspecified);
             let heads = copies.iter().map(|copy| &copy.head);
-            waiting::tell(gateway, heads, &no_answer(&link.peer.domain), false).await.map_err(internal)?;
+            waiting::tell(gateway, heads, &why, false).await.map_err(internal)?;
+            copies.iter_mut().for_each(|copy| copy.head.waiting = (why.code(), copy.head.waiting.1 + 1));
             asked.await
         }
     };
@@ -130,9 +134,9 @@ pub(super) async fn forward(
         Err(Gone) => return Ok(Given::Gone),
     };
     let left = match accepted(link, &copies, &acceptances).await {
-        // It waits until this gateway can read it.
-        Err(refusal) if refusal.code() == ErrorCode::UnknownValue => {
-            warn!(peer = %link.peer.domain, "an acceptance of a newer version can't be read: {}", refusal.message);
+        // It waits until this gateway can read it, or the peer decides as it may.
+        Err(refusal) if matches!(refusal.code(), ErrorCode::UnknownValue | ErrorCode::Unsupported) => {
+            warn!(peer = %link.peer.domain, "an acceptance can't be taken: {}", refusal.message);
             return postponed(link, full, &copies, &refusal).await;
         }
         left => left?,
@@ -156,9 +160,12 @@ fn describe(link: &Link, sender: &Agency) -> WireAgency {
 
 /// The peer takes copies later: their senders are told why.
 async fn postponed(link: &Link, full: &Full, copies: &[QueuedCopy], why: &Refusal) -> Result<Given, Refusal> {
-    // It says so of what it has not taken before.
-    let is_back = why.code() == ErrorCode::QueueFull;
-    if is_back {
+    // It says so of what it has not taken.
+    let is_back = matches!(
+        why.code(),
+        ErrorCode::QueueFull | ErrorCode::Suspended | ErrorCode::SchemeMismatch | ErrorCode::StaleBundle
+    );
+    if why.code() == ErrorCode::QueueFull {
         copies.iter().for_each(|copy| full.note(&copy.head.recipient));
     }
     // These pass by themselves in a moment.
@@ -342,7 +349,11 @@ fn verdict(link: &Link, copy: &QueuedCopy, acceptance: &Acceptance) -> Result<Ve
     }
     let decision = acceptance.decisions.first();
     if let Some(decision) = decision {
-        relay::is_its_to_decide(&link.peer(), decision).map_err(|refusal| link.protocol(&refusal.message))?;
+        relay::is_its_to_decide(&link.peer(), decision).map_err(|refusal| {
+            link.peer.violation(&refusal);
+            // It concerns this message alone.
+            Refusal { code: ErrorCode::Unsupported.into(), ..refusal }
+        })?;
     }
     match decision.map(RecipientDecision::verdict) {
         Some(verdict @ (Verdict::Released | Verdict::Withheld)) => Ok(verdict),

@@ -186,6 +186,11 @@ impl Incoming {
                             Ok(peer) => relay::take(&link.gateway, &peer, signed).await,
                             Err(refusal) => Err(refusal),
                         };
+                        // An older version may learn to read it.
+                        let outcome = outcome.map_err(|refusal| match refusal.code() {
+                            ErrorCode::UnknownValue => refusal.retry_after(limits::QUEUE_RETRY),
+                            _ => refusal,
+                        });
                         link.done(notice.number, outcome).await;
                         drop(turn);
                     });

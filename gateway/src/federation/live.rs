@@ -126,8 +126,9 @@ impl Live {
 
     /// The link from the peer that this token was for no longer stands.
     pub(super) fn end_link_from(&self, replaced: &CancellationToken) {
+        let mut standing = self.standing();
         if !replaced.is_cancelled() {
-            self.standing().link_from = None;
+            standing.link_from = None;
         }
     }
 

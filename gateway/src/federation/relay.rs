@@ -162,7 +162,9 @@ pub(super) fn is_its_to_decide(peer: &Peer, decision: &RecipientDecision) -> Res
 
 fn is_its_layer(peer: &Peer, layer: &str) -> bool {
     match layer.split_once('/') {
-        Some(("country", country)) => peer.countries.contains(country),
+        Some(("country", country)) => {
+            peer.countries.contains(country) || peer.bundle.countries.contains(country)
+        }
         Some(("agency", address)) => {
             address.parse().is_ok_and(|address: AgencyAddress| *address.domain() == peer.domain)
         }

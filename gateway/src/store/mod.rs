@@ -231,14 +231,6 @@ pub struct Load {
     pub bytes: u64,
 }
 
-impl Load {
-    /// With another delivery of this many bytes.
-    #[must_use]
-    pub fn and(self, bytes: u64) -> Self {
-        Self { deliveries: self.deliveries + 1, bytes: self.bytes + bytes }
-    }
-}
-
 /// The bound of every queue.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueBound {

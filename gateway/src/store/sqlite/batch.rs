@@ -203,18 +203,14 @@ impl<'a> Rows<'a> {
     fn check_room(&mut self, message: &NewMessage) -> Result<(), AcceptError> {
         let bound = self.batches.bound;
         let content = message.content.encoded_len();
-        let mut added: HashMap<&Queue, Load> = HashMap::new();
         for copy in &message.copies {
             let bytes = (content + copy.proof.encoded_len()) as u64;
             // Where notices are not taken, no more of them are to come.
-            if !bound.has_room(*self.load(&copy.answers), 0) {
-                return Err(AcceptError::QueueFull(copy.answers.clone()));
+            for (queue, bytes) in [(&copy.answers, 0), (&copy.queue, bytes)] {
+                if !bound.has_room(*self.load(queue), bytes) {
+                    return Err(AcceptError::QueueFull(queue.clone()));
+                }
             }
-            let load = added.entry(&copy.queue).or_insert_with(|| *self.load(&copy.queue));
-            if !bound.has_room(*load, bytes) {
-                return Err(AcceptError::QueueFull(copy.queue.clone()));
-            }
-            *load = load.and(bytes);
         }
         Ok(())
     }
