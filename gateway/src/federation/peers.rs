@@ -185,6 +185,10 @@ impl Peer {
         counter!("liaison_gateway_peer_violations_total", "peer" => self.domain.to_string(), "kind" => kind)
             .increment(1);
         self.live.violations.fetch_add(1, Ordering::Relaxed);
+        // What an agency can bring about by itself is not to silence its whole domain.
+        if matches!(refusal.code(), ErrorCode::UnknownKey | ErrorCode::TransitionNotAllowed) {
+            return;
+        }
         let mut standing = self.live.standing();
         let now = Instant::now();
         if now.duration_since(standing.window.0) >= limits::VIOLATIONS_WINDOW {
