@@ -183,6 +183,11 @@ pub const AGENCY_PREVIEWS: u32 = 5;
 /// How long a peer may take to answer a preview.
 pub const PREVIEW_WAIT: Duration = Duration::from_secs(5);
 
+/// How often staged leaves are taken into the logs, and their heads signed.
+pub const LOG_GROWS: Duration = Duration::from_millis(200);
+/// Leaves that a log grows by at once.
+pub const LOG_PAGE: u32 = 4_096;
+
 /// Former policy sets that are kept.
 pub const POLICY_SETS: u32 = 100;
 /// Administrative acts that are kept.

@@ -44,6 +44,7 @@ use crate::{
     federation::{self, peers::Peers},
     gateway::Gateway,
     health, limits,
+    log::{self, LogError, Logs},
     policy::{PolicyError, PolicyFile, PolicySet},
     revoked::RevokedFile,
     server,
@@ -64,6 +65,8 @@ pub enum RunError {
     NoDatabase(PathBuf),
     #[error("the database is not usable ({0}); run `liaison-gateway doctor`")]
     Store(#[from] StoreError),
+    #[error("the log of evidence is not what this gateway signed ({0}); run `liaison-gateway log verify`")]
+    Log(#[from] LogError),
     #[error("the database holds no policy set; restore it from a backup")]
     NoPolicy,
     #[error("what the database holds of a peer can't be read ({0}); restore it from a backup")]
@@ -146,6 +149,7 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
         parts.spawn(to_its_end(keep_acceptor(Arc::clone(&gateway), Arc::clone(&authority), acceptor)));
     }
     parts.spawn(to_its_end(sweep::run(Arc::clone(&gateway))));
+    parts.spawn(to_its_end(log::run(Arc::clone(&gateway))));
     parts.spawn(maintain(Arc::clone(&gateway), Arc::clone(&authority)));
     // Readiness is told until all else has ended.
     let drained = CancellationToken::new();
@@ -191,7 +195,8 @@ async fn load(folder: &DataFolder, config: &Config) -> Result<(Arc<Gateway>, Arc
     let peers = Peers::new(store.peers().await?).map_err(RunError::Peers)?;
     let foreign = federation::from_store(&store.peer_agencies().await?, &peers.all());
     let directory = store.directory().await?.with_all(foreign);
-    let gateway = Gateway::new(config.domain.clone(), signing, store, directory, policy, peers);
+    let logs = Logs::open(&store, &config.domain, &signing).await?;
+    let gateway = Gateway::new(config.domain.clone(), signing, (store, logs), directory, policy, peers);
     Ok((Arc::new(gateway), Arc::new(authority)))
 }
 

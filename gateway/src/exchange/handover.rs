@@ -1,8 +1,9 @@
 //! From an agency's queue to its session, in order: each copy is looked at once more before it goes.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use liaison_proto::{
     chunks,
     exchange::v1::{Delivery, DeliveryChunk, delivery::Content, session_response::Frame as Response},
@@ -12,14 +13,15 @@ use liaison_proto::{
 use liaison_trust::envelope;
 use metrics::counter;
 use prost::Message;
+use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::session::{Attempt, Delivered, Gone, Session};
 use crate::{
-    delivery::{self, internal},
+    delivery::{self, evidence, internal},
     limits,
-    store::{DeliveryId, Item, Queue, Queued, QueuedCopy},
+    store::{Change, DeliveryId, Item, Next, Queue, Queued, QueuedCopy},
 };
 
 /// Hands over an agency's queue while its session lasts.
@@ -32,9 +34,18 @@ pub(super) async fn run(session: &Session, window: u32) -> Result<(), Refusal> {
         if page.is_empty() {
             session.place.wake.notified().await;
         }
-        for queued in page {
-            let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return Ok(()) };
+        if let Some(queued) = page.last() {
             last = queued.id;
+        }
+        // Side by side, since each is logged before it goes, but one after another onto the stream.
+        let most = page.len().max(1);
+        let logged = stream::iter(page).map(async |queued| {
+            let turn = Arc::clone(&turns).acquire_owned().await.map_err(|_| Refusal::internal())?;
+            Ok::<_, Refusal>(logged(session, queued).await?.map(|queued| (turn, queued)))
+        });
+        let mut logged = pin!(logged.buffered(most));
+        while let Some(logged) = logged.next().await {
+            let Some((turn, queued)) = logged? else { continue };
             let Some((what, delivery)) = prepare(session, queued).await? else { continue };
             let id = Uuid::now_v7();
             session.remember(id, Attempt { what, _turn: turn });
@@ -90,4 +101,20 @@ async fn copy_of(session: &Session, queued: QueuedCopy) -> Result<Option<SealedC
     let hidden = directory.get(&head.sender).filter(|sender| !sender.listed);
     let sender_keys = hidden.map_or_else(Vec::new, |sender| sender.newest_keys(limits::HIDDEN_KEYS));
     Ok(Some(SealedCopy { sender_keys, ..copy }))
+}
+
+/// A delivery of which the log says that it goes to its recipient, before it does; none where it has ended instead.
+async fn logged(session: &Session, queued: Queued) -> Result<Option<Queued>, Refusal> {
+    let copy = match queued.item {
+        Item::Copy(copy) if !copy.head.handed_over => copy,
+        item => return Ok(Some(Queued { item, ..queued })),
+    };
+    let gateway = &session.gateway;
+    delivery::recipient(&gateway.directory.load(), &session.agency)?;
+    let Some(copy) = delivery::fresh(gateway, *copy).await? else { return Ok(None) };
+    let leaf = evidence::handed_over(&copy, OffsetDateTime::now_utc()).map_err(internal)?;
+    let to = Next::HandedOver(Box::new(leaf));
+    let change = Change { delivery: queued.id, to, notice: None };
+    let is_queued = gateway.store.change(change).await.map_err(internal)?;
+    Ok(is_queued.then(|| Queued { item: Item::Copy(Box::new(copy)), ..queued }))
 }

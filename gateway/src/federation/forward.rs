@@ -37,7 +37,7 @@ use super::{
     relay, waiting,
 };
 use crate::{
-    delivery::{self, Event, internal, sweep},
+    delivery::{self, Event, evidence, internal, sweep},
     directory::Agency,
     gateway::{Gateway, to_the_end},
     limits,
@@ -206,7 +206,9 @@ async fn offered(
         let copy = QueuedCopy { content: content.clone(), ..copy };
         let Some(copy) = delivery::fresh(&link.gateway, copy).await? else { return Ok(None) };
         let is_queued = copy.head.offered || {
-            let change = Change { delivery: copy.head.delivery, to: Next::Offered, notice: None };
+            let leaf = evidence::handed_over(&copy, OffsetDateTime::now_utc()).map_err(internal)?;
+            let change =
+                Change { delivery: copy.head.delivery, to: Next::Offered(Box::new(leaf)), notice: None };
             link.gateway.store.change(change).await.map_err(internal)?
         };
         Ok::<_, Refusal>(is_queued.then_some(copy))

@@ -82,15 +82,16 @@ pub(super) async fn tell<'a>(
         let is_back = is_back && !head.offered;
         let is_news = last != why.code() && times < limits::WAITINGS;
         (is_news || is_back).then(|| {
-            let word = is_news
-                .then(|| notice(gateway, head, Event::Waiting(why.clone()), OffsetDateTime::now_utc()));
+            let told = || notice(gateway, head, Event::Waiting(why.clone()), OffsetDateTime::now_utc());
+            let word = is_news.then(told).transpose()?;
             let queue = word.as_ref().map(|word| word.queue.clone());
             let code = if is_news { why.code() } else { last };
             let to = Next::Waiting { why: code, is_back };
-            (Change { delivery: head.delivery, to, notice: word }, queue)
+            Ok::<_, StoreError>((Change { delivery: head.delivery, to, notice: word }, queue))
         })
     });
-    try_join_all(changes.map(async |(change, queue)| {
+    try_join_all(changes.map(async |change| {
+        let (change, queue) = change?;
         if gateway.store.change(change).await?
             && let Some(queue) = queue
         {

@@ -9,6 +9,7 @@ mod forwarded;
 mod inspect;
 mod keys;
 mod known;
+mod leaves;
 mod peers;
 mod policies;
 mod queue;
@@ -30,7 +31,7 @@ use sqlx::{
 use tokio::sync::mpsc;
 
 pub use self::{
-    agencies::{Act, Addition},
+    agencies::Addition,
     authority::IssuedBy,
     enrolment::{IssuedCertificate, Renewal, RevokedCertificate, Token, TokenUse},
     inspect::{DatabaseVersion, Inspection, probe},

@@ -1,0 +1,100 @@
+//! The one that puts staged leaves into the trees, and signs.
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use liaison_trust::{
+    digest::Digest,
+    log::{Checkpoint, Frontier, Node, Note, Tile, TileHashes, leaf_hash, new_tiles},
+};
+use metrics::{gauge, histogram};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::error;
+
+use super::{Head, Log, LogError};
+use crate::{gateway::Gateway, limits};
+
+/// Grows the logs every [`limits::LOG_GROWS`] until the gateway stops.
+pub async fn run(gateway: Arc<Gateway>) {
+    let mut ticks = interval(limits::LOG_GROWS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = gateway.stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        for log in [&gateway.logs.evidence, &gateway.logs.keys] {
+            if let Err(fault) = log.grow().await {
+                error!(log = %log.signer.key().name(), error = &fault as &dyn std::error::Error, "a log does not grow");
+            }
+        }
+    }
+}
+
+impl Log {
+    /// Takes every staged leaf into the tree, and signs the new heads.
+    ///
+    /// # Errors
+    /// What the database holds is not what was signed, or it failed; the head of before stands.
+    pub async fn grow(&self) -> Result<(), LogError> {
+        loop {
+            let from = self.head.borrow().size;
+            let entries = self.store.entries(self.id, from, limits::LOG_PAGE).await?;
+            if entries.is_empty() {
+                return Ok(());
+            }
+            let started = Instant::now();
+            self.take(&entries).await?;
+            histogram!("liaison_gateway_log_growth_seconds").record(started.elapsed());
+        }
+    }
+
+    async fn take(&self, entries: &[Vec<u8>]) -> Result<(), LogError> {
+        let mut frontier = self.frontier().await?;
+        // What was signed is the beginning of whatever is signed next, whoever changed the database meanwhile.
+        if frontier.root() != self.head.borrow().root {
+            return Err(LogError::OtherRoot);
+        }
+        let old = frontier.size();
+        let mut complete = HashMap::new();
+        for entry in entries {
+            complete.extend(frontier.append(leaf_hash(entry))?);
+        }
+        let (size, root) = (frontier.size(), frontier.root());
+        let tiles = self.grown(old, size, &complete).await?;
+        let note = self.sign(&frontier)?;
+        // Durable before anybody sees it: no other head of this size is ever signed.
+        self.store.grow_log(self.id, size, note.to_string().as_bytes(), &tiles).await?;
+        self.head.send_replace(Head { size, root, note: Some(note) });
+        gauge!("liaison_gateway_log_leaves", "log" => self.signer.key().name().to_string()).set(size as f64);
+        Ok(())
+    }
+
+    fn sign(&self, frontier: &Frontier) -> Result<Note, LogError> {
+        let key = self.signer.key();
+        // So that a receipt tells by which key it is to be verified.
+        let checkpoint = Checkpoint::new(key.name(), frontier.size(), frontier.root())?
+            .with_extension(&key.to_string())?;
+        Ok(self.signer.sign_checkpoint(&checkpoint)?)
+    }
+
+    /// The tiles that change when the tree grows, with their content.
+    async fn grown(
+        &self,
+        old: u64,
+        size: u64,
+        complete: &HashMap<Node, Digest>,
+    ) -> Result<Vec<(Tile, Vec<u8>)>, LogError> {
+        let mut grown = Vec::new();
+        for tile in new_tiles(old, size) {
+            let mut kept = TileHashes::new();
+            if let Some(before) = tile.before(old)
+                && let Some(content) = self.store.tile(self.id, before).await?
+            {
+                kept.insert(before, &content)?;
+            }
+            let content = tile.content(|node| complete.get(&node).copied().or_else(|| kept.hash(node)))?;
+            grown.push((tile, content));
+        }
+        Ok(grown)
+    }
+}
