@@ -2,15 +2,22 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
+use ::http as http_types;
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use http_body_util::BodyExt;
 use liaison_demo::{Gateway, Member, http, wait};
 use liaison_tests::{
     Federation, Realm,
     federation::Setup,
-    names::{SHELTER, SHELTER_HU},
+    insider::{self, Insider},
+    names::{POLICE, SHELTER, SHELTER_HU},
     policies,
     realm::{BE, HU},
 };
+use liaison_trust::log::{Checkpoint, Frontier, Note, TileHashes, leaf_hash, new_bundles, new_tiles, root};
+use tonic::{body::Body, transport::Channel};
+use tower::{Service, ServiceExt};
 
 /// In which the guard file has the newest head.
 const GUARDED: Duration = Duration::from_secs(10);
@@ -83,10 +90,8 @@ async fn grow(gateway: &Gateway, agencies: &[&str]) -> Result<()> {
         gateway.add(&member).await?;
     }
     let count = agencies.len() as u64;
-    wait::until("the log has grown", async || {
-        (leaves(gateway).await.ok()? >= before + count).then_some(())
-    })
-    .await
+    wait::until("the log has grown", async || (leaves(gateway).await.ok()? >= before + count).then_some(()))
+        .await
 }
 
 /// A gateway whose database is an older copy, from before the log grew and its peer saw it.
@@ -182,5 +187,64 @@ async fn a_history_that_was_rewritten_is_caught_by_a_peer() -> Result<()> {
     ensure!(conflicts > 0, "the witness raises no alarm");
     let log = federation.realm("hu")?.gateway_log();
     ensure!(log.contains("changed its past") && log.contains("be/log/1"), "the witness's log does not tell");
+    Ok(())
+}
+
+/// What a caller gets of a path.
+async fn get(channel: &Channel, path: &str) -> Result<(http_types::StatusCode, Bytes)> {
+    let request = http_types::Request::get(format!("http://gateway{path}")).body(Body::empty())?;
+    let mut channel = channel.clone();
+    let answer = channel.ready().await?.call(request).await?;
+    let status = answer.status();
+    Ok((status, answer.into_body().collect().await?.to_bytes()))
+}
+
+#[tokio::test]
+async fn heads_and_tiles_are_for_members_alone() -> Result<()> {
+    let federation = two().await?;
+    let gateway = &federation.realm("be")?.gateway;
+    let police = Insider::enrol(gateway, POLICE).await?;
+    let channel = police.channel().await?;
+    wait::until("there is a head", async || (leaves(gateway).await.ok()? > 0).then_some(())).await?;
+    // The tree of the tiles is the one that is signed.
+    let (status, note) = get(&channel, "/be/log/1/checkpoint").await?;
+    ensure!(status == 200, "{status}");
+    let checkpoint: Checkpoint = Note::parse(&note)?.text().parse()?;
+    let size = checkpoint.size();
+    let mut hashes = TileHashes::new();
+    let mut frontier = Frontier::new();
+    for tile in new_tiles(0, size) {
+        let (status, content) = get(&channel, &format!("/be/log/1/{tile}")).await?;
+        ensure!(status == 200, "{tile}: {status}");
+        hashes.insert(tile, &content)?;
+    }
+    for bundle in new_bundles(0, size) {
+        let (status, content) = get(&channel, &format!("/be/log/1/{bundle}")).await?;
+        ensure!(status == 200, "{bundle}: {status}");
+        for entry in bundle.decode(&content)? {
+            frontier.append(leaf_hash(entry))?;
+        }
+    }
+    ensure!(root(size, |node| hashes.hash(node))? == checkpoint.root(), "the tiles are of another tree");
+    ensure!(frontier.root() == checkpoint.root(), "the entries are of another tree");
+    for missing in
+        ["/be/log/2/checkpoint", "/hu/log/1/checkpoint", "/be/log/1/tile/9/000", "/be/log/1/tile/0/x001/000"]
+    {
+        let (status, _) = get(&channel, missing).await?;
+        ensure!(status == 404, "{missing}: {status}");
+    }
+    // Nobody else gets them, nor has a head cosigned.
+    let stranger = insider::connect(gateway.exchange(), &insider::trust(gateway)?, None).await?;
+    let (status, _) = get(&stranger, "/be/log/1/checkpoint").await?;
+    ensure!(status == 401, "a stranger: {status}");
+    // There is no such path where agencies connect, which gRPC says in a trailer.
+    let (_, body) = get(&channel, "/witnessed/be/log/1").await?;
+    ensure!(body.is_empty(), "an agency reads what peers showed");
+    gateway.command(&["agency", "suspend", POLICE]).await?;
+    let suspended = get(&channel, "/be/log/1/checkpoint").await;
+    ensure!(
+        suspended.is_err() || suspended.is_ok_and(|(status, _)| status == 403),
+        "a suspended agency reads"
+    );
     Ok(())
 }
