@@ -4,6 +4,8 @@
 mod queue;
 mod sqlite;
 
+use std::ops::AddAssign;
+
 use bytes::Bytes;
 use liaison_proto::{
     exchange::v1::PreviewRecipient,
@@ -231,6 +233,20 @@ pub struct Load {
     pub bytes: u64,
 }
 
+impl Load {
+    /// What one delivery of this many bytes adds.
+    pub fn one(bytes: u64) -> Self {
+        Self { deliveries: 1, bytes }
+    }
+}
+
+impl AddAssign for Load {
+    fn add_assign(&mut self, more: Self) {
+        self.deliveries += more.deliveries;
+        self.bytes += more.bytes;
+    }
+}
+
 /// The bound of every queue.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueBound {
@@ -239,9 +255,9 @@ pub struct QueueBound {
 }
 
 impl QueueBound {
-    /// Whether a queue with this load takes another delivery of this many bytes.
-    pub fn has_room(self, load: Load, bytes: u64) -> bool {
-        load.deliveries < self.deliveries && load.bytes + bytes <= self.bytes
+    /// Whether a queue with this load takes so much more.
+    pub fn has_room(self, load: Load, more: Load) -> bool {
+        load.deliveries + more.deliveries <= self.deliveries && load.bytes + more.bytes <= self.bytes
     }
 }
 
