@@ -1,12 +1,9 @@
 //! Why messages wait for another domain, and telling it to their senders.
 
-use std::sync::Arc;
-
 use futures_util::future::try_join_all;
 use liaison_proto::message::v1::{Refusal, error_code::Code as ErrorCode};
 use liaison_trust::names::Domain;
 use time::OffsetDateTime;
-use tracing::error;
 
 use super::forward::gate;
 use crate::{
@@ -16,25 +13,11 @@ use crate::{
     store::{Change, Head, Next, Queue, StoreError},
 };
 
-/// Tells senders why their messages wait, until the gateway stops.
-pub async fn run(gateway: Arc<Gateway>) {
-    let mut ticks = tokio::time::interval(limits::SWEEP);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = gateway.stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        if let Err(fault) = tell_all(&gateway).await {
-            error!(
-                error = &fault as &dyn std::error::Error,
-                "senders were not told why messages wait; it is tried again"
-            );
-        }
-    }
-}
-
-async fn tell_all(gateway: &Gateway) -> Result<(), StoreError> {
+/// Tells senders why their messages wait for domains that nothing goes to.
+///
+/// # Errors
+/// The store failed.
+pub async fn tell_all(gateway: &Gateway) -> Result<(), StoreError> {
     for peer in gateway.peers.all() {
         let Some(why) = why(gateway, &peer.domain) else { continue };
         for lane in gateway.store.lanes(&peer.domain) {
