@@ -12,7 +12,7 @@ use liaison_trust::names::{AgencyAddress, Domain};
 use time::OffsetDateTime;
 use tracing::{error, info};
 
-use super::{Event, about, notice};
+use super::{Event, about, internal, notice};
 use crate::{
     federation::tell_waiting,
     gateway::Gateway,
@@ -30,11 +30,9 @@ pub async fn run(gateway: Arc<Gateway>) {
             _ = ticks.tick() => {}
             () = gateway.sweep.notified() => {}
         }
-        let swept = sweep(&gateway, OffsetDateTime::now_utc()).await;
-        for outcome in [swept, tell_waiting(&gateway).await] {
-            if let Err(fault) = outcome {
-                error!(error = &fault as &dyn std::error::Error, "a sweep failed; the next one tries again");
-            }
+        let swept = sweep(&gateway, OffsetDateTime::now_utc()).await.map_err(internal);
+        if tell_waiting(&gateway).await.and(swept).is_err() {
+            error!("a sweep failed; the next one tries again");
         }
     }
 }

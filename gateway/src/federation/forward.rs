@@ -86,7 +86,7 @@ pub(super) async fn forward(
     let has_no_room = |copy: &QueuedCopy| !copy.head.offered && full.is_full(&copy.head.recipient);
     let (no_room, copies): (Vec<_>, Vec<_>) = copies.into_iter().partition(has_no_room);
     let why = queue_full(&link.peer.domain);
-    waiting::tell(gateway, no_room.iter().map(|copy| &copy.head), &why, false).await.map_err(internal)?;
+    waiting::tell(gateway, no_room.iter().map(|copy| &copy.head), &why, false).await?;
     let later = || if no_room.is_empty() { Given::Settled } else { Given::Postponed(limits::QUEUE_RETRY) };
     let mut copies = offered(link, copies, &content).await?;
     let Some(first) = copies.first() else { return Ok(later()) };
@@ -117,9 +117,7 @@ async fn ask(
     // News even to whoever was told that the peer was away.
     let why = no_answer(&link.peer.domain);
     copies.iter_mut().for_each(|copy| copy.head.waiting.0 = ErrorCode::Unspecified);
-    waiting::tell(&link.gateway, copies.iter().map(|copy| &copy.head), &why, false)
-        .await
-        .map_err(internal)?;
+    waiting::tell(&link.gateway, copies.iter().map(|copy| &copy.head), &why, false).await?;
     copies.iter_mut().for_each(|copy| copy.head.waiting = (why.code(), copy.head.waiting.1 + 1));
     Ok(answer.await.map_err(|_| Gone))
 }

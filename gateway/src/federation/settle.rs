@@ -207,7 +207,7 @@ async fn postponed(
         matches!(why.code(), ErrorCode::UnknownKey | ErrorCode::RateLimited | ErrorCode::ShuttingDown);
     if !is_momentary {
         let heads = copies.iter().map(|copy| &copy.head);
-        waiting::tell(&link.gateway, heads, why, is_back).await.map_err(internal)?;
+        waiting::tell(&link.gateway, heads, why, is_back).await?;
     }
     Ok(wait(why))
 }
