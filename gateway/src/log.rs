@@ -12,7 +12,7 @@ use liaison_trust::{
     log::{
         Checkpoint, CheckpointError, Frontier, FrontierError, KeyName, LogSigner, Node, Note, NoteError,
         OpenError, Tile, TileError, TileHashes, TreeError, VkeyError, consistency, consistency_nodes,
-        inclusion, inclusion_nodes, root_nodes,
+        inclusion, inclusion_nodes, root, root_nodes,
     },
     names::Domain,
 };
@@ -155,6 +155,15 @@ impl Log {
     pub async fn consistency(&self, old: u64, size: u64) -> Result<Vec<Digest>, LogError> {
         let hashes = self.hashes(consistency_nodes(old, size)?, size).await?;
         Ok(consistency(old, size, |node| hashes.hash(node))?)
+    }
+
+    /// The root over the first `size` leaves, of those under the newest head.
+    ///
+    /// # Errors
+    /// There are not so many, or the store lacks tiles.
+    pub async fn root(&self, size: u64) -> Result<Digest, LogError> {
+        let hashes = self.hashes(root_nodes(size), size).await?;
+        Ok(root(size, |node| hashes.hash(node))?)
     }
 
     /// The checkpoint of the newest head, if it is this log's.

@@ -166,6 +166,7 @@ impl Insider {
             key_id: key_record::prove(&self.record)?.id.into(),
             received_at: Some(times::to_wire(OffsetDateTime::now_utc())),
             thread_state: None,
+            log_head: Bytes::new(),
         };
         Ok(statement::sign(&acknowledgement, &self.signing))
     }
