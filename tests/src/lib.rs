@@ -18,6 +18,7 @@ pub mod policies;
 pub mod python;
 pub mod raw;
 pub mod realm;
+pub mod receipts;
 pub mod scene;
 pub mod seed;
 pub mod traffic;
