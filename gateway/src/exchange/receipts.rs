@@ -9,7 +9,7 @@ use liaison_proto::{
 };
 use liaison_trust::{
     digest::Digest,
-    log::{Checkpoint, Note},
+    log::Note,
     names::AgencyAddress,
 };
 use metrics::counter;
@@ -20,7 +20,7 @@ use crate::{
     delivery::internal,
     gateway::Gateway,
     limits,
-    log::{Head, Log, LogError},
+    log::{Head, Log, LogError, Shown},
     store::Leaf,
 };
 
@@ -84,56 +84,36 @@ fn receipt(leaf: &Leaf, proof: Vec<Digest>) -> Option<Receipt> {
     })
 }
 
-/// The proof that the newest head goes on from a head that an agency shows.
+/// The proof that the newest head goes on from a head that an agency shows. One that the log's key signed and that the
+/// log does not go on from ends this gateway, see [`Log::shown`]; the agency is told before.
 async fn continuation(
     agency: &AgencyAddress,
     log: &Log,
     head: &Head,
     shown: &str,
 ) -> Result<Vec<Digest>, Refusal> {
-    let shown = read(log, shown)?;
-    let goes_on =
-        shown.size() <= head.size && log.root(shown.size()).await.map_err(unreadable)? == shown.root();
-    if goes_on {
-        return log.consistency(shown.size(), head.size).await.map_err(unreadable);
+    let wrong = |code, why: String| Refusal::new(code, why, "show a head of the log as this gateway signed it");
+    if shown.len() > HEAD_BYTES {
+        return Err(wrong(ErrorCode::TooLarge, format!("a head has {HEAD_BYTES} bytes at most")));
     }
-    // Whatever the agency is after: with this it can show two heads that the log's key signed.
-    counter!("liaison_gateway_log_conflicts_total").increment(1);
-    error!(
-        %agency,
-        log = shown.origin(),
-        shown_size = shown.size(),
-        shown_root = %shown.root(),
-        size = head.size,
-        root = %head.root,
-        "an agency shows a head that this gateway signed and that the log does not go on from"
-    );
-    Err(Refusal::new(
-        ErrorCode::InconsistentLog,
-        format!(
-            "{} with {} leaves and root {} is signed by this gateway, and its log of {} leaves does not go on from it",
-            shown.origin(),
-            shown.size(),
-            shown.root(),
-            head.size
-        ),
-        "keep both heads, and ask the domain's administrator: a gateway was restored, copied, or shows two histories",
-    ))
+    let note = Note::parse(shown.as_bytes()).map_err(|fault| wrong(ErrorCode::Malformed, fault.to_string()))?;
+    if log.shown(&note).await.map_err(unreadable)? == Shown::Ahead {
+        counter!("liaison_gateway_log_conflicts_total").increment(1);
+        let lines: Vec<&str> = note.text().lines().take(3).collect();
+        let shown = lines.join(" ");
+        error!(%agency, shown, size = head.size, root = %head.root, "an agency shows a head that the log does not go on from");
+        return Err(Refusal::new(
+            ErrorCode::InconsistentLog,
+            format!("this gateway's key signed the head {shown}, and its log of {} leaves does not go on from it", head.size),
+            "keep both heads, and ask the domain's administrator: a gateway was restored, copied, or shows two histories",
+        ));
+    }
+    let open = log.signer().key().open(&note);
+    let shown = open.map_err(|fault| wrong(ErrorCode::BadSignature, fault.to_string()))?;
+    log.consistency(shown.size(), head.size).await.map_err(unreadable)
 }
 
 fn unreadable(fault: LogError) -> Refusal {
     error!(error = &fault as &dyn std::error::Error, "the log can't be proven");
     Refusal::internal()
-}
-
-/// The checkpoint in a note, if this log signed it.
-fn read(log: &Log, note: &str) -> Result<Checkpoint, Refusal> {
-    let wrong =
-        |code, why: String| Refusal::new(code, why, "show a head of the log as this gateway signed it");
-    if note.len() > HEAD_BYTES {
-        return Err(wrong(ErrorCode::TooLarge, format!("a head has {HEAD_BYTES} bytes at most")));
-    }
-    let note =
-        Note::parse(note.as_bytes()).map_err(|fault| wrong(ErrorCode::Malformed, fault.to_string()))?;
-    log.signer().key().open(&note).map_err(|fault| wrong(ErrorCode::BadSignature, fault.to_string()))
 }

@@ -108,7 +108,7 @@ impl World {
         let identity = ca.issue_gateway(&["localhost".to_owned()], from, to).unwrap();
         let acceptor = Acceptor::new(identity, vec![trust(&ca)]).unwrap();
         let signing = SigningKey::generate();
-        let logs = Logs::open(&store, &domain, &signing).await.unwrap();
+        let logs = Logs::open(&store, &domain, &signing, folder.path()).await.unwrap();
         let gateway = Arc::new(Gateway::new(
             domain,
             signing,

@@ -11,10 +11,11 @@ use uuid::Uuid;
 
 use super::{
     Store,
+    agencies::record,
     columns::{address, id, number},
     statements::{insert, list, runs},
 };
-use crate::store::{Leaf, LogHead, LogId, LogKind, NewLeaf, StoreError};
+use crate::store::{Act, Leaf, LogHead, LogId, LogKind, NewLeaf, StoreError};
 
 /// The log that grows of a kind.
 const NEWEST: &str = "SELECT id FROM log WHERE kind = ? ORDER BY number DESC LIMIT 1";
@@ -77,12 +78,45 @@ impl Store {
         .bind(kind.name())
         .fetch_one(&self.readers)
         .await?;
-        Ok(LogHead {
-            log: LogId(row.try_get("id")?),
-            number: row.try_get("number")?,
-            size: row.try_get::<i64, _>("size")?.unsigned_abs(),
-            checkpoint: row.try_get("checkpoint")?,
-        })
+        head(&row)
+    }
+
+    /// The log of a kind and number, with its head.
+    pub async fn log(&self, kind: LogKind, number: u32) -> Result<Option<LogHead>, StoreError> {
+        let row = sqlx::query("SELECT id, number, size, checkpoint FROM log WHERE kind = ? AND number = ?")
+            .bind(kind.name())
+            .bind(number)
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(head).transpose()
+    }
+
+    /// Opens a log of a kind under a new number, with its first leaf; one of keys with the key records that there are.
+    pub async fn reopen_log(
+        &self,
+        kind: LogKind,
+        number: u32,
+        first: Option<NewLeaf>,
+        act: Act<'_>,
+    ) -> Result<(), StoreError> {
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query("INSERT INTO log (kind, number, size) VALUES (?, ?, 0)")
+            .bind(kind.name())
+            .bind(number)
+            .execute(&mut *change)
+            .await?;
+        append(&mut change, &first).await?;
+        if kind == LogKind::Keys {
+            sqlx::query(
+                "INSERT INTO leaf (log, idx, entry, readers) \
+                 SELECT last_insert_rowid(), ROW_NUMBER() OVER (ORDER BY agency, sequence) - 1, record, '' FROM key_record",
+            )
+            .execute(&mut *change)
+            .await?;
+        }
+        record(&mut change, act).await?;
+        change.commit().await?;
+        Ok(())
     }
 
     /// The entries of a log from an index on, a page of them.
@@ -154,6 +188,16 @@ impl Store {
             .execute(&mut *change)
             .await?;
         change.commit().await?;
+        Ok(())
+    }
+
+    /// Keeps a checkpoint with the cosignatures that it has.
+    pub async fn keep_cosigned(&self, log: LogId, checkpoint: &[u8]) -> Result<(), StoreError> {
+        sqlx::query("UPDATE log SET cosigned = ? WHERE id = ?")
+            .bind(checkpoint)
+            .bind(log.0)
+            .execute(&self.writer)
+            .await?;
         Ok(())
     }
 
@@ -232,6 +276,15 @@ fn readable(select: &mut QueryBuilder<Sqlite>, reader: &AgencyAddress, messages:
     select.push(" AND INSTR(' ' || readers || ' ', ").push_bind(format!(" {reader} ")).push(") > 0");
     select.push(" AND message IN (");
     list(select, messages, |message| message.as_bytes().to_vec());
+}
+
+fn head(row: &SqliteRow) -> Result<LogHead, StoreError> {
+    Ok(LogHead {
+        log: LogId(row.try_get("id")?),
+        number: row.try_get("number")?,
+        size: row.try_get::<i64, _>("size")?.unsigned_abs(),
+        checkpoint: row.try_get("checkpoint")?,
+    })
 }
 
 fn leaf(row: &SqliteRow) -> Result<Leaf, StoreError> {

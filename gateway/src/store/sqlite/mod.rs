@@ -15,6 +15,7 @@ mod policies;
 mod queue;
 mod statements;
 mod sweep;
+mod witnessed;
 mod writer;
 
 use std::{
