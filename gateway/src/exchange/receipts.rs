@@ -7,11 +7,7 @@ use liaison_proto::{
     limits::{HEAD_BYTES, RECEIPT_MESSAGES, SHOWN_HEADS},
     message::v1::{Refusal, error_code::Code as ErrorCode},
 };
-use liaison_trust::{
-    digest::Digest,
-    log::Note,
-    names::AgencyAddress,
-};
+use liaison_trust::{digest::Digest, log::Note, names::AgencyAddress};
 use metrics::counter;
 use tracing::error;
 use uuid::Uuid;
@@ -92,19 +88,24 @@ async fn continuation(
     head: &Head,
     shown: &str,
 ) -> Result<Vec<Digest>, Refusal> {
-    let wrong = |code, why: String| Refusal::new(code, why, "show a head of the log as this gateway signed it");
+    let wrong =
+        |code, why: String| Refusal::new(code, why, "show a head of the log as this gateway signed it");
     if shown.len() > HEAD_BYTES {
         return Err(wrong(ErrorCode::TooLarge, format!("a head has {HEAD_BYTES} bytes at most")));
     }
-    let note = Note::parse(shown.as_bytes()).map_err(|fault| wrong(ErrorCode::Malformed, fault.to_string()))?;
+    let note =
+        Note::parse(shown.as_bytes()).map_err(|fault| wrong(ErrorCode::Malformed, fault.to_string()))?;
     if log.shown(&note).await.map_err(unreadable)? == Shown::Ahead {
-        counter!("liaison_gateway_log_conflicts_total").increment(1);
+        counter!("liaison_gateway_log_ahead_total").increment(1);
         let lines: Vec<&str> = note.text().lines().take(3).collect();
         let shown = lines.join(" ");
         error!(%agency, shown, size = head.size, root = %head.root, "an agency shows a head that the log does not go on from");
         return Err(Refusal::new(
             ErrorCode::InconsistentLog,
-            format!("this gateway's key signed the head {shown}, and its log of {} leaves does not go on from it", head.size),
+            format!(
+                "this gateway's key signed the head {shown}, and its log of {} leaves does not go on from it",
+                head.size
+            ),
             "keep both heads, and ask the domain's administrator: a gateway was restored, copied, or shows two histories",
         ));
     }
