@@ -14,6 +14,7 @@ pub mod message;
 pub mod net;
 pub mod net_domain;
 pub mod outsider;
+pub mod paper_log;
 pub mod policies;
 pub mod python;
 pub mod raw;

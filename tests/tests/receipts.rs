@@ -179,8 +179,9 @@ async fn alarmed(realm: &Realm, agency: &str, kind: Alarm, detail: &str) -> Resu
 #[tokio::test]
 async fn whoever_is_shown_another_history_than_before_sees_it_and_the_gateway_ends() -> Result<()> {
     let mut realm = Realm::start(policies::OPEN, &[HOSPITAL, SHELTER, POLICE]).await?;
-    send(&realm, HOSPITAL, SHELTER).await?;
-    receipts::complete(realm.agent(SHELTER)?).await?;
+    let id = send(&realm, HOSPITAL, SHELTER).await?;
+    call::received(realm.agent(SHELTER)?, &id).await?;
+    receipts::come(realm.agent(SHELTER)?, &id, &[Event::HandedOver, Event::Acknowledged], IN_TIME).await?;
     realm.agent_mut(SHELTER)?.stop().await?;
     let mut copy = doubled(&mut realm).await?;
     realm.agent(SHELTER)?.move_to(&copy)?;
