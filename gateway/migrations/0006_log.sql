@@ -31,6 +31,8 @@ CREATE TABLE leaf (
     PRIMARY KEY (log, idx),
     CHECK ((salt IS NULL) = (record IS NULL))
 ) STRICT, WITHOUT ROWID;
+-- An entry in clear stands in a log once; digests are shorter.
+CREATE UNIQUE INDEX leaf_in_clear ON leaf (log, entry) WHERE LENGTH(entry) > 32;
 CREATE INDEX leaf_message ON leaf (message) WHERE message IS NOT NULL;
 CREATE INDEX leaf_thread ON leaf (thread) WHERE thread IS NOT NULL;
 
