@@ -29,6 +29,8 @@ pub const PASSPHRASE_CHARS: usize = 12;
 const FILES: usize = 4_096;
 /// The database as it stands in a backup.
 const DATABASE: &str = "agent.db";
+/// The pinned key of the domain's log; there is none in a folder of before there was a log.
+const LOG_KEY: &str = "log.pub";
 /// The files of the data folder that a backup holds beside the database and what is in `keys`.
 const FILES_OF_FOLDER: [&str; 6] =
     ["agent.toml", "agent.pem", "agent.key", "roots.pem", "gateway.pub", "api-token"];
@@ -71,6 +73,9 @@ pub async fn backup(folder: &Folder, target: &Path, passphrase: &str) -> Result<
     for name in FILES_OF_FOLDER {
         files.push((name.to_owned(), folder.path().join(name)));
     }
+    if folder.log_key().exists() {
+        files.push((LOG_KEY.to_owned(), folder.log_key()));
+    }
     for entry in fs::read_dir(folder.keys()).map_err(at(&folder.keys()))? {
         let path = entry.map_err(at(&folder.keys()))?.path();
         if let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| is_plain(name)) {
@@ -105,6 +110,7 @@ pub async fn restore(folder: &Folder, source: &Path, passphrase: &str) -> Result
     let restored = Folder::new(&scratch.0);
     let config = Config::load(&restored)?;
     Custody::open(&restored, &config.agency)?;
+    Custody::note_restored(&restored)?;
     check_database(&restored.database()).await?;
     File::open(&scratch.0).and_then(|folder| folder.sync_all()).map_err(at(&scratch.0))?;
     // An empty folder gives way to the one that is put in its place.
@@ -225,7 +231,10 @@ fn next_file(from: &mut impl Read) -> Result<Option<(String, u64)>, BackupError>
 
 /// Only names that a backup holds are written to the disk.
 fn is_known(name: &str) -> bool {
-    name == DATABASE || FILES_OF_FOLDER.contains(&name) || name.strip_prefix("keys/").is_some_and(is_plain)
+    name == DATABASE
+        || name == LOG_KEY
+        || FILES_OF_FOLDER.contains(&name)
+        || name.strip_prefix("keys/").is_some_and(is_plain)
 }
 
 fn is_plain(name: &str) -> bool {

@@ -9,9 +9,10 @@ use std::{
 use liaison_proto::admin::v1::agency_state::Code as AgencyState;
 use liaison_proto::{
     exchange::v1::{
-        ListAgenciesRequest, ListAgenciesResponse, ListKeyEntriesRequest, ListKeyEntriesResponse, ListReceiptsRequest, ListReceiptsResponse, MessageHead,
-        PreviewRequest, PreviewResponse, PublishKeyRequest, PublishKeyResponse, ResolveAudienceRequest,
-        ResolveAudienceResponse, SessionRequest, SessionResponse,
+        ListAgenciesRequest, ListAgenciesResponse, ListKeyEntriesRequest, ListKeyEntriesResponse,
+        ListReceiptsRequest, ListReceiptsResponse, MessageHead, PreviewRequest, PreviewResponse,
+        PublishKeyRequest, PublishKeyResponse, ResolveAudienceRequest, ResolveAudienceResponse,
+        SessionRequest, SessionResponse,
         exchange_service_server::{ExchangeService, ExchangeServiceServer},
     },
     limits::{

@@ -49,7 +49,10 @@ pub(super) async fn append<'l>(
 }
 
 /// Appends key records, which are no secret, to the log of keys: those that it does not hold yet.
-pub(super) async fn append_keys(db: &mut SqliteConnection, keys: &[&SignedKeyRecord]) -> Result<(), StoreError> {
+pub(super) async fn append_keys(
+    db: &mut SqliteConnection,
+    keys: &[&SignedKeyRecord],
+) -> Result<(), StoreError> {
     let (log, mut next) = end(db, LogKind::Keys).await?;
     for key in keys {
         let appended = sqlx::query(
