@@ -289,7 +289,16 @@ impl Directory {
             return Ok(agency);
         }
         let known = self.0.store.keys(&agency.address).await?;
-        let chain = continued(&agency.address, &known, &listed.keys).map_err(|error| broken(&error))?;
+        let chain = match continued(&agency.address, &known, &listed.keys) {
+            Ok(chain) => chain,
+            Err(error) => {
+                // So that a person sees what the log says of it.
+                if let Err(error) = self.replay().await {
+                    tracing::warn!(%error, "the log of keys could not be replayed");
+                }
+                return Err(broken(&error));
+            }
+        };
         let new: Vec<_> = chain.iter().filter(|key| !known.contains(key)).cloned().collect();
         // Where the gateway's list is behind what is known here, what is known here is newer.
         let newest = chain.last().into_iter().chain(known.last()).max_by_key(|key| key.sequence).cloned();

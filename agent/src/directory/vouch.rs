@@ -22,7 +22,13 @@ impl Directory {
     /// Replays the domain's log of keys to its newest head.
     pub(crate) async fn replay(&self) -> Result<(), Failed> {
         let _alone = self.0.replaying.lock().await;
-        log::keys::replay(&self.0.link, &self.0.store).await
+        let known = self.0.store.key_log().await?.map(|log| log.frontier);
+        let replayed = log::keys::replay(&self.0.link, &self.0.store).await;
+        if self.0.store.key_log().await?.map(|log| log.frontier) != known {
+            // What was found of an agency was found before others had seen what the log says of it now.
+            self.cache().clear();
+        }
+        replayed
     }
 
     /// What the log holds of an agency, as seen from its pin, and whether it is pinned.
