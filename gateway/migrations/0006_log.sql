@@ -57,6 +57,24 @@ CREATE TABLE witnessed (
     checkpoint BLOB    NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- How far the log of keys of a peer was read, and the hashes of its liaison-trust Frontier, 32 bytes each.
+CREATE TABLE watched (
+    origin   TEXT    PRIMARY KEY,
+    size     INTEGER NOT NULL,
+    frontier BLOB    NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Evidence: key records of agencies of this domain that a peer has logged and this gateway did not publish, each under a
+-- head that the peer's log signed.
+CREATE TABLE foreign_key (
+    seq        INTEGER PRIMARY KEY,
+    at         INTEGER NOT NULL,
+    origin     TEXT    NOT NULL,
+    idx        INTEGER NOT NULL,
+    record     BLOB    NOT NULL,
+    checkpoint BLOB    NOT NULL
+) STRICT;
+
 -- Evidence: two heads that one log signed, of which the one was not shown to be the beginning of the other.
 CREATE TABLE conflict (
     seq    INTEGER PRIMARY KEY,

@@ -71,9 +71,18 @@ pub async fn log(gateway: &Gateway, key: &ProvenKey) -> Result<()> {
 
 /// The entries of the log of keys.
 pub async fn logged(gateway: &Gateway) -> Result<Vec<Vec<u8>>> {
-    let rows = edit(gateway, &[("SELECT entry FROM leaf WHERE log = 2 ORDER BY idx", Vec::new())]).await?;
-    let entry = |row: &Vec<Value>| Ok(hex::decode(row.first().and_then(Value::as_str).context("no entry")?)?);
-    rows.iter().map(entry).collect()
+    blobs(gateway, "SELECT entry FROM leaf WHERE log = 2 ORDER BY idx").await
+}
+
+/// The key records of agencies of the gateway's domain that it found in peers' logs and did not publish.
+pub async fn evidence(gateway: &Gateway) -> Result<Vec<Vec<u8>>> {
+    blobs(gateway, "SELECT record FROM foreign_key ORDER BY seq").await
+}
+
+async fn blobs(gateway: &Gateway, select: &str) -> Result<Vec<Vec<u8>>> {
+    let rows = edit(gateway, &[(select, Vec::new())]).await?;
+    let blob = |row: &Vec<Value>| Ok(hex::decode(row.first().and_then(Value::as_str).context("no blob")?)?);
+    rows.iter().map(blob).collect()
 }
 
 /// The key records of an agency in the log of keys.

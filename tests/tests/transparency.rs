@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use liaison_demo::{Agent, wait};
+use liaison_demo::{Agent, http, wait};
 use liaison_proto::{
     case::v1::{LogAlarm, log_alarm::Code as Alarm},
     message::v1::{error_code::Code as ErrorCode, referral_state::Code as State},
@@ -242,5 +242,39 @@ async fn keys_of_other_domains_are_logged_once_before_agents_have_them() -> Resu
         let count = operator::logged_of(&federation.realm(domain)?.gateway, agency).await?.len();
         ensure!(count == 1, "the log of {domain} holds {count} records of {agency}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn keys_that_a_peer_publishes_in_the_name_of_an_agency_of_this_domain_are_an_alarm() -> Result<()> {
+    let mut federation = Federation::linked(&Setup {
+        domains: &[BE, HU],
+        scheme: policies::OPEN,
+        layers: &[],
+        agencies: &[HOSPITAL],
+    })
+    .await?;
+    let forged = operator::forged(HOSPITAL)?;
+    let hu = &mut federation.realm_mut("hu")?.gateway;
+    hu.stop().await?;
+    operator::log(hu, &forged).await?;
+    // It signs the new head some seconds after its start, and shows its heads when a link begins.
+    hu.start().await?;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    hu.stop().await?;
+    hu.start().await?;
+    let be = &federation.realm("be")?.gateway;
+    let count = "liaison_gateway_foreign_keys_total{peer=\"hu\"} 1";
+    wait::within(LOOKED, "the gateway of the agency raises the alarm", async || {
+        let metrics = http::request(be.metrics(), "GET", "/metrics", &[], &[]).await.ok()?.text();
+        metrics.lines().any(|line| line == count).then_some(())
+    })
+    .await?;
+    let told = federation.realm("be")?.gateway_log();
+    ensure!(
+        told.contains(&forged.id.to_string()) && told.contains("in the agency's name"),
+        "the log does not tell"
+    );
+    ensure!(operator::evidence(be).await? == [prost::Message::encode_to_vec(&forged.signed)]);
     Ok(())
 }

@@ -9,10 +9,10 @@ use liaison_trust::{
 
 use crate::{limits, store::LoggedKey};
 
-/// What the log of keys says of an agency, as seen from one of its first records.
+/// What the log of keys says of an agency, as seen from one of its records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Standing {
-    /// The chain from that first record on, as far as the log has it.
+    /// The chain with that record in it, as far as the log has it.
     pub chain: Vec<ProvenKey>,
     /// Records that are not in it, in the order of the log; each with whether a person has settled that it does not count.
     pub strays: Vec<(ProvenKey, bool)>,
@@ -25,14 +25,24 @@ impl Standing {
     }
 }
 
-/// Sorts what the log holds of an agency: `first` is the id of the record from which the chain is followed; without it,
-/// the first that the log has.
-pub(crate) fn standing(first: Option<Digest>, logged: &[LoggedKey]) -> Standing {
+/// Sorts what the log holds of an agency: the chain is the one that holds the record `of`; without it, the one that begins
+/// with the first record that the log has.
+pub(crate) fn standing(of: Option<Digest>, logged: &[LoggedKey]) -> Standing {
+    let known = |id: Digest| logged.iter().map(|logged| &logged.key).find(|key| key.id == id);
+    // Back to the beginning: what was pinned need not be an agency's first.
+    let mut root = of;
+    while let Some(key) = root.and_then(known)
+        && let Some(before) = key.previous.and_then(known)
+        && key_record::follows(before, &key.signed).is_ok()
+    {
+        root = Some(before.id);
+    }
     let mut standing = Standing::default();
     for LoggedKey { key, settled, .. } in logged {
-        let follows = match standing.chain.last() {
-            Some(last) => key_record::follows(last, &key.signed).is_ok(),
-            None => key.previous.is_none() && first.is_none_or(|first| first == key.id),
+        let follows = match (standing.chain.last(), root) {
+            (Some(last), _) => key_record::follows(last, &key.signed).is_ok(),
+            (None, Some(root)) => key.id == root,
+            (None, None) => key.previous.is_none(),
         };
         // Who pushes records without end is not followed for ever.
         if follows && standing.chain.len() < limits::KEY_CHAIN {
@@ -168,7 +178,7 @@ mod tests {
         let proven = key_record::prove_chain(&own).unwrap();
         let pin = Some(proven[0].id);
         let all: Vec<_> = own.iter().collect();
-        for first in [None, pin] {
+        for first in [None, pin, Some(proven[1].id), Some(proven[2].id)] {
             let standing = standing(first, &logged(&all, false));
             assert_eq!((standing.chain.as_slice(), standing.is_broken()), (&proven[..], false));
         }
@@ -182,6 +192,10 @@ mod tests {
             assert!(!super::standing(pin, &logged(&records, true)).is_broken());
         }
         assert!(standing(pin, &logged(&[&own[0], &own[2]], false)).is_broken(), "a gap");
+        assert!(
+            !standing(Some(proven[1].id), &logged(&[&own[1], &own[2]], false)).is_broken(),
+            "from a later one"
+        );
         assert!(standing(pin, &logged(&[&others[0], &own[0]], false)).is_broken(), "whichever came first");
         let standing = standing(pin, &logged(&[&others[0]], false));
         assert!(standing.chain.is_empty() && standing.is_broken(), "only others");

@@ -44,7 +44,7 @@ impl Directory {
     pub(crate) async fn vouch(&self, agency: &AgencyAddress, keys: &[ProvenKey]) -> Result<(), Refusal> {
         let first = match self.0.store.keys(agency).await?.first() {
             Some(pin) => Some(pin.id),
-            None => keys.first().filter(|key| key.previous.is_none()).map(|key| key.id),
+            None => keys.first().map(|key| key.id),
         };
         let mut logged = self.0.store.logged_keys(agency).await?;
         let missing = |logged: &[crate::store::LoggedKey]| {
@@ -88,7 +88,7 @@ impl Directory {
     ) -> Result<(), Refusal> {
         let logged = self.0.store.logged_keys(agency).await?;
         let standing = standing(Some(fingerprint), &logged);
-        if standing.chain.is_empty() {
+        if standing.chain.first().is_none_or(|first| first.id != fingerprint) {
             return Err(Refusal::new(
                 ErrorCode::UnknownKey,
                 format!("the log of keys holds no keys of {agency} with the fingerprint {fingerprint}"),

@@ -25,7 +25,7 @@ use crate::limits;
 pub use leaf::{Act, Leaf, LogHead, LogId, LogKind, NewLeaf};
 pub use queue::Queue;
 pub use sqlite::{
-    Addition, DatabaseVersion, Inspection, IssuedBy, IssuedCertificate, KnownPeer, Renewal,
+    Addition, DatabaseVersion, ForeignKey, Inspection, IssuedBy, IssuedCertificate, KnownPeer, Renewal,
     RevokedCertificate, Store, Token, TokenUse, ToldPage, probe,
 };
 

@@ -103,7 +103,7 @@ impl Store {
         row.as_ref().map(head).transpose()
     }
 
-    /// Logs key records that were taken before there was a log.
+    /// Logs key records that are handed out without being kept.
     pub async fn log_keys(&self, keys: &[&SignedKeyRecord]) -> Result<(), StoreError> {
         let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         append_keys(&mut change, keys).await?;

@@ -37,6 +37,7 @@ pub use self::{
     enrolment::{IssuedCertificate, Renewal, RevokedCertificate, Token, TokenUse},
     inspect::{DatabaseVersion, Inspection, probe},
     peers::{KnownPeer, ToldPage},
+    witnessed::ForeignKey,
 };
 use super::{Load, Queue, QueueBound, StoreError};
 use crate::limits;
