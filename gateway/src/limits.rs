@@ -187,6 +187,9 @@ pub const PREVIEW_WAIT: Duration = Duration::from_secs(5);
 pub const LOG_GROWS: Duration = Duration::from_millis(200);
 /// Leaves that a log grows by at once.
 pub const LOG_PAGE: u32 = 4_096;
+/// Receipts of one answer to an agent, and the bytes of their records, but for one that has more by itself.
+pub const RECEIPTS: usize = 256;
+pub const RECEIPTS_BYTES: usize = 4 << 20;
 
 /// How long after a restart nothing new is signed, so that peers and agents can show what was signed before.
 pub const LOG_QUIET: Duration = Duration::from_secs(2);

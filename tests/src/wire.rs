@@ -269,6 +269,7 @@ fn notices() -> Result<BTreeMap<&'static str, SignedNotice>> {
         key_id: shelter.key()?.id.into(),
         received_at: Some(times::to_wire(NOW + Duration::from_secs(60))),
         thread_state: None,
+        log_head: Bytes::new(),
     };
     let acknowledged = notice::Event::Acknowledged(statement::sign(&acknowledgement, &shelter.signing));
     let relayed = notice("hu", acknowledged.clone(), None);

@@ -410,6 +410,7 @@ async fn lies_in_receipts() -> Result<()> {
         recipient: shelter.address.to_string(),
         key_id: shelter.key()?.id.into(),
         received_at: Some(times::to_wire(OffsetDateTime::now_utc())),
+        log_head: Vec::new().into(),
         thread_state: Some(StateChange { state: State::Received.into(), ..StateChange::default() }),
     };
     let genuine = notice::Event::Acknowledged(statement::sign(&word, &shelter.signing));

@@ -320,6 +320,7 @@ impl Actor {
             recipient: self.address.to_string(),
             key_id: self.key.id.into(),
             received_at: Some(times::to_wire(OffsetDateTime::now_utc())),
+            log_head: Vec::new().into(),
             thread_state: None,
         }
     }

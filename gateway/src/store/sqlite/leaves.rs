@@ -1,16 +1,18 @@
 //! The leaves, tiles and heads of the logs.
 
+use std::ops::Range;
+
 use liaison_trust::{
     log::{SaltedRecord, Tile, TileHashes},
     names::AgencyAddress,
 };
-use sqlx::{QueryBuilder, Row, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
 
 use super::{
     Store,
     agencies::record,
-    columns::{address, number},
+    columns::{address, id, number},
     statements::{insert, list, runs},
 };
 use crate::store::{Act, Leaf, LogHead, LogId, LogKind, NewLeaf, StoreError};
@@ -199,28 +201,62 @@ impl Store {
         Ok(())
     }
 
-    /// The leaves about these messages that an agency may have receipts of, in their order, under a head of `size`.
+    /// The leaves about these messages that an agency may have receipts of, with these indexes and in their order: so
+    /// many of them, with so many bytes of records, but for one that has more by itself. And the index from which on
+    /// there are more; none where these are all.
     pub async fn leaves_for(
         &self,
         log: LogId,
-        size: u64,
+        indexes: Range<u64>,
         reader: &AgencyAddress,
         messages: &[Uuid],
-    ) -> Result<Vec<Leaf>, StoreError> {
+        (most, bytes): (usize, usize),
+    ) -> Result<(Vec<Leaf>, Option<u64>), StoreError> {
+        if messages.is_empty() {
+            return Ok((Vec::new(), None));
+        }
+        let mut select = QueryBuilder::new("SELECT idx, LENGTH(record) FROM leaf WHERE log = ");
+        select.push_bind(log.0).push(" AND idx >= ").push_bind(number(indexes.start));
+        select.push(" AND idx < ").push_bind(number(indexes.end)).push(" AND record IS NOT NULL");
+        readable(&mut select, reader, messages);
+        select.push(" ORDER BY idx LIMIT ").push_bind(number(most as u64).saturating_add(1));
+        let found: Vec<(i64, i64)> = select.build_query_as().fetch_all(&self.readers).await?;
+        let mut room = number(bytes as u64);
+        let taken = found.iter().take(most).enumerate().take_while(|(place, (_, length))| {
+            room = room.saturating_sub(*length);
+            *place == 0 || room > 0
+        });
+        let indexes: Vec<i64> = taken.map(|(_, (idx, _))| *idx).collect();
+        let next = found.get(indexes.len()).map(|(idx, _)| idx.unsigned_abs());
         let mut leaves = Vec::new();
-        for run in runs(messages) {
+        for run in runs(&indexes) {
             let mut select = QueryBuilder::new("SELECT * FROM leaf WHERE log = ");
-            select.push_bind(log.0).push(" AND idx < ").push_bind(number(size)).push(" AND message IN (");
-            list(&mut select, run, |id| id.as_bytes().to_vec());
+            select.push_bind(log.0).push(" AND idx IN (");
+            list(&mut select, run, |idx| *idx);
+            select.push(" ORDER BY idx");
             for row in select.build().fetch_all(&self.readers).await? {
-                let leaf = leaf(&row)?;
-                if leaf.readers.contains(reader) {
-                    leaves.push(leaf);
-                }
+                leaves.push(leaf(&row)?);
             }
         }
-        leaves.sort_by_key(|leaf| leaf.index);
-        Ok(leaves)
+        Ok((leaves, next))
+    }
+
+    /// Which of these messages have leaves for an agency from an index on.
+    pub async fn staged_for(
+        &self,
+        log: LogId,
+        from: u64,
+        reader: &AgencyAddress,
+        messages: &[Uuid],
+    ) -> Result<Vec<Uuid>, StoreError> {
+        if messages.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut select = QueryBuilder::new("SELECT DISTINCT message FROM leaf WHERE log = ");
+        select.push_bind(log.0).push(" AND idx >= ").push_bind(number(from));
+        readable(&mut select, reader, messages);
+        let staged: Vec<Vec<u8>> = select.build_query_scalar().fetch_all(&self.readers).await?;
+        staged.iter().map(|message| id(message)).collect()
     }
 
     /// Leaves of a log from an index on, a page of them.
@@ -233,6 +269,13 @@ impl Store {
             .await?;
         rows.iter().map(leaf).collect()
     }
+}
+
+/// Of leaves about these messages, those that an agency may have.
+fn readable(select: &mut QueryBuilder<Sqlite>, reader: &AgencyAddress, messages: &[Uuid]) {
+    select.push(" AND INSTR(' ' || readers || ' ', ").push_bind(format!(" {reader} ")).push(") > 0");
+    select.push(" AND message IN (");
+    list(select, messages, |message| message.as_bytes().to_vec());
 }
 
 fn head(row: &SqliteRow) -> Result<LogHead, StoreError> {
@@ -257,7 +300,7 @@ fn leaf(row: &SqliteRow) -> Result<Leaf, StoreError> {
         index: row.try_get::<i64, _>("idx")?.unsigned_abs(),
         entry: row.try_get("entry")?,
         record: record.transpose()?,
-        message: message.map(|id| super::columns::id(&id)).transpose()?,
+        message: message.map(|message| id(&message)).transpose()?,
         readers: readers.split_whitespace().map(address).collect::<Result<_, _>>()?,
     })
 }
