@@ -1,9 +1,10 @@
 //! From an agency's queue to its session, in order: each copy is looked at once more before it goes.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use liaison_proto::{
+    admin::v1::agency_state::Code as AgencyState,
     chunks,
     exchange::v1::{Delivery, DeliveryChunk, delivery::Content, session_response::Frame as Response},
     message::v1::{Refusal, ReleaseRecord, SealedCopy},
@@ -18,6 +19,7 @@ use uuid::Uuid;
 use super::session::{Attempt, Delivered, Gone, Session};
 use crate::{
     delivery::{self, internal},
+    gateway::Gateway,
     limits,
     store::{DeliveryId, Item, Queue, Queued, QueuedCopy},
 };
@@ -26,15 +28,31 @@ use crate::{
 pub(super) async fn run(session: &Session, window: u32) -> Result<(), Refusal> {
     let turns = Arc::new(Semaphore::new(window as usize));
     let queue = Queue::Agency(session.agency.clone());
-    let mut last = DeliveryId::default();
+    let mut revised = session.gateway.revised.subscribe();
+    let (mut last, mut furthest) = (DeliveryId::default(), DeliveryId::default());
+    // Copies of senders that are suspended: looked at again when the directory changes.
+    let mut held = BTreeSet::new();
     loop {
         let page = session.gateway.store.queue(&queue, last).await.map_err(internal)?;
         if page.is_empty() {
-            session.place.wake.notified().await;
+            tokio::select! {
+                () = session.place.wake.notified() => {}
+                _ = revised.changed(), if !held.is_empty() => {
+                    last = held.first().map_or(last, |first: &DeliveryId| first.before());
+                }
+            }
         }
         for queued in page {
-            let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return Ok(()) };
             last = queued.id;
+            if last <= furthest && !held.remove(&last) {
+                continue;
+            }
+            furthest = furthest.max(last);
+            if is_held(&session.gateway, &queued) {
+                held.insert(last);
+                continue;
+            }
+            let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return Ok(()) };
             let Some((what, delivery)) = prepare(session, queued).await? else { continue };
             let id = Uuid::now_v7();
             session.remember(id, Attempt { what, _turn: turn });
@@ -43,6 +61,13 @@ pub(super) async fn run(session: &Session, window: u32) -> Result<(), Refusal> {
             }
         }
     }
+}
+
+/// Whether it is a copy whose sender is suspended.
+fn is_held(gateway: &Gateway, queued: &Queued) -> bool {
+    let Item::Copy(copy) = &queued.item else { return false };
+    let directory = gateway.directory.load();
+    directory.get(&copy.head.sender).is_some_and(|sender| sender.state == AgencyState::Suspended)
 }
 
 async fn send(session: &Session, attempt: Uuid, delivery: &Delivery) -> Result<(), Gone> {
