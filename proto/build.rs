@@ -2,12 +2,13 @@
 
 use std::{env, error::Error, fmt::Write as _, fs, path::PathBuf};
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "liaison/message/v1/category.proto",
     "liaison/message/v1/content.proto",
     "liaison/message/v1/manifest.proto",
     "liaison/message/v1/envelope.proto",
     "liaison/message/v1/decision.proto",
+    "liaison/log/v1/log.proto",
     "liaison/exchange/v1/exchange.proto",
     "liaison/federation/v1/federation.proto",
     "liaison/case/v1/case.proto",

@@ -17,6 +17,7 @@ use crate::{
     exchange::sessions::Sessions,
     federation::peers::Peers,
     limits,
+    log::Logs,
     policy::PolicySet,
     store::{Queue, Store},
 };
@@ -27,6 +28,8 @@ pub struct Gateway {
     /// Signs acceptances, release records and notices.
     pub signing: SigningKey,
     pub store: Store,
+    /// The logs of the domain.
+    pub logs: Logs,
     pub directory: ArcSwap<Directory>,
     /// The active policy set.
     pub policy: ArcSwap<PolicySet>,
@@ -44,11 +47,11 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway of a domain with this store, these agencies and these policies.
+    /// A gateway of a domain with this store, the logs that it holds, these agencies and these policies.
     pub fn new(
         domain: Domain,
         signing: SigningKey,
-        store: Store,
+        (store, logs): (Store, Logs),
         directory: Directory,
         policy: PolicySet,
         peers: Peers,
@@ -57,6 +60,7 @@ impl Gateway {
             domain,
             signing,
             store,
+            logs,
             directory: ArcSwap::from_pointee(directory),
             policy: ArcSwap::from_pointee(policy),
             sessions: Arc::default(),

@@ -16,6 +16,7 @@ pub mod federation;
 pub mod gateway;
 pub mod health;
 pub mod limits;
+pub mod log;
 pub mod policy;
 pub mod revoked;
 pub mod run;

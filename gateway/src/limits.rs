@@ -185,6 +185,24 @@ pub const AGENCY_PREVIEWS: u32 = 5;
 /// How long a peer may take to answer a preview.
 pub const PREVIEW_WAIT: Duration = Duration::from_secs(5);
 
+/// How often staged leaves are taken into the logs, and their heads signed.
+pub const LOG_GROWS: Duration = Duration::from_millis(200);
+/// Leaves that a log grows by at once.
+pub const LOG_PAGE: u32 = 4_096;
+
+/// How long after a restart nothing new is signed, so that peers and agents can show what was signed before.
+pub const LOG_QUIET: Duration = Duration::from_secs(2);
+/// How often the guard file is written.
+pub const LOG_GUARD: Duration = Duration::from_secs(1);
+/// How often peers are asked to cosign a head.
+pub const LOG_COSIGN: Duration = Duration::from_secs(60);
+/// How long a witness may take to answer.
+pub const LOG_COSIGN_WAIT: Duration = Duration::from_secs(10);
+/// What is read of a witness's answer, bytes.
+pub const LOG_COSIGN_BYTES: usize = 256 << 10;
+/// Conflicting heads of one log that are kept as evidence: the first ones.
+pub const LOG_CONFLICTS: u32 = 100;
+
 /// Former policy sets that are kept.
 pub const POLICY_SETS: u32 = 100;
 /// Administrative acts that are kept.

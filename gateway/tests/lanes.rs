@@ -12,12 +12,13 @@ use bytes::Bytes;
 use liaison_gateway::{
     limits,
     store::{
-        AcceptError, Accepted, Change, DeliveryId, ForwardedCopy, Item, Load, NewCopy, NewMessage, NewNotice,
-        Next, Queue, QueueBound, Released, Settled, Settlement, Store, Unit,
+        AcceptError, Accepted, Change, DeliveryId, ForwardedCopy, Item, Load, NewCopy, NewLeaf, NewMessage,
+        NewNotice, Next, Queue, QueueBound, Released, Settled, Settlement, Store, Unit,
     },
 };
 use liaison_proto::{
     exchange::v1::PreviewRecipient,
+    log::v1::{Act, record::Event},
     message::v1::{
         Envelope, RecipientDecision, RecipientProof, SealedSection, SignedNotice, SignedReleaseRecord,
         error_code::Code as ErrorCode,
@@ -84,7 +85,7 @@ async fn only_the_peer_says_that_what_it_was_offered_expired() {
     let expires = sent.expires;
     store.accept(sent).await.unwrap();
     let (first, ..) = unit(&store, "hu be/a", DeliveryId::default()).await;
-    assert!(store.change(Change { delivery: first, to: Next::Offered, notice: None }).await.unwrap());
+    assert!(store.change(Change { delivery: first, to: offered(), notice: None }).await.unwrap());
     assert_eq!(store.load_for(&domain("hu")).deliveries, 2, "it stays in its lane");
     let expired = store.expired(expires).await.unwrap();
     assert_eq!(expired.iter().map(|head| head.recipient.to_string()).collect::<Vec<_>>(), ["hu/y"]);
@@ -102,7 +103,7 @@ async fn a_copy_that_is_offered_while_it_is_found_expired_stays() {
     let expired = store.expired(expires).await.unwrap();
     let [x, y] = expired.as_slice() else { panic!("{expired:?}") };
     let change = |delivery, to| store.change(Change { delivery, to, notice: None });
-    assert!(change(x.delivery, Next::Offered).await.unwrap());
+    assert!(change(x.delivery, offered()).await.unwrap());
     assert!(!change(x.delivery, Next::Expired).await.unwrap(), "the peer may have it");
     assert!(change(y.delivery, Next::Expired).await.unwrap());
     // The peer said that it has no room: then it has none of it.
@@ -123,9 +124,9 @@ async fn a_copy_that_is_offered_again_stays_offered() {
     store.accept(sent).await.unwrap();
     let (x, ..) = unit(&store, "hu be/a", DeliveryId::default()).await;
     let change = |to| store.change(Change { delivery: x, to, notice: None });
-    assert!(change(Next::Offered).await.unwrap());
+    assert!(change(offered()).await.unwrap());
     let back = change(Next::Waiting { why: ErrorCode::QueueFull, is_back: true });
-    let (back, again) = tokio::join!(biased; back, change(Next::Offered));
+    let (back, again) = tokio::join!(biased; back, change(offered()));
     assert!(back.unwrap() && again.unwrap());
     assert!(!change(Next::Expired).await.unwrap(), "the peer may have it");
     assert!(store.expired(expires).await.unwrap().is_empty());
@@ -287,6 +288,7 @@ async fn settle(store: &Store, copy: &ForwardedCopy, is_end: bool) -> Settled {
         to: copy.sender.clone(),
         queue: Queue::Agency(copy.sender.clone()),
         notice: SignedNotice { notice: Bytes::from_static(b"notice"), ..Default::default() },
+        leaf: None,
     };
     store.settle(Settlement { copy: copy.clone(), is_end, notice }).await.unwrap()
 }
@@ -300,11 +302,21 @@ fn copy_of(message: &NewMessage, recipient: &str) -> ForwardedCopy {
     }
 }
 
+/// What the log says of something, whatever it is.
+fn leaf() -> NewLeaf {
+    NewLeaf::new(Event::Act(Act::default()), OffsetDateTime::now_utc()).unwrap()
+}
+
+fn offered() -> Next {
+    Next::Offered(Some(Box::new(leaf())))
+}
+
 fn message(sender: &str, recipients: &[&str]) -> NewMessage {
     let id = Uuid::now_v7();
     let own = domain("be");
     let from = address(sender);
     NewMessage {
+        leaf: leaf(),
         id,
         digest: sha256(id.as_bytes()),
         expires: OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap(),
@@ -336,6 +348,7 @@ fn again(message: &NewMessage) -> NewMessage {
     NewMessage {
         sender: message.sender.clone(),
         acceptance: message.acceptance.clone(),
+        leaf: message.leaf.clone(),
         extends: message.extends.clone(),
         content: message.content.clone(),
         opens: message.opens.clone(),

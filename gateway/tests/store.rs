@@ -14,12 +14,13 @@ use bytes::Bytes;
 use liaison_gateway::{
     limits,
     store::{
-        AcceptError, Accepted, Change, DeliveryId, Item, Load, NewCopy, NewMessage, NewNotice, Next, Queue,
-        QueueBound, Queued, Released, Store, Thread,
+        AcceptError, Accepted, Change, DeliveryId, Item, Load, NewCopy, NewLeaf, NewMessage, NewNotice, Next,
+        Queue, QueueBound, Queued, Released, Store, Thread,
     },
 };
 use liaison_proto::{
     exchange::v1::PreviewRecipient,
+    log::v1::{Act, record::Event},
     message::v1::{
         Envelope, RecipientDecision, RecipientProof, Refusal, SealedSection, SignedNotice,
         SignedReleaseRecord, error_code::Code as ErrorCode, status::Code as Status,
@@ -322,6 +323,11 @@ fn copy(queued: &Queued) -> &liaison_gateway::store::QueuedCopy {
     }
 }
 
+/// What the log says of something, whatever it is.
+fn leaf() -> NewLeaf {
+    NewLeaf::new(Event::Act(Act::default()), OffsetDateTime::now_utc()).unwrap()
+}
+
 fn message(sender: &str, recipients: &[&str]) -> NewMessage {
     let id = Uuid::now_v7();
     NewMessage {
@@ -329,6 +335,7 @@ fn message(sender: &str, recipients: &[&str]) -> NewMessage {
         id,
         digest: sha256(id.as_bytes()),
         expires: now() + Duration::days(7),
+        leaf: leaf(),
         acceptance: Bytes::from_static(b"accepted"),
         extends: None,
         content: Envelope {
@@ -355,6 +362,7 @@ fn again(message: &NewMessage) -> NewMessage {
     NewMessage {
         sender: message.sender.clone(),
         acceptance: message.acceptance.clone(),
+        leaf: message.leaf.clone(),
         extends: None,
         content: message.content.clone(),
         opens: message.opens.clone(),
@@ -377,6 +385,7 @@ fn notice(to: &str) -> NewNotice {
         to: address(to),
         queue: waiting(to),
         notice: SignedNotice { notice: Bytes::from_static(b"notice"), ..Default::default() },
+        leaf: None,
     }
 }
 

@@ -9,7 +9,7 @@ mod generated {
 }
 
 pub use chunks::chunks;
-pub use generated::{admin, case, exchange, federation, message};
+pub use generated::{admin, case, exchange, federation, log, message};
 
 pub mod category;
 mod chunks;

@@ -114,6 +114,8 @@ impl Hostile {
             issued: Some(times::to_wire(OffsetDateTime::now_utc())),
             scheme_hash: self.scheme.into(),
             protocol: 1,
+            log_key: self.signing.derived("log-key/v1").public().as_bytes().to_vec().into(),
+            witness_key: self.signing.derived("witness-key/v1").public().as_bytes().to_vec().into(),
         }
     }
 

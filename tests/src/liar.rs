@@ -58,8 +58,8 @@ pub enum Lie {
     Silent,
     /// That the recipient's queue is full, of what this agency sends.
     FullFor(&'static str),
-    /// That it takes nothing now, for this reason.
-    Later(ErrorCode),
+    /// That it takes nothing now, for a reason of each recipient.
+    Later(&'static [(&'static str, ErrorCode)]),
     /// Of this recipient, an acceptance with a field of a newer version.
     Newer(&'static str),
     /// Of this recipient, a decision by a rule of the asker's own country.
@@ -164,7 +164,11 @@ impl Script {
             Lie::FullFor(of) if forward.sender.as_ref().is_some_and(|sender| sender.address == of) => {
                 return Some(later(number, ErrorCode::QueueFull));
             }
-            Lie::Later(code) => return Some(later(number, code)),
+            Lie::Later(reasons) => {
+                let first = forward.recipients.first()?.proof.as_ref()?;
+                let (_, code) = reasons.iter().find(|(of, _)| *of == first.address)?;
+                return Some(later(number, *code));
+            }
             Lie::Done => return Some(Response::Done(Done { number })),
             Lie::OtherNumber => {
                 let refusal = Some(Refusal::new(ErrorCode::Suspended, "a lie", "none"));

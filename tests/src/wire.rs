@@ -133,6 +133,8 @@ fn bundle() -> Result<SignedBundle> {
         issued: Some(times::to_wire(NOW)),
         scheme_hash: SCHEME.into(),
         protocol: 1,
+        log_key: gateway("hu").derived("log-key/v1").public().as_bytes().to_vec().into(),
+        witness_key: gateway("hu").derived("witness-key/v1").public().as_bytes().to_vec().into(),
     };
     Ok(statement::sign(&bundle, &gateway("hu")))
 }

@@ -322,38 +322,37 @@ async fn a_message_that_is_still_being_sent_is_not_late() -> Result<()> {
 /// What a peer says that it has not taken, it does not have, whatever kept it from taking it.
 #[tokio::test]
 async fn what_a_peer_did_not_take_expires_here() -> Result<()> {
+    const REASONS: [(&str, ErrorCode); 3] = [
+        ("xx/shelter", ErrorCode::Suspended),
+        ("xx/clinic", ErrorCode::SchemeMismatch),
+        ("xx/third", ErrorCode::StaleBundle),
+    ];
     let port = Port::free()?;
     let scene = Scene::start(policies::OPEN, port.address).await?;
-    scene.list(&mut scene.hostile.link().await?).await?;
+    let third = Outsider::new("xx/third")?;
+    let all = [&scene.hostile.shelter, &scene.hostile.clinic, &third];
+    let page = scene.hostile.page(all.map(|agency| agency.described(DOMAIN)).to_vec());
+    let page = statement::sign(&page, &scene.hostile.signing);
+    let answer = scene.hostile.link().await?.directory(page).await?;
+    ensure!(matches!(answer, Answer::Done), "{answer:?}");
+    let _later = Liar::of(&scene.hostile, &scene.realm.gateway, Lie::Later(&REASONS)).await?;
     let border = Insider::enrol(&scene.realm.gateway, BORDER).await?;
     let mut session = border.session().await?;
-    let expires = OffsetDateTime::now_utc() + Duration::from_secs(40);
-    let reasons = [ErrorCode::Suspended, ErrorCode::SchemeMismatch, ErrorCode::StaleBundle];
-    let (mut waits, mut expired) = (BTreeSet::new(), 0);
-    let mut liar = None;
-    for code in reasons {
-        drop(liar.take());
-        let mut later = Liar::of(&scene.hostile, &scene.realm.gateway, Lie::Later(code)).await?;
-        let draft = border.draft(&scene.hostile.shelter.key()?);
-        let sent =
-            session.submit(&border.seal(&liaison_trust::envelope::Draft { expires, ..draft })?).await?;
+    let expires = OffsetDateTime::now_utc() + Duration::from_secs(25);
+    for agency in all {
+        let draft = liaison_trust::envelope::Draft { expires, ..border.draft(&agency.key()?) };
+        let sent = session.submit(&border.seal(&draft)?).await?;
         ensure!(matches!(sent, insider::Answer::Accepted(_)), "{sent:?}");
-        later.forwarded().await.context("nothing was offered")?;
-        while !waits.contains(&code) {
-            match told(&mut session).await? {
-                notice::Event::Waiting(why) => drop(waits.insert(why.code())),
-                other => anyhow::bail!("{other:?}"),
-            }
-        }
-        liar = Some(later);
     }
-    while expired < reasons.len() {
+    let (mut waits, mut expired) = (BTreeSet::new(), 0);
+    while expired < REASONS.len() {
         match told(&mut session).await? {
-            notice::Event::Waiting(_) => {}
+            notice::Event::Waiting(why) => drop(waits.insert(why.code())),
             notice::Event::Expired(_) => expired += 1,
             other => anyhow::bail!("{other:?}"),
         }
     }
+    ensure!(REASONS.iter().all(|(_, code)| waits.contains(code)), "{waits:?}");
     Ok(())
 }
 

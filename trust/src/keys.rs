@@ -7,7 +7,7 @@ use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use liaison_proto::message::v1::kem::Code as Kem;
 use zeroize::Zeroizing;
 
-use crate::{kem, random};
+use crate::{digest::hash, kem, random};
 
 /// A private Ed25519 key.
 pub struct SigningKey {
@@ -77,6 +77,12 @@ impl SigningKey {
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         let pair = Ed25519KeyPair::from_seed_unchecked(seed).expect("a seed of 32 bytes makes a key");
         Self { pair, seed: Zeroizing::new(*seed) }
+    }
+
+    /// The key for another purpose that follows from this one, and tells nothing of it: SHA-256 of the label and the
+    /// seed, each preceded by its length, is its seed. So one secret is to be kept where several keys are needed.
+    pub fn derived(&self, label: &str) -> Self {
+        Self::from_seed(&Zeroizing::new(hash(label, &[self.seed.as_slice()]).0))
     }
 
     /// The seed, to be stored.

@@ -139,6 +139,13 @@ impl Gateway {
         .await?
     }
 
+    /// Waits until it has ended by itself; why, with the end of its log.
+    pub async fn ended(&mut self) -> Result<String> {
+        let mut process = self.process.take().context("the gateway does not run")?;
+        let what = format!("the gateway of {} ends by itself", self.domain);
+        wait::until(&what, async || process.check_running().err().map(|ended| ended.to_string())).await
+    }
+
     /// Ends it as a crash would.
     pub fn kill(&mut self) -> Result<()> {
         self.process.take().context("the gateway does not run")?.kill()

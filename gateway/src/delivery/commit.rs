@@ -11,9 +11,11 @@ use liaison_trust::{
 };
 use metrics::counter;
 use prost::Message;
+use time::OffsetDateTime;
 use tracing::{error, warn};
 use uuid::Uuid;
 
+use super::evidence;
 use crate::{
     gateway::Gateway,
     limits,
@@ -50,6 +52,22 @@ pub async fn commit(gateway: &Gateway, message: NewMessage) -> Result<Bytes, Ref
         Err(AcceptError::QueueFull(queue)) => Err(queue_full(&queue, &sender)),
         Err(AcceptError::Store(fault)) => Err(internal(fault)),
     }
+}
+
+/// Logs that a policy refused a message.
+///
+/// # Errors
+/// The store failed.
+pub async fn log_refusal(
+    gateway: &Gateway,
+    sender: &AgencyAddress,
+    message: (Uuid, Digest),
+    refusal: &Refusal,
+    now: OffsetDateTime,
+) -> Result<(), Refusal> {
+    let rule = refusal.rule.clone().unwrap_or_default();
+    let leaf = evidence::refused(sender, message, &rule, now).map_err(internal)?;
+    gateway.store.append(leaf).await.map_err(internal)
 }
 
 /// A queue takes nothing more at present.

@@ -90,7 +90,7 @@ async fn narrow(
     told: RecipientDecision,
     now: OffsetDateTime,
 ) -> Result<bool, StoreError> {
-    let notice = notice(gateway, &queued.head, Event::Narrowed(told), now);
+    let notice = notice(gateway, &queued.head, Event::Narrowed(told), now)?;
     let answers = notice.queue.clone();
     let change = Change {
         delivery: queued.head.delivery,

@@ -2,6 +2,7 @@
 //! a submission and a hand-over all ask here, so that they can't disagree.
 
 mod commit;
+pub mod evidence;
 mod fresh;
 mod merge;
 mod notice;
@@ -33,7 +34,7 @@ use crate::{
     store::Queue,
 };
 
-pub use commit::{aside, commit, internal, may_have_passed, offered, queue_full};
+pub use commit::{aside, commit, internal, log_refusal, may_have_passed, offered, queue_full};
 pub use fresh::fresh;
 pub use merge::merged;
 pub use notice::{Event, about, name, notice};

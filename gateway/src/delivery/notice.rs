@@ -9,16 +9,25 @@ use liaison_trust::statement;
 use metrics::counter;
 use time::OffsetDateTime;
 
+use super::evidence;
 use crate::{
     gateway::Gateway,
     limits,
-    store::{ForwardedCopy, Head, NewNotice},
+    store::{ForwardedCopy, Head, NewNotice, StoreError},
 };
 
 pub use notice::Event;
 
 /// The signed word to the sender of a message about what became of one copy.
-pub fn notice(gateway: &Gateway, copy: &Head, event: Event, now: OffsetDateTime) -> NewNotice {
+///
+/// # Errors
+/// The event is longer than the log takes.
+pub fn notice(
+    gateway: &Gateway,
+    copy: &Head,
+    event: Event,
+    now: OffsetDateTime,
+) -> Result<NewNotice, StoreError> {
     let copy = ForwardedCopy {
         sender: copy.sender.clone(),
         message: copy.message,
@@ -28,15 +37,20 @@ pub fn notice(gateway: &Gateway, copy: &Head, event: Event, now: OffsetDateTime)
     about(gateway, &copy, event, None, now)
 }
 
-/// The signed word about what became of a copy, perhaps passed on from the recipient's gateway.
+/// The signed word about what became of a copy, perhaps passed on from the recipient's gateway; with what the log says
+/// of it.
+///
+/// # Errors
+/// The event is longer than the log takes.
 pub fn about(
     gateway: &Gateway,
     copy: &ForwardedCopy,
     event: Event,
     relayed: Option<SignedNotice>,
     now: OffsetDateTime,
-) -> NewNotice {
+) -> Result<NewNotice, StoreError> {
     counter!("liaison_gateway_notices_total", "event" => name(&event)).increment(1);
+    let leaf = evidence::outcome(copy, &event, now)?;
     let recipient_keys = match &event {
         Event::Acknowledged(_) => hidden_keys(gateway, copy),
         _ => Vec::new(),
@@ -50,11 +64,12 @@ pub fn about(
         relayed,
         recipient_keys,
     };
-    NewNotice {
+    Ok(NewNotice {
+        leaf,
         to: copy.sender.clone(),
         queue: super::answers(&gateway.domain, &copy.sender, &copy.recipient),
         notice: statement::sign(&notice, &gateway.signing),
-    }
+    })
 }
 
 /// The keys of a recipient of this domain that the sender's, another, is not let know of.

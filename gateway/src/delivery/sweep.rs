@@ -140,7 +140,7 @@ pub async fn end_as(
     event: Event,
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    let notice = notice(gateway, copy, event, now);
+    let notice = notice(gateway, copy, event, now)?;
     let answers = notice.queue.clone();
     let change = Change { delivery: copy.delivery, to, notice: Some(notice) };
     if gateway.store.change(change).await? {
@@ -210,7 +210,7 @@ async fn settle_all<F: Future<Output = Result<Vec<ForwardedCopy>, StoreError>>>(
         let mut any = false;
         for copy in copies {
             let event = Event::Undeliverable(why.clone());
-            let notice = about(gateway, &copy, event, None, now);
+            let notice = about(gateway, &copy, event, None, now)?;
             let queue = notice.queue.clone();
             if gateway.store.settle(Settlement { copy, is_end: true, notice }).await? == Settled::Done {
                 gateway.wake(&queue);

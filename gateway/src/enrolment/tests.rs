@@ -22,6 +22,7 @@ use crate::{
     directory::{Agency, Directory},
     federation::peers::Peers,
     limits,
+    log::Logs,
     policy::{PolicySet, starter},
     revoked::{Revocations, RevokedFile},
     store::{Act, QueueBound, Store},
@@ -54,8 +55,10 @@ impl Domain {
         let authority = Authority::start(cas, &config, file, &revocations, &store, now).await.unwrap();
         let directory = Directory::from_iter([shelter]);
         let policies = PolicySet::load(&starter()).unwrap();
+        let signing = SigningKey::generate();
+        let logs = Logs::open(&store, &config.domain, &signing, folder.path()).await.unwrap();
         let gateway =
-            Gateway::new(config.domain, SigningKey::generate(), store, directory, policies, Peers::default());
+            Gateway::new(config.domain, signing, (store, logs), directory, policies, Peers::default());
         Self {
             registrar: Registrar { gateway: Arc::new(gateway), authority: Arc::new(authority) },
             now,

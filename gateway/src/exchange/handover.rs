@@ -1,8 +1,9 @@
 //! From an agency's queue to its session, in order: each copy is looked at once more before it goes.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, pin::pin, sync::Arc};
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use liaison_proto::{
     admin::v1::agency_state::Code as AgencyState,
     chunks,
@@ -13,15 +14,16 @@ use liaison_proto::{
 use liaison_trust::envelope;
 use metrics::counter;
 use prost::Message;
+use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::session::{Attempt, Delivered, Gone, Session};
 use crate::{
-    delivery::{self, internal},
+    delivery::{self, evidence, internal},
     gateway::Gateway,
     limits,
-    store::{DeliveryId, Item, Queue, Queued, QueuedCopy},
+    store::{Change, DeliveryId, Item, Next, Queue, Queued, QueuedCopy},
 };
 
 /// Hands over an agency's queue while its session lasts.
@@ -33,7 +35,7 @@ pub(super) async fn run(session: &Session, window: u32) -> Result<(), Refusal> {
     // Copies of senders that are suspended: looked at again when the directory changes.
     let mut held = BTreeSet::new();
     loop {
-        let page = session.gateway.store.queue(&queue, last).await.map_err(internal)?;
+        let mut page = session.gateway.store.queue(&queue, last).await.map_err(internal)?;
         if page.is_empty() {
             tokio::select! {
                 () = session.place.wake.notified() => {}
@@ -42,17 +44,27 @@ pub(super) async fn run(session: &Session, window: u32) -> Result<(), Refusal> {
                 }
             }
         }
-        for queued in page {
+        if let Some(queued) = page.last() {
             last = queued.id;
-            if last <= furthest && !held.remove(&last) {
-                continue;
+        }
+        page.retain(|queued| {
+            let is_new = queued.id > furthest || held.remove(&queued.id);
+            furthest = furthest.max(queued.id);
+            let is_held = is_new && is_held(&session.gateway, queued);
+            if is_held {
+                held.insert(queued.id);
             }
-            furthest = furthest.max(last);
-            if is_held(&session.gateway, &queued) {
-                held.insert(last);
-                continue;
-            }
-            let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return Ok(()) };
+            is_new && !is_held
+        });
+        // Side by side, since each is logged before it goes, but one after another onto the stream.
+        let most = page.len().max(1);
+        let logged = stream::iter(page).map(async |queued| {
+            let turn = Arc::clone(&turns).acquire_owned().await.map_err(|_| Refusal::internal())?;
+            Ok::<_, Refusal>(logged(session, queued).await?.map(|queued| (turn, queued)))
+        });
+        let mut logged = pin!(logged.buffered(most));
+        while let Some(logged) = logged.next().await {
+            let Some((turn, queued)) = logged? else { continue };
             let Some((what, delivery)) = prepare(session, queued).await? else { continue };
             let id = Uuid::now_v7();
             session.remember(id, Attempt { what, _turn: turn });
@@ -115,4 +127,20 @@ async fn copy_of(session: &Session, queued: QueuedCopy) -> Result<Option<SealedC
     let hidden = directory.get(&head.sender).filter(|sender| !sender.listed);
     let sender_keys = hidden.map_or_else(Vec::new, |sender| sender.newest_keys(limits::HIDDEN_KEYS));
     Ok(Some(SealedCopy { sender_keys, ..copy }))
+}
+
+/// A delivery of which the log says that it goes to its recipient, before it does; none where it has ended instead.
+async fn logged(session: &Session, queued: Queued) -> Result<Option<Queued>, Refusal> {
+    let copy = match queued.item {
+        Item::Copy(copy) if !copy.head.handed_over => copy,
+        item => return Ok(Some(Queued { item, ..queued })),
+    };
+    let gateway = &session.gateway;
+    delivery::recipient(&gateway.directory.load(), &session.agency)?;
+    let Some(copy) = delivery::fresh(gateway, *copy).await? else { return Ok(None) };
+    let leaf = evidence::handed_over(&copy, OffsetDateTime::now_utc()).map_err(internal)?;
+    let to = Next::HandedOver(Box::new(leaf));
+    let change = Change { delivery: queued.id, to, notice: None };
+    let is_queued = gateway.store.change(change).await.map_err(internal)?;
+    Ok(is_queued.then(|| Queued { item: Item::Copy(Box::new(copy)), ..queued }))
 }

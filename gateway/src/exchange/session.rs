@@ -230,7 +230,8 @@ impl Session {
             Delivered::Copy(copy) => {
                 let signed = ack.acknowledgement.ok_or_else(unsigned)?;
                 self.check(&copy, &signed)?;
-                let word = notice(&self.gateway, &copy, Event::Acknowledged(signed), now);
+                let word =
+                    notice(&self.gateway, &copy, Event::Acknowledged(signed), now).map_err(internal)?;
                 Change { delivery: copy.delivery, to: Next::Gone, notice: Some(word) }
             }
         };
@@ -249,7 +250,7 @@ impl Session {
             Delivered::Copy(copy) => {
                 let event = Event::Quarantined(refusal.clone());
                 let word = notice(&self.gateway, &copy, event, OffsetDateTime::now_utc());
-                (copy.delivery, Some(word))
+                (copy.delivery, Some(word.map_err(internal)?))
             }
         };
         self.settle(id, Change { delivery, to: Next::Quarantined(refusal), notice });

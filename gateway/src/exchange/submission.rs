@@ -23,7 +23,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
-    delivery::{self, Decided, NewThreadCopy},
+    delivery::{self, Decided, NewThreadCopy, evidence},
     directory::{Agency, Directory, is_empty},
     gateway::Gateway,
     policy::{Decision, PolicySet},
@@ -51,6 +51,14 @@ pub async fn submit(
         delivery::commit(gateway, message).await
     };
     match outcome.await {
+        // Once for each time it is offered: the sender signed it, and is told no each time.
+        Err(refusal) if refusal.code() == ErrorCode::ForbiddenByPolicy => {
+            let before = accepted_before(gateway, sender, key).await?;
+            if let (None, Some(key)) = (&before, key) {
+                delivery::log_refusal(gateway, sender, key, &refusal, now).await?;
+            }
+            before.ok_or(refusal)
+        }
         // What a changed world refuses now was perhaps accepted before, and its answer lost.
         Err(refusal) if delivery::may_have_passed(refusal.code()) => {
             accepted_before(gateway, sender, key).await?.ok_or(refusal)
@@ -130,7 +138,10 @@ async fn prepare(
         scheme_hash: policies.scheme_hash().into(),
         decisions,
     };
+    let leaf =
+        evidence::accepted(&verified, policies, &acceptance.decisions, now).map_err(delivery::internal)?;
     Ok(NewMessage {
+        leaf,
         extends: None,
         id: verified.id,
         digest: verified.digest,

@@ -30,7 +30,7 @@ use super::{
     refusals::{scheme_mismatch, violation},
 };
 use crate::{
-    delivery::{self, NewThreadCopy, aside, internal},
+    delivery::{self, NewThreadCopy, aside, evidence, internal},
     directory::Agency,
     gateway::Gateway,
     limits,
@@ -226,7 +226,7 @@ async fn prepare(
         return Err(scheme_mismatch(message.sender.domain(), &other.scheme_hash, policies.scheme_hash()));
     }
     let in_thread = matches!(message.manifest.kind(), Kind::State | Kind::Onward);
-    let mut copies = Vec::new();
+    let (mut copies, mut decisions) = (Vec::new(), Vec::new());
     let mut acceptances: Acceptances = match &extends {
         Some(before) => strict::decode(before)?,
         None => Acceptances::default(),
@@ -236,7 +236,7 @@ async fn prepare(
             delivery::authorise(gateway, &policies, &message, now).await?;
         let directory_knows = delivery::recipient(&directory, &copy.recipient);
         directory_knows?;
-        acceptances.acceptances.push(accepted(gateway, &message, &policies, decision, now));
+        decisions.push(decision);
         copies.push(copy);
     } else {
         let before = acceptances.acceptances.iter().map(recipient_of).collect::<Result<BTreeSet<_>, _>>()?;
@@ -255,14 +255,16 @@ async fn prepare(
                 continue;
             }
             is_for_somebody = true;
-            let told = decision.to_wire(&recipient.address);
-            acceptances.acceptances.push(accepted(gateway, &message, &policies, told, now));
+            decisions.push(decision.to_wire(&recipient.address));
             copies.extend(copy);
         }
         if let Some(queue) = full.filter(|_| !is_for_somebody) {
             return Err(delivery::queue_full(&queue, &message.sender));
         }
     }
+    let leaf = evidence::accepted(&message, &policies, &decisions, now).map_err(internal)?;
+    let signed = decisions.into_iter().map(|decision| accepted(gateway, &message, &policies, decision, now));
+    acceptances.acceptances.extend(signed);
     let acceptance: Bytes = acceptances.encode_to_vec().into();
     if acceptance.len() > liaison_proto::limits::ACCEPTANCES_BYTES {
         return Err(Refusal::new(
@@ -272,6 +274,7 @@ async fn prepare(
         ));
     }
     Ok(NewMessage {
+        leaf,
         id: message.id,
         digest: message.digest,
         expires: message.expires,

@@ -28,7 +28,7 @@ use super::{
     settle, waiting,
 };
 use crate::{
-    delivery::{self, internal},
+    delivery::{self, evidence, internal},
     directory::Agency,
     gateway::Gateway,
     limits,
@@ -151,8 +151,14 @@ async fn offered(
     let offer = async |copy: QueuedCopy| {
         let copy = QueuedCopy { content: content.clone(), ..copy };
         let Some(copy) = delivery::fresh(&link.gateway, copy).await? else { return Ok(None) };
+        let leaf = match copy.head.handed_over {
+            true => None,
+            false => {
+                Some(Box::new(evidence::handed_over(&copy, OffsetDateTime::now_utc()).map_err(internal)?))
+            }
+        };
         // Each time: that the peer had not taken it before may wait for the writer still, from a link that is over.
-        let change = Change { delivery: copy.head.delivery, to: Next::Offered, notice: None };
+        let change = Change { delivery: copy.head.delivery, to: Next::Offered(leaf), notice: None };
         let is_queued = link.gateway.store.change(change).await.map_err(internal)?;
         Ok::<_, Refusal>(is_queued.then_some(copy))
     };

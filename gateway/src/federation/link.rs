@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
-use super::{bundle, dial::dial, give, incoming, peers::Peer, refusals::is_violation, tell};
+use super::{bundle, cosign, dial::dial, give, incoming, peers::Peer, refusals::is_violation, tell};
 use crate::{authority::Authority, gateway::Gateway, limits};
 
 /// Keeps a link to every active peer until the gateway stops.
@@ -136,7 +136,7 @@ async fn once(
     renew(gateway, peer, &bundle).await?;
     peer.live.took(bundle::sequence(&own));
     peer.live.set_problem(None);
-    peer.live.set_channel(Some(channel));
+    peer.live.set_channel(Some(channel.clone()));
     *linked = Some(Instant::now());
     info!(peer = %peer.domain, version = welcome.gateway_version, "linked");
     let link = Arc::new(Link {
@@ -158,6 +158,7 @@ async fn once(
         ended = give => ended,
         ended = tell::run(&link, &welcome, told) => ended,
         ended = link.renew_bundles(own) => ended,
+        () = cosign::run(&link, channel) => Ok(()),
         // What is under way then is offered again on the next link.
         () = sleep(CONNECTION_AGE.mul_f64(rand::random_range(0.7..0.9))) => Ok(()),
     }

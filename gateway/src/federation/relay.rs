@@ -64,6 +64,7 @@ pub(super) async fn take(gateway: &Gateway, peer: &Peer, signed: SignedNotice) -
         notice.event.ok_or_else(|| violation(format!("a notice of {} tells nothing", peer.domain)))?;
     let Checked { is_end, recipient } = check(gateway, peer, &copy, &event, &notice.recipient_keys)?;
     let word = about(gateway, &copy, plain(peer, event), Some(signed), OffsetDateTime::now_utc());
+    let word = word.map_err(internal)?;
     let queue = word.queue.clone();
     match gateway.store.settle(Settlement { copy, is_end, notice: word }).await.map_err(internal)? {
         Settled::Done => {

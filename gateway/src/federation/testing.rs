@@ -24,6 +24,8 @@ pub(super) fn peer(domain: &str, countries: &[&str], named: &[&str]) -> Peer {
             domain: domain.parse().unwrap(),
             roots: Vec::new(),
             signing: SigningKey::generate().public(),
+            log: SigningKey::generate().public(),
+            witness: SigningKey::generate().public(),
             addresses: Vec::new(),
             countries: set(named),
             sequence: 1,

@@ -67,14 +67,14 @@ pub(super) async fn tell<'a>(
         let is_back = is_back && !head.offered;
         let is_news = last != why.code() && times < limits::WAITINGS;
         (is_news || is_back).then(|| {
-            let word = is_news
-                .then(|| notice(gateway, head, Event::Waiting(why.clone()), OffsetDateTime::now_utc()));
+            let told = || notice(gateway, head, Event::Waiting(why.clone()), OffsetDateTime::now_utc());
+            let word = is_news.then(told).transpose()?;
             let code = if is_news { why.code() } else { last };
             let to = Next::Waiting { why: code, is_back };
-            Change { delivery: head.delivery, to, notice: word }
+            Ok(Change { delivery: head.delivery, to, notice: word })
         })
     });
-    let changes: Vec<Change> = changes.collect();
+    let changes: Vec<Change> = changes.collect::<Result<_, StoreError>>().map_err(internal)?;
     let gateway = Arc::clone(gateway);
     // To the end even if the link ends meanwhile, so that no word lies there of which its reader is not told.
     to_the_end(async move {

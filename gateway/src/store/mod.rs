@@ -1,6 +1,7 @@
 //! What the gateway holds durably. Everything outside this module speaks of messages, deliveries and
 //! keys; the SQL is the engine's.
 
+mod leaf;
 mod queue;
 mod sqlite;
 
@@ -15,15 +16,16 @@ use liaison_proto::{
         error_code::Code as ErrorCode, status::Code as Status,
     },
 };
-use liaison_trust::{digest::Digest, names::AgencyAddress};
+use liaison_trust::{digest::Digest, log::RecordTooLong, names::AgencyAddress};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::limits;
 
+pub use leaf::{Act, Leaf, LogHead, LogId, LogKind, NewLeaf};
 pub use queue::Queue;
 pub use sqlite::{
-    Act, Addition, DatabaseVersion, Inspection, IssuedBy, IssuedCertificate, KnownPeer, Renewal,
+    Addition, DatabaseVersion, Inspection, IssuedBy, IssuedCertificate, KnownPeer, Renewal,
     RevokedCertificate, Store, Token, TokenUse, ToldPage, probe,
 };
 
@@ -45,6 +47,8 @@ pub struct NewMessage {
     pub opens: Option<Thread>,
     /// What goes to each recipient that the decision lets it reach.
     pub copies: Vec<NewCopy>,
+    /// What the log says of its acceptance.
+    pub leaf: NewLeaf,
 }
 
 /// The two parties of a referral.
@@ -133,8 +137,11 @@ pub enum Next {
     Quarantined(Refusal),
     /// Still to be delivered, with less in it.
     Narrowed(Box<Released>),
-    /// Still to be delivered, and a peer may have it from now on.
-    Offered,
+    /// Still to be delivered, and its recipient's agent may have it from now on; what the log says of that, the first
+    /// time.
+    HandedOver(Box<NewLeaf>),
+    /// Still to be delivered, and a peer may have it from now on; what the log says of that, the first time.
+    Offered(Option<Box<NewLeaf>>),
     /// Still to be delivered, for this reason; whether a peer that was offered it has just said that it has not taken
     /// it.
     Waiting { why: ErrorCode, is_back: bool },
@@ -178,6 +185,8 @@ pub struct NewNotice {
     pub to: AgencyAddress,
     pub queue: Queue,
     pub notice: SignedNotice,
+    /// What the log says of the event; none where it is no more than that the copy waits.
+    pub leaf: Option<NewLeaf>,
 }
 
 /// A delivery as it stands in the queue.
@@ -215,6 +224,8 @@ pub struct Head {
     pub expires: OffsetDateTime,
     /// Whether a peer may have it already.
     pub offered: bool,
+    /// Whether the log says that it was handed over, to its recipient's agent or a peer.
+    pub handed_over: bool,
     /// The reason of waiting that the sender was told last, and how often it was told one.
     pub waiting: (ErrorCode, u32),
 }
@@ -278,6 +289,8 @@ pub enum StoreError {
     OldEngine(String),
     #[error("the database holds a {0} that can't be read")]
     Corrupt(&'static str),
+    #[error(transparent)]
+    RecordTooLong(#[from] RecordTooLong),
     #[error("the change was not committed; the log says why")]
     NotCommitted,
     #[error("the store has stopped")]

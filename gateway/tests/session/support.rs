@@ -10,6 +10,7 @@ use liaison_gateway::{
     exchange,
     federation::peers::Peers,
     gateway::Gateway,
+    log::Logs,
     policy::{self, PolicyFile, PolicySet},
     server,
     store::{DeliveryId, Queue, QueueBound, Store},
@@ -106,10 +107,12 @@ impl World {
         let (from, to) = life();
         let identity = ca.issue_gateway(&["localhost".to_owned()], from, to).unwrap();
         let acceptor = Acceptor::new(identity, vec![trust(&ca)]).unwrap();
+        let signing = SigningKey::generate();
+        let logs = Logs::open(&store, &domain, &signing, folder.path()).await.unwrap();
         let gateway = Arc::new(Gateway::new(
             domain,
-            SigningKey::generate(),
-            store,
+            signing,
+            (store, logs),
             directory,
             policies(&[]),
             Peers::default(),

@@ -82,6 +82,14 @@ impl Tile {
         Some(Self { level, index, width: width.min(FULL.into()) as u16 })
     }
 
+    /// The same tile as it was in the tree of `size` leaves; none if it had no hashes then.
+    pub fn before(self, size: u64) -> Option<Self> {
+        let level = HEIGHT.checked_mul(self.level).filter(|level| *level < 64)?;
+        let width = (size >> level).checked_sub(self.index * u64::from(FULL))?;
+        let width = width.min(self.width.into()) as u16;
+        (width > 0).then_some(Self { width, ..self })
+    }
+
     /// The level among tiles: its hashes are those of the tree's level `8 * level`.
     pub fn level(&self) -> u8 {
         self.level

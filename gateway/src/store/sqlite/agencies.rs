@@ -5,28 +5,19 @@ use liaison_proto::{
 };
 use prost::Message;
 use sqlx::{Sqlite, Transaction};
-use time::OffsetDateTime;
 
 use liaison_trust::{key_record::prove_chain, names::AgencyAddress};
 
 use super::{
     Store,
     columns::{decode, millis},
+    leaves,
 };
 use crate::{
     directory::{Agency, Directory},
     limits,
-    store::StoreError,
+    store::{Act, StoreError},
 };
-
-/// An administrative act, for the audit: who of this machine, what, to what.
-#[derive(Debug, Clone, Copy)]
-pub struct Act<'a> {
-    pub at: OffsetDateTime,
-    pub actor: &'a str,
-    pub act: &'static str,
-    pub subject: &'a str,
-}
 
 /// What became of a new agency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +137,8 @@ impl Store {
     }
 }
 
-/// Records an administrative act with what it changes; past the limit the oldest goes.
+/// Records an administrative act with what it changes, in the log and in the audit, of which past the limit the oldest
+/// goes.
 pub(super) async fn record(change: &mut Transaction<'_, Sqlite>, act: Act<'_>) -> Result<(), StoreError> {
     let seq = sqlx::query("INSERT INTO audit (at, actor, act, subject) VALUES (?, ?, ?, ?)")
         .bind(millis(act.at))
@@ -160,7 +152,7 @@ pub(super) async fn record(change: &mut Transaction<'_, Sqlite>, act: Act<'_>) -
         .bind(seq - limits::AUDIT_ENTRIES)
         .execute(&mut **change)
         .await?;
-    Ok(())
+    leaves::append(change, [&act.leaf()?]).await
 }
 
 fn read(row: AgencyRow) -> Result<Agency, StoreError> {

@@ -6,10 +6,10 @@ use time::OffsetDateTime;
 
 use super::{
     Store,
-    agencies::{Act, record},
+    agencies::record,
     columns::{address, digest, millis},
 };
-use crate::store::StoreError;
+use crate::store::{Act, StoreError};
 
 /// What an agency got with a certificate, by the SHA-256 of the roots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

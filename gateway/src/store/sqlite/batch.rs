@@ -14,11 +14,12 @@ use super::{
     columns::{millis, number},
     forwarded,
     known::{Before, extend, known_messages, known_threads, queued},
+    leaves,
     statements::{insert, list, runs},
     writer::Job,
 };
 use crate::store::{
-    AcceptError, Accepted, Change, DeliveryId, Load, NewMessage, NewNotice, Next, Queue, QueueBound,
+    AcceptError, Accepted, Change, DeliveryId, Load, NewLeaf, NewMessage, NewNotice, Next, Queue, QueueBound,
     Released, Settled, Settlement, StoreError, Thread,
 };
 
@@ -33,6 +34,7 @@ pub(super) struct Batches {
 
 pub(super) type Accepts = Vec<(Box<NewMessage>, oneshot::Sender<Result<Accepted, AcceptError>>)>;
 pub(super) type Changes = Vec<(Box<Change>, oneshot::Sender<Result<bool, StoreError>>)>;
+pub(super) type Leaves = Vec<(Box<NewLeaf>, oneshot::Sender<Result<(), StoreError>>)>;
 type Settlements = Vec<(Box<Settlement>, oneshot::Sender<Result<Settled, StoreError>>)>;
 
 /// What became of the parts of a batch, in their order.
@@ -57,15 +59,17 @@ impl Batches {
         let mut accepts = Accepts::new();
         let mut changes = Changes::new();
         let mut settlements = Settlements::new();
+        let mut records = Leaves::new();
         for job in batch {
             match job {
                 Job::Accept(message, answer) => accepts.push((message, answer)),
                 Job::Change(change, answer) => changes.push((change, answer)),
                 Job::Settle(settlement, answer) => settlements.push((settlement, answer)),
+                Job::Record(leaf, answer) => records.push((leaf, answer)),
             }
         }
         // An answer that nobody waits for any more is no fault: the change is durable all the same.
-        match self.write(&accepts, &changes, &settlements).await {
+        match self.write(&accepts, &changes, &settlements, &records).await {
             Ok(Outcomes { accepted, changed, settled }) => {
                 for ((_, answer), outcome) in accepts.into_iter().zip(accepted) {
                     let _ = answer.send(outcome);
@@ -75,6 +79,9 @@ impl Batches {
                 }
                 for ((_, answer), outcome) in settlements.into_iter().zip(settled) {
                     let _ = answer.send(Ok(outcome));
+                }
+                for (_, answer) in records {
+                    let _ = answer.send(Ok(()));
                 }
             }
             Err(fault) => {
@@ -88,6 +95,9 @@ impl Batches {
                 for (_, answer) in settlements {
                     let _ = answer.send(Err(StoreError::NotCommitted));
                 }
+                for (_, answer) in records {
+                    let _ = answer.send(Err(StoreError::NotCommitted));
+                }
             }
         }
     }
@@ -97,12 +107,14 @@ impl Batches {
         accepts: &Accepts,
         changes: &Changes,
         settlements: &Settlements,
+        records: &Leaves,
     ) -> Result<Outcomes, StoreError> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let mut rows = Rows::new(self);
         let changed = rows.change(&mut transaction, changes).await?;
         let settled = rows.settle(&mut transaction, settlements).await?;
         let accepted = rows.accept(&mut transaction, accepts).await?;
+        rows.leaves.extend(records.iter().map(|(leaf, _)| &**leaf));
         rows.insert(&mut transaction).await?;
         rows.forget_contents(&mut transaction).await?;
         let Rows { loads, next_message, next_delivery, .. } = rows;
@@ -124,6 +136,7 @@ struct Rows<'a> {
     extended: Vec<(i64, &'a NewMessage)>,
     threads: Vec<&'a Thread>,
     deliveries: Vec<Delivery<'a>>,
+    leaves: Vec<&'a NewLeaf>,
     /// Messages that lost a delivery, and perhaps their last.
     touched: Vec<i64>,
 }
@@ -154,6 +167,7 @@ impl<'a> Rows<'a> {
             extended: Vec::new(),
             threads: Vec::new(),
             deliveries: Vec::new(),
+            leaves: Vec::new(),
             touched: Vec::new(),
         }
     }
@@ -192,6 +206,7 @@ impl<'a> Rows<'a> {
                 }
             };
             self.add_copies(seq, message);
+            self.leaves.push(&message.leaf);
             let acceptance = message.acceptance.clone();
             known.insert(key, Before { seq, digest: message.digest, acceptance });
             threads.extend(message.opens.as_ref().map(|thread| thread.id));
@@ -251,7 +266,7 @@ impl<'a> Rows<'a> {
         changes: &'a Changes,
     ) -> Result<Vec<bool>, StoreError> {
         let mut queued = queued(db, changes).await?;
-        let mut gone = Vec::new();
+        let (mut gone, mut handed_over) = (Vec::new(), Vec::new());
         let mut outcomes = Vec::with_capacity(changes.len());
         for (change, _) in changes {
             let row = queued.get_mut(&change.delivery);
@@ -269,9 +284,14 @@ impl<'a> Rows<'a> {
                     gone.push(change.delivery.0);
                     self.touched.extend(row.message);
                 }
-                Next::Offered => {
+                Next::HandedOver(leaf) => {
+                    handed_over.push(change.delivery.0);
+                    self.leaves.push(leaf);
+                }
+                Next::Offered(leaf) => {
                     row.offered = true;
-                    sqlx::query("UPDATE delivery SET offered = 1 WHERE seq = ?")
+                    self.leaves.extend(leaf.as_deref());
+                    sqlx::query("UPDATE delivery SET offered = 1, handed_over = 1 WHERE seq = ?")
                         .bind(change.delivery.0)
                         .execute(&mut *db)
                         .await?;
@@ -297,7 +317,10 @@ impl<'a> Rows<'a> {
                 }
                 Next::Narrowed(released) => narrow(db, change.delivery, released).await?,
             }
-            let leaves = !matches!(change.to, Next::Narrowed(_) | Next::Offered | Next::Waiting { .. });
+            let leaves = !matches!(
+                change.to,
+                Next::Narrowed(_) | Next::HandedOver(_) | Next::Offered(_) | Next::Waiting { .. }
+            );
             // A second change in the same batch finds nothing to do.
             if leaves && let Some(row) = queued.remove(&change.delivery) {
                 let load = self.load(&row.queue);
@@ -311,6 +334,11 @@ impl<'a> Rows<'a> {
             let mut delete = QueryBuilder::new("DELETE FROM delivery WHERE seq IN (");
             list(&mut delete, run, |seq| *seq);
             delete.build().execute(&mut *db).await?;
+        }
+        for run in runs(&handed_over) {
+            let mut update = QueryBuilder::new("UPDATE delivery SET handed_over = 1 WHERE seq IN (");
+            list(&mut update, run, |seq| *seq);
+            update.build().execute(&mut *db).await?;
         }
         Ok(outcomes)
     }
@@ -333,7 +361,8 @@ impl<'a> Rows<'a> {
     }
 
     fn add_notice(&mut self, notice: Option<&'a NewNotice>) {
-        if let Some(NewNotice { to, queue, notice }) = notice {
+        if let Some(NewNotice { to, queue, notice, leaf }) = notice {
+            self.leaves.extend(leaf.as_ref());
             let notice = notice.encode_to_vec();
             self.add_delivery((to, queue), i64::MAX, notice.len() as u64, What::Notice(notice));
         }
@@ -390,7 +419,8 @@ impl<'a> Rows<'a> {
                 .push_bind(released.map(|released| released.policy_hash.as_bytes().to_vec()))
                 .push_bind(notice);
         })
-        .await
+        .await?;
+        leaves::append(db, self.leaves.iter().copied()).await
     }
 
     /// Deletes the content of messages whose last delivery has gone.

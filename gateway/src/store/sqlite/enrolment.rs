@@ -10,12 +10,16 @@ use time::OffsetDateTime;
 
 use super::{
     Store,
-    agencies::{Act, record},
+    agencies::record,
     authority::IssuedBy,
     columns::{address, decode, digest, millis, moment},
     peers::KnownPeer,
 };
-use crate::{limits, revoked::Revocations, store::StoreError};
+use crate::{
+    limits,
+    revoked::Revocations,
+    store::{Act, StoreError},
+};
 
 /// What is known of a token.
 #[derive(Debug, Clone)]

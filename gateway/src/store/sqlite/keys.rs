@@ -9,27 +9,38 @@ use prost::Message;
 use super::{
     Store,
     columns::{address, decode},
+    leaves,
 };
 use crate::store::StoreError;
 
 impl Store {
-    /// Adds an agency's next key record. False if there is another of this sequence number.
+    /// Adds an agency's next key record, and logs it. False if there is another of this sequence number.
     pub async fn add_key(
         &self,
         agency: &AgencyAddress,
         sequence: u32,
         record: &SignedKeyRecord,
     ) -> Result<bool, StoreError> {
-        let added = sqlx::query(
-            "INSERT INTO key_record (agency, sequence, record) VALUES (?, ?, ?) \
-             ON CONFLICT DO UPDATE SET record = excluded.record WHERE record = excluded.record",
-        )
-        .bind(agency.to_string())
-        .bind(sequence)
-        .bind(record.encode_to_vec())
-        .execute(&self.writer)
-        .await?;
-        Ok(added.rows_affected() == 1)
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let record = record.encode_to_vec();
+        let known: Option<Vec<u8>> =
+            sqlx::query_scalar("SELECT record FROM key_record WHERE agency = ? AND sequence = ?")
+                .bind(agency.to_string())
+                .bind(sequence)
+                .fetch_optional(&mut *change)
+                .await?;
+        if let Some(known) = known {
+            return Ok(known == record);
+        }
+        sqlx::query("INSERT INTO key_record (agency, sequence, record) VALUES (?, ?, ?)")
+            .bind(agency.to_string())
+            .bind(sequence)
+            .bind(&record)
+            .execute(&mut *change)
+            .await?;
+        leaves::append_in_clear(&mut change, &record).await?;
+        change.commit().await?;
+        Ok(true)
     }
 
     /// Every agency's key records, in order.

@@ -9,11 +9,13 @@ mod forwarded;
 mod inspect;
 mod keys;
 mod known;
+mod leaves;
 mod peers;
 mod policies;
 mod queue;
 mod statements;
 mod sweep;
+mod witnessed;
 mod writer;
 
 use std::{
@@ -30,7 +32,7 @@ use sqlx::{
 use tokio::sync::mpsc;
 
 pub use self::{
-    agencies::{Act, Addition},
+    agencies::Addition,
     authority::IssuedBy,
     enrolment::{IssuedCertificate, Renewal, RevokedCertificate, Token, TokenUse},
     inspect::{DatabaseVersion, Inspection, probe},

@@ -12,10 +12,10 @@ use prost::Message;
 
 use super::{
     Store,
-    agencies::{Act, record},
+    agencies::record,
     columns::{decode, number},
 };
-use crate::store::StoreError;
+use crate::store::{Act, StoreError};
 
 /// A peer as it is kept.
 #[derive(Debug, Clone)]

@@ -7,10 +7,13 @@ use time::OffsetDateTime;
 
 use super::{
     Store,
-    agencies::{Act, record},
+    agencies::record,
     columns::{decode, millis},
 };
-use crate::{limits, store::StoreError};
+use crate::{
+    limits,
+    store::{Act, StoreError},
+};
 
 impl Store {
     /// Keeps a policy set and makes it the active one, in one step.

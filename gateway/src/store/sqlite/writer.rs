@@ -12,7 +12,7 @@ use tokio::{
 use super::{Store, batch::Batches};
 use crate::{
     limits,
-    store::{AcceptError, Accepted, Change, NewMessage, Settled, Settlement, StoreError},
+    store::{AcceptError, Accepted, Change, NewLeaf, NewMessage, Settled, Settlement, StoreError},
 };
 
 /// One change, and where its answer goes.
@@ -20,6 +20,7 @@ pub(super) enum Job {
     Accept(Box<NewMessage>, oneshot::Sender<Result<Accepted, AcceptError>>),
     Change(Box<Change>, oneshot::Sender<Result<bool, StoreError>>),
     Settle(Box<Settlement>, oneshot::Sender<Result<Settled, StoreError>>),
+    Record(Box<NewLeaf>, oneshot::Sender<Result<(), StoreError>>),
 }
 
 impl Store {
@@ -42,6 +43,13 @@ impl Store {
     pub async fn settle(&self, settlement: Settlement) -> Result<Settled, StoreError> {
         let (answer, answered) = oneshot::channel();
         self.hand_over(Job::Settle(Box::new(settlement), answer)).await?;
+        answered.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    /// Appends a leaf to the log that records what changes nothing else; the answer comes after a durable commit.
+    pub async fn append(&self, leaf: NewLeaf) -> Result<(), StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.hand_over(Job::Record(Box::new(leaf), answer)).await?;
         answered.await.map_err(|_| StoreError::Stopped)?
     }
 
@@ -98,7 +106,7 @@ impl Job {
                 message.content.sections.iter().map(|section| section.ciphertext.len()).sum::<usize>()
                     + message.copies.len() * 2_048
             }
-            Self::Change(..) | Self::Settle(..) => 0,
+            Self::Change(..) | Self::Settle(..) | Self::Record(..) => 0,
         }
     }
 }

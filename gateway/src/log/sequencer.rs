@@ -1,0 +1,128 @@
+//! The one that puts staged leaves into the trees, and signs.
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use liaison_trust::{
+    digest::Digest,
+    log::{Checkpoint, Frontier, Node, Note, Tile, TileHashes, leaf_hash, new_tiles},
+};
+use metrics::{gauge, histogram};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::error;
+
+use super::{Guard, Head, Log, LogError};
+use crate::{data::write_private, gateway::Gateway, limits};
+
+/// Grows the logs every [`limits::LOG_GROWS`] until the gateway stops.
+pub async fn run(gateway: Arc<Gateway>) {
+    // Whoever saw a later head than this database holds shows it first.
+    if gateway.logs.all().iter().any(|log| log.head().size > 0) {
+        tokio::select! {
+            () = gateway.stop.cancelled() => return,
+            () = sleep(limits::LOG_QUIET) => {}
+        }
+    }
+    let mut guarded = Instant::now();
+    let mut ticks = interval(limits::LOG_GROWS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = gateway.stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let is_due = guarded.elapsed() >= limits::LOG_GUARD;
+        if is_due {
+            guarded = Instant::now();
+        }
+        for log in gateway.logs.all() {
+            let grown = async {
+                log.grow().await?;
+                if is_due { log.write_guard() } else { Ok(()) }
+            };
+            if let Err(fault) = grown.await {
+                error!(log = %log.signer.key().name(), error = &fault as &dyn std::error::Error, "a log does not grow");
+            }
+        }
+    }
+}
+
+impl Log {
+    /// Takes every staged leaf into the tree, and signs the new heads.
+    ///
+    /// # Errors
+    /// What the database holds is not what was signed, or it failed; the head of before stands.
+    pub async fn grow(&self) -> Result<(), LogError> {
+        loop {
+            if !self.guard.is_clear() {
+                return Ok(());
+            }
+            let from = self.head.borrow().size;
+            let entries = self.store.entries(self.id, from, limits::LOG_PAGE).await?;
+            if entries.is_empty() {
+                return Ok(());
+            }
+            let started = Instant::now();
+            self.take(&entries).await?;
+            histogram!("liaison_gateway_log_growth_seconds").record(started.elapsed());
+        }
+    }
+
+    /// Writes the newest head into the guard file, if it is not there.
+    fn write_guard(&self) -> Result<(), LogError> {
+        let Some(note) = self.head().note.filter(|_| self.guard.is_clear()) else { return Ok(()) };
+        if Guard::read(self.guard.file())?.as_ref() != Some(&note) {
+            write_private(self.guard.file(), note.to_string().as_bytes())?;
+        }
+        Ok(())
+    }
+
+    async fn take(&self, entries: &[Vec<u8>]) -> Result<(), LogError> {
+        let mut frontier = self.frontier().await?;
+        // What was signed is the beginning of whatever is signed next, whoever changed the database meanwhile.
+        if frontier.root() != self.head.borrow().root {
+            return Err(LogError::OtherRoot);
+        }
+        let old = frontier.size();
+        let mut complete = HashMap::new();
+        for entry in entries {
+            complete.extend(frontier.append(leaf_hash(entry))?);
+        }
+        let (size, root) = (frontier.size(), frontier.root());
+        let tiles = self.grown(old, size, &complete).await?;
+        let note = self.sign(&frontier)?;
+        // Durable before anybody sees it: no other head of this size is ever signed.
+        self.store.grow_log(self.id, size, note.to_string().as_bytes(), &tiles).await?;
+        self.head.send_replace(Head { size, root, note: Some(note) });
+        gauge!("liaison_gateway_log_leaves", "log" => self.signer.key().name().to_string()).set(size as f64);
+        Ok(())
+    }
+
+    fn sign(&self, frontier: &Frontier) -> Result<Note, LogError> {
+        let key = self.signer.key();
+        // So that a receipt tells by which key it is to be verified.
+        let checkpoint = Checkpoint::new(key.name(), frontier.size(), frontier.root())?
+            .with_extension(&key.to_string())?;
+        Ok(self.signer.sign_checkpoint(&checkpoint)?)
+    }
+
+    /// The tiles that change when the tree grows, with their content.
+    async fn grown(
+        &self,
+        old: u64,
+        size: u64,
+        complete: &HashMap<Node, Digest>,
+    ) -> Result<Vec<(Tile, Vec<u8>)>, LogError> {
+        let mut grown = Vec::new();
+        for tile in new_tiles(old, size) {
+            let mut kept = TileHashes::new();
+            if let Some(before) = tile.before(old)
+                && let Some(content) = self.store.tile(self.id, before).await?
+            {
+                kept.insert(before, &content)?;
+            }
+            let content = tile.content(|node| complete.get(&node).copied().or_else(|| kept.hash(node)))?;
+            grown.push((tile, content));
+        }
+        Ok(grown)
+    }
+}

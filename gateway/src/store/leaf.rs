@@ -1,0 +1,108 @@
+//! Leaves of the log, as they are staged: in the transaction of what they record.
+
+use liaison_proto::{
+    log::v1::{self as wire, Record, record::Event},
+    times,
+};
+use liaison_trust::{log::SaltedRecord, names::AgencyAddress};
+use prost::Message;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::StoreError;
+
+/// A leaf to append to the log of evidence.
+#[derive(Debug, Clone)]
+pub struct NewLeaf {
+    pub record: SaltedRecord,
+    /// The message that it is about.
+    pub message: Option<Uuid>,
+    /// The thread that an accepted message belongs to.
+    pub thread: Option<Uuid>,
+    /// Agencies that may have its receipt.
+    pub readers: Vec<AgencyAddress>,
+}
+
+impl NewLeaf {
+    /// The leaf of an event, about no message and for nobody to read.
+    ///
+    /// # Errors
+    /// Its record is longer than a log takes.
+    pub fn new(event: Event, at: OffsetDateTime) -> Result<Self, StoreError> {
+        let record = Record { at: Some(times::to_wire(at)), event: Some(event) };
+        let record = SaltedRecord::new(record.encode_to_vec())?;
+        Ok(Self { record, message: None, thread: None, readers: Vec::new() })
+    }
+}
+
+/// Which log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LogKind {
+    /// What happened to messages, and what administrators did.
+    Evidence,
+    /// Key records, in clear.
+    Keys,
+}
+
+impl LogKind {
+    /// The kind of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Evidence, Self::Keys].into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// What the log's origin calls it, and the database.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Evidence => "log",
+            Self::Keys => "keys",
+        }
+    }
+}
+
+/// A log in the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LogId(pub(super) i64);
+
+/// The newest log of a kind, with its head.
+#[derive(Debug, Clone)]
+pub struct LogHead {
+    pub log: LogId,
+    /// The number in its origin, from 1.
+    pub number: u32,
+    /// Leaves under the checkpoint.
+    pub size: u64,
+    /// A signed note; none before the first.
+    pub checkpoint: Option<Vec<u8>>,
+}
+
+/// A leaf as it is kept.
+#[derive(Debug, Clone)]
+pub struct Leaf {
+    pub index: u64,
+    /// What the tree commits to.
+    pub entry: Vec<u8>,
+    /// None where it was erased, or the entry is in clear.
+    pub record: Option<SaltedRecord>,
+    pub message: Option<Uuid>,
+    pub readers: Vec<AgencyAddress>,
+}
+
+/// An administrative act, for the audit and the log: who of this machine, what, to what.
+#[derive(Debug, Clone, Copy)]
+pub struct Act<'a> {
+    pub at: OffsetDateTime,
+    pub actor: &'a str,
+    pub act: &'static str,
+    pub subject: &'a str,
+}
+
+impl Act<'_> {
+    /// What the log says of it: who it was, only the audit does.
+    ///
+    /// # Errors
+    /// Its subject is longer than a log takes.
+    pub(super) fn leaf(&self) -> Result<NewLeaf, StoreError> {
+        let act = wire::Act { act: self.act.to_owned(), subject: self.subject.to_owned() };
+        NewLeaf::new(Event::Act(act), self.at)
+    }
+}
