@@ -66,5 +66,5 @@ CREATE TABLE conflict (
 ) STRICT;
 CREATE INDEX conflict_origin ON conflict (origin);
 
--- Whether a copy was handed over to its recipient's agent, which is logged once.
+-- Whether a copy was handed over, to its recipient's agent or a peer, which is logged once.
 ALTER TABLE delivery ADD COLUMN handed_over INTEGER NOT NULL DEFAULT 0;

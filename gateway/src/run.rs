@@ -143,7 +143,6 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
             async move { Ok(server::serve(stop, admit, acceptor, listener, routes).await?) }
         });
         parts.spawn(to_its_end(federation::run(Arc::clone(&gateway), Arc::clone(&authority))));
-        parts.spawn(to_its_end(federation::tell_waiting(Arc::clone(&gateway))));
         let (shared, issuing) = (Arc::clone(&gateway), Arc::clone(&authority));
         parts.spawn(to_its_end(federation::renew_own(shared, issuing, addresses)));
         parts.spawn(to_its_end(keep_acceptor(Arc::clone(&gateway), Arc::clone(&authority), acceptor)));

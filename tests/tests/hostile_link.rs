@@ -471,7 +471,7 @@ async fn lies_in_acceptances() -> Result<()> {
         Lie::NotSigned,
         Lie::OtherDigest,
         Lie::NoVerdict,
-        Lie::OtherLayer,
+        Lie::OtherLayer("xx/shelter"),
         Lie::Done,
         Lie::OtherNumber,
         Lie::Garbage,
@@ -493,7 +493,8 @@ async fn lies_in_acceptances() -> Result<()> {
     scene.holder(&id, "be").await?;
     drop(silent);
     // No link stands on an old bundle.
-    let old = Liar::with_sequence(&scene.hostile, &scene.realm.gateway, Lie::Honest, 0).await?;
+    let old = scene.hostile.sign(&scene.hostile.bundle(0));
+    let old = Liar::with_bundle(&scene.hostile, &scene.realm.gateway, Lie::Honest, old).await?;
     wait::until("the old bundle is counted", async || {
         scene.counted("an old bundle in a welcome", ErrorCode::StaleBundle).await.ok()
     })

@@ -95,6 +95,7 @@ pub fn may_have_passed(code: ErrorCode) -> bool {
             | ErrorCode::Revoked
             | ErrorCode::ForbiddenByPolicy
             | ErrorCode::SchemeMismatch
+            | ErrorCode::StaleBundle
     )
 }
 
