@@ -299,6 +299,7 @@ const GUARDED_ENDPOINTS: [(&str, &str); 13] = [
     ("get", "/v1/alerts"),
     ("get", "/v1/alerts/{id}"),
     ("get", "/v1/agencies"),
+    ("get", "/v1/messages/{id}/receipts"),
     ("get", "/v1/status"),
 ];
 
