@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::limits;
 
-pub use leaf::{Act, Leaf, LogHead, LogId, LogKind, NewLeaf};
+pub use leaf::{About, Act, Leaf, LogHead, LogId, LogKind, NewLeaf};
 pub use queue::Queue;
 pub use sqlite::{
     Addition, DatabaseVersion, Inspection, IssuedBy, IssuedCertificate, KnownPeer, Renewal,

@@ -26,9 +26,9 @@ use crate::digest::Digest;
 
 const HEADER: &str = "c2sp.org/tlog-proof@v1";
 /// The most hashes of a proof: the levels below the root of the largest tree.
-const HASHES: usize = 63;
+pub(super) const HASHES: usize = 63;
 /// The characters of 32 bytes in base64, and a newline.
-const HASH_LINE: usize = 45;
+pub(super) const HASH_LINE: usize = 45;
 /// The longest receipt, in bytes.
 const RECEIPT_BYTES: usize =
     NOTE_BYTES + (SALT_BYTES + RECORD_BYTES).div_ceil(3) * 4 + HASHES * HASH_LINE + 128;
@@ -122,7 +122,7 @@ fn salted_record(extra: &str) -> Option<SaltedRecord> {
     SaltedRecord::from_parts(*salt, record.to_vec()).ok()
 }
 
-fn proof_hash(line: &str) -> Option<Digest> {
+pub(super) fn proof_hash(line: &str) -> Option<Digest> {
     if line.len() >= HASH_LINE {
         return None;
     }
