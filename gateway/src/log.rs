@@ -3,6 +3,7 @@
 //! proofs are made.
 
 mod sequencer;
+pub mod verify;
 
 use std::collections::BTreeSet;
 
@@ -10,9 +11,9 @@ use liaison_trust::{
     digest::Digest,
     keys::SigningKey,
     log::{
-        Checkpoint, CheckpointError, Frontier, FrontierError, KeyName, LogSigner, Node, Note, NoteError,
-        OpenError, Tile, TileError, TileHashes, TreeError, VkeyError, consistency, consistency_nodes,
-        inclusion, inclusion_nodes, root_nodes,
+        Checkpoint, CheckpointError, Frontier, FrontierError, KeyName, LogKey, LogSigner, Node, Note,
+        NoteError, OpenError, Tile, TileError, TileHashes, TreeError, VkeyError, consistency,
+        consistency_nodes, inclusion, inclusion_nodes, root_nodes,
     },
     names::Domain,
 };
@@ -24,6 +25,8 @@ pub use sequencer::run;
 
 /// Under this label the key that signs heads follows from the gateway's.
 const SIGNER: &str = "log-key/v1";
+/// The administrative act by which a record is erased; its subject is [`subject`].
+pub const ERASE: &str = "erase_record";
 
 /// The logs of a domain, those that grow.
 pub struct Logs {
@@ -174,6 +177,24 @@ impl Log {
         let tiles: BTreeSet<Tile> = nodes.into_iter().filter_map(|node| Tile::holding(node, size)).collect();
         Ok(self.store.tiles(self.id, tiles).await?)
     }
+}
+
+/// The key by which others verify the heads of a domain's log.
+///
+/// # Errors
+/// The domain is too long for the name of a log.
+pub fn log_key(
+    domain: &Domain,
+    kind: LogKind,
+    number: u32,
+    gateway: &SigningKey,
+) -> Result<LogKey, VkeyError> {
+    Ok(LogKey::new(origin(domain, kind, number)?, gateway.derived(SIGNER).public()))
+}
+
+/// How an act names a leaf.
+pub fn subject(origin: &str, index: u64) -> String {
+    format!("{origin} {index}")
 }
 
 /// The origin of a domain's log.

@@ -23,8 +23,8 @@ use crate::limits;
 pub use leaf::{About, Act, Leaf, LogHead, LogId, LogKind, NewLeaf};
 pub use queue::Queue;
 pub use sqlite::{
-    Addition, DatabaseVersion, Inspection, IssuedBy, IssuedCertificate, KnownPeer, Renewal,
-    RevokedCertificate, Store, Token, TokenUse, ToldPage, probe,
+    Addition, DatabaseVersion, Inspection, IssuedBy, IssuedCertificate, KeyRow, KnownPeer, LeafRow,
+    MessageRow, Renewal, RevokedCertificate, Snapshot, Store, Token, TokenUse, ToldPage, probe,
 };
 
 /// A message to accept, with everything that follows from it: it is all stored, or nothing is.
@@ -271,6 +271,10 @@ pub enum StoreError {
     Migration(#[from] sqlx::migrate::MigrateError),
     #[error("SQLite {0} can corrupt its write-ahead log; 3.51.3 or newer is needed")]
     OldEngine(String),
+    #[error(
+        "another version of the gateway wrote the database: start this one once, or use that version's commands"
+    )]
+    OtherVersion,
     #[error("the database holds a {0} that can't be read")]
     Corrupt(&'static str),
     #[error(transparent)]

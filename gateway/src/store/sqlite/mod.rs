@@ -13,6 +13,7 @@ mod leaves;
 mod peers;
 mod policies;
 mod queue;
+mod snapshot;
 mod statements;
 mod sweep;
 mod writer;
@@ -36,6 +37,7 @@ pub use self::{
     enrolment::{IssuedCertificate, Renewal, RevokedCertificate, Token, TokenUse},
     inspect::{DatabaseVersion, Inspection, probe},
     peers::{KnownPeer, ToldPage},
+    snapshot::{KeyRow, LeafRow, MessageRow, Snapshot},
 };
 use super::{Load, Queue, QueueBound, StoreError};
 use crate::limits;
