@@ -2,6 +2,8 @@
 //! others. Leaves are staged by the store with what they record; here they get into the tree, under a signed head, and
 //! proofs are made.
 
+pub mod disclosure;
+pub mod export;
 mod sequencer;
 pub mod verify;
 

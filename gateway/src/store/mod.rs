@@ -23,7 +23,7 @@ use crate::limits;
 pub use leaf::{About, Act, Leaf, LogHead, LogId, LogKind, NewLeaf};
 pub use queue::Queue;
 pub use sqlite::{
-    Addition, DatabaseVersion, Inspection, IssuedBy, IssuedCertificate, KeyRow, KnownPeer, LeafRow,
+    Addition, DatabaseVersion, Erasure, Inspection, IssuedBy, IssuedCertificate, KeyRow, KnownPeer, LeafRow,
     MessageRow, Renewal, RevokedCertificate, Snapshot, Store, Token, TokenUse, ToldPage, probe,
 };
 

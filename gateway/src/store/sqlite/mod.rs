@@ -5,6 +5,7 @@ mod authority;
 mod batch;
 mod columns;
 mod enrolment;
+mod erase;
 mod forwarded;
 mod inspect;
 mod keys;
@@ -35,6 +36,7 @@ pub use self::{
     agencies::Addition,
     authority::IssuedBy,
     enrolment::{IssuedCertificate, Renewal, RevokedCertificate, Token, TokenUse},
+    erase::Erasure,
     inspect::{DatabaseVersion, Inspection, probe},
     peers::{KnownPeer, ToldPage},
     snapshot::{KeyRow, LeafRow, MessageRow, Snapshot},
