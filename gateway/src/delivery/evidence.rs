@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use liaison_proto::{
     log::v1::{
-        Accepted, CategoryDecision, Decision, Ended, HandedOver, Outcome, Refused, RuleName, ended,
-        outcome::Event as What, record::Event as Recorded,
+        self as wire, Accepted, CategoryDecision, Decision, Ended, HandedOver, Outcome, Refused, RuleName,
+        ended, outcome::Event as What, record::Event as Recorded,
     },
     message::v1::{
         Acceptance, RecipientDecision, Refusal, Rule, data_category::Code as Category,
@@ -54,13 +54,14 @@ pub fn accepted(
     let mut decisions: Vec<Decision> = decisions.iter().map(decision).collect();
     for decision in &mut decisions {
         for category in &mut decision.categories {
-            let permits = permits.get(&(decision.recipient.clone(), category.category));
-            category.permitted_by.extend(permits.into_iter().flatten().map(|permit| {
-                *places.entry((&permit.layer, &permit.rule)).or_insert_with(|| {
-                    named.push(permit.clone());
-                    named.len() as u32 - 1
-                })
-            }));
+            let Some(permits) = permits.get(&(decision.recipient.clone(), category.category)) else {
+                continue;
+            };
+            let policies = permits.iter().map(|rule| (&rule.layer, &rule.rule)).collect::<Vec<_>>();
+            category.permitted_by = *places.entry(policies).or_insert_with(|| {
+                named.push(wire::Permits { policies: permits.clone() });
+                named.len() as u32
+            });
         }
     }
     let accepted = Accepted {
@@ -164,7 +165,7 @@ pub fn decision(told: &RecipientDecision) -> Decision {
         verdict: told.verdict,
         rule: told.rule.as_ref().map(name),
         basis: told.basis,
-        permitted_by: Vec::new(),
+        permitted_by: 0,
     });
     Decision {
         recipient: told.recipient.clone(),

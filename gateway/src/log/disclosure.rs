@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use liaison_proto::{
     log::v1::{
-        Accepted, CategoryDecision, Decision, HandedOver, Outcome, Record, Refused, RuleName, ended,
+        Accepted, CategoryDecision, Decision, HandedOver, Outcome, Permits, Record, Refused, RuleName, ended,
         outcome::Event as What, record::Event,
     },
     message::v1::{basis, data_category, verdict::Code as Verdict},
@@ -75,8 +75,7 @@ impl Told {
     fn accepted(&mut self, index: u64, at: Option<OffsetDateTime>, accepted: &Accepted) {
         for decision in &accepted.decisions {
             for category in &decision.categories {
-                let permits =
-                    category.permitted_by.iter().filter_map(|place| accepted.permits.get(*place as usize));
+                let permits = permits(category, &accepted.permits);
                 // Where the message itself is withheld, so is whatever its categories say.
                 let verdict = match decision.verdict() {
                     Verdict::Released => category.verdict(),
@@ -92,7 +91,7 @@ impl Told {
                     basis: basis::Code::as_str_name(&category.basis()).to_owned(),
                     verdict: verdict.as_str_name().to_owned(),
                     withheld_by: rule.map(name).unwrap_or_default(),
-                    permitted_by: permits.map(name).collect(),
+                    permitted_by: permits.iter().map(name).collect(),
                     policy_set: hex::encode(&accepted.policy_hash),
                     decided_at: at,
                     leaves: vec![index],
@@ -166,6 +165,12 @@ impl Told {
         of.iter_mut().for_each(|told| told.leaves.push(index));
         of
     }
+}
+
+/// The policies by which a category was released.
+pub fn permits<'a>(category: &CategoryDecision, permits: &'a [Permits]) -> &'a [RuleName] {
+    let place = (category.permitted_by as usize).checked_sub(1);
+    place.and_then(|place| permits.get(place)).map_or(&[], |permits| &permits.policies)
 }
 
 /// What a decision says of a category, with the rule against it.

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use liaison_proto::{
-    log::v1::{Decision, Record, RuleName, ended, outcome::Event as What, record::Event},
+    log::v1::{Decision, Permits, Record, RuleName, ended, outcome::Event as What, record::Event},
     message::v1::{SignedKeyRecord, kind},
 };
 use liaison_trust::key_record;
@@ -14,7 +14,7 @@ use super::{
     super::output::{moment, table},
     Logs, Output, nothing,
 };
-use crate::{limits, store::LeafRow};
+use crate::{limits, log::disclosure::permits, store::LeafRow};
 
 /// What to show.
 #[derive(Debug, Args)]
@@ -210,15 +210,14 @@ fn line(decision: &Decision) -> String {
     format!("{} ({})", decision.recipient, decision.verdict().as_str_name())
 }
 
-fn decision(decision: &Decision, permits: &[RuleName]) -> Value {
+fn decision(decision: &Decision, given: &[Permits]) -> Value {
     let categories = decision.categories.iter().map(|one| {
-        let by = one.permitted_by.iter().filter_map(|place| permits.get(*place as usize)).map(rule);
         json!({
             "category": one.category().as_str_name(),
             "verdict": one.verdict().as_str_name(),
             "basis": one.basis().as_str_name(),
             "rule": one.rule.as_ref().map(rule),
-            "permitted_by": by.collect::<Vec<_>>(),
+            "permitted_by": permits(one, given).iter().map(rule).collect::<Vec<_>>(),
         })
     });
     json!({

@@ -76,6 +76,6 @@ fn acceptances(row: &MessageRow, is_own: bool, gateway: &VerifyingKey) -> Option
 /// A decision of the log as far as its sender is told it.
 fn told_of(logged: &Decision) -> Decision {
     let mut told = logged.clone();
-    told.categories.iter_mut().for_each(|category| category.permitted_by.clear());
+    told.categories.iter_mut().for_each(|category| category.permitted_by = 0);
     told
 }
