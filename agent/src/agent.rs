@@ -15,6 +15,7 @@ use crate::{
     folder::{self, Folder, FolderError},
     limits,
     link::{self, Link},
+    log,
     store::{Store, StoreError},
 };
 
@@ -68,9 +69,9 @@ impl Agent {
         Ok(Self { address, folder, config, custody, store, link, directory, api_token })
     }
 
-    /// Keeps the connection and erases what is due, until `stop`.
+    /// Keeps the connection, watches the log and erases what is due, until `stop`.
     pub async fn run(&self, stop: &CancellationToken) {
-        tokio::join!(link::keep(self, stop), self.sweep(stop));
+        tokio::join!(link::keep(self, stop), log::keep(self, stop), self.sweep(stop));
     }
 
     async fn sweep(&self, stop: &CancellationToken) {

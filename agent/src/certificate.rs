@@ -1,5 +1,7 @@
 //! This agent's own certificate: read, judged by its age, and replaced before it ends.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use liaison_proto::exchange::v1::DomainBundle;
 use liaison_trust::{
@@ -24,6 +26,9 @@ pub struct Credentials {
     pub trust: DomainTrust,
     /// The key with which the gateway signs.
     pub gateway: VerifyingKey,
+    /// The key with which the heads of the domain's log are signed: the first that the gateway told. None in a folder of
+    /// before there was a log, until the certificate is renewed.
+    pub log_key: Option<VerifyingKey>,
     /// Since when this agent has the certificate, as far as it knows: authorities date certificates back.
     pub since: OffsetDateTime,
     pub not_before: OffsetDateTime,
@@ -53,14 +58,11 @@ impl Credentials {
         let identity = Identity::from_pem(&chain, &key)?;
         let certificate = Certificate::read(identity.certificate())?;
         let roots = certificates_from_pem(&folder::read_text(&folder.roots())?)?;
-        let path = folder.gateway_key();
-        let gateway = hex::decode(folder::read_text(&path)?.trim())
-            .ok()
-            .and_then(|bytes| VerifyingKey::try_from(bytes.as_slice()).ok())
-            .ok_or_else(|| FolderError::damaged(&path, "not an Ed25519 public key in hexadecimal"))?;
+        let gateway = public_key(&folder.gateway_key())?;
         Ok(Self {
             trust: DomainTrust { domain: config.agency.domain().clone(), roots, crls: Vec::new() },
             gateway,
+            log_key: log_key(folder)?,
             since: certificate.not_before,
             not_before: certificate.not_before,
             not_after: certificate.not_after,
@@ -86,8 +88,24 @@ impl Credentials {
     }
 }
 
+/// The key that was pinned for the domain's log.
+fn log_key(folder: &Folder) -> Result<Option<VerifyingKey>, FolderError> {
+    match public_key(&folder.log_key()) {
+        Ok(key) => Ok(Some(key)),
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn public_key(path: &Path) -> Result<VerifyingKey, FolderError> {
+    hex::decode(folder::read_text(path)?.trim())
+        .ok()
+        .and_then(|bytes| VerifyingKey::try_from(bytes.as_slice()).ok())
+        .ok_or_else(|| FolderError::damaged(path, "not an Ed25519 public key in hexadecimal"))
+}
+
 /// Stores what the gateway issued, if it is a certificate of this agent's key: roots and the gateway's
-/// key first, the certificate last.
+/// key first, the certificate last. Of the log's key the first stays.
 pub fn store_issued(
     folder: &Folder,
     config: &Config,
@@ -101,6 +119,10 @@ pub fn store_issued(
     }
     let gateway = VerifyingKey::try_from(bundle.gateway_signing_key.as_ref())
         .map_err(|_| CredentialsError::Answer("no signing key"))?;
+    // A gateway of before there was a log has none.
+    let told = Some(&bundle.log_key).filter(|key| !key.is_empty());
+    let told = told.map(|key| VerifyingKey::try_from(key.as_ref())).transpose();
+    let told = told.map_err(|_| CredentialsError::Answer("what is no key of its log"))?;
     let der = |certificates: &[Bytes]| -> Vec<_> {
         certificates.iter().map(|der| CertificateDer::from(der.to_vec())).collect()
     };
@@ -115,6 +137,16 @@ pub fn store_issued(
     }
     folder::write_private(&folder.roots(), certificates_to_pem(&roots).as_bytes())?;
     folder::write_private(&folder.gateway_key(), hex::encode(gateway.as_bytes()).as_bytes())?;
+    match (log_key(folder)?, told) {
+        (None, Some(told)) => {
+            folder::write_private(&folder.log_key(), hex::encode(told.as_bytes()).as_bytes())?
+        }
+        // Heads that another key signs are an alarm; see `crate::log`.
+        (Some(pinned), Some(told)) if pinned != told => tracing::error!(
+            "the gateway names another key of its log than the one that this agent was enrolled with, which stays: ask the domain's administrator; enrol again if it is right"
+        ),
+        _ => {}
+    }
     folder::write_private(&folder.certificate(), identity.chain_pem().as_bytes())?;
     Ok(())
 }

@@ -147,6 +147,8 @@ pub async fn enrol(folder: &Folder, token: &Token, wishes: Wishes) -> Result<Enr
         folder::write_private(&folder.api_token(), token.as_bytes())?;
     }
     folder::write_private(&folder.tls_key(), key.to_pem().as_bytes())?;
+    // Whoever has a new token was told so by a person: what the domain has now counts, whatever it had before.
+    folder::destroy(&folder.log_key())?;
     store_issued(folder, &config, &key, &issued.certificates, issued.bundle.as_ref())?;
     folder::write_private(&folder.config(), toml::to_string(&config)?.as_bytes())?;
     for file in [pending_key(folder), pending_request(folder)] {

@@ -66,6 +66,11 @@ impl Folder {
         self.0.join("gateway.pub")
     }
 
+    /// The Ed25519 key with which the heads of the domain's log are signed, hexadecimal.
+    pub fn log_key(&self) -> PathBuf {
+        self.0.join("log.pub")
+    }
+
     /// Signing, KEM and vault keys, see [`crate::custody`].
     pub fn keys(&self) -> PathBuf {
         self.0.join("keys")

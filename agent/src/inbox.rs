@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::{
     agent::Agent,
     directory::Belief,
+    log,
     store::{Event, Incoming, IncomingSection, Receipt, StoreError},
 };
 
@@ -79,6 +80,7 @@ async fn take_copy(agent: &Agent, mut copy: SealedCopy) -> Result<Answer, StoreE
         key_id: ring.current().id.into(),
         received_at: Some(times::to_wire(now)),
         thread_state: None,
+        log_head: log_head(agent, &received.sender).await?,
     };
     let (id, sender) = (received.id, received.sender.clone());
     match agent.store.receive(incoming(received, release, now)).await? {
@@ -89,6 +91,14 @@ async fn take_copy(agent: &Agent, mut copy: SealedCopy) -> Result<Answer, StoreE
         }
         Receipt::Refused(refusal) => Ok(Answer::Refused(refusal)),
     }
+}
+
+/// What this agent knows of its domain's log, for those who can compare it: agencies of the same domain.
+async fn log_head(agent: &Agent, sender: &AgencyAddress) -> Result<Bytes, StoreError> {
+    if sender.domain() != agent.address.domain() {
+        return Ok(Bytes::new());
+    }
+    Ok(agent.store.log_head().await?.unwrap_or_default().into())
 }
 
 fn incoming(
@@ -169,7 +179,10 @@ async fn take_notice(agent: &Agent, signed: &SignedNotice) -> Result<Answer, Sto
     let event = match notice.event {
         Some(notice::Event::Acknowledged(signed)) => {
             match read_acknowledgement(agent, signed, notice.relayed, id, &recipient, digest).await {
-                Ok(event) => event,
+                Ok((event, head)) => {
+                    log::shown(agent, &recipient, &head).await?;
+                    event
+                }
                 Err(answer) => return Ok(answer),
             }
         }
@@ -245,7 +258,8 @@ fn read_forwarded(
     Ok(Event::Forwarded { signed, part })
 }
 
-/// Reads a recipient's acknowledgement with the key that this agent knows of it. Of an agency that the
+/// Reads a recipient's acknowledgement with the key that this agent knows of it, and with it the head of the log that
+/// the recipient holds. Of an agency that the
 /// directory does not show, the notice of its gateway brings the keys; they prove themselves, and this agent
 /// knows no key to verify that notice with.
 async fn read_acknowledgement(
@@ -255,7 +269,7 @@ async fn read_acknowledgement(
     id: Uuid,
     recipient: &AgencyAddress,
     digest: Digest,
-) -> Result<Event, Answer> {
+) -> Result<(Event, Bytes), Answer> {
     let bad = |what: &str| {
         Answer::Refused(Refusal::new(
             ErrorCode::BadSignature,
@@ -290,7 +304,7 @@ async fn read_acknowledgement(
     if !same {
         return Err(bad("it is for another message"));
     }
-    Ok(Event::Acknowledged { thread_state: read.thread_state, signed })
+    Ok((Event::Acknowledged { thread_state: read.thread_state, signed }, read.log_head))
 }
 
 fn malformed(message: &str) -> Refusal {

@@ -23,6 +23,7 @@ mod handling;
 mod inbox;
 pub mod limits;
 pub mod link;
+pub mod log;
 pub mod outbox;
 mod session;
 pub mod split;

@@ -37,6 +37,18 @@ pub const READERS: u32 = 4;
 /// Waiting between two attempts to connect or to submit, at least and at most.
 pub const BACKOFF_LEAST: Duration = Duration::from_millis(500);
 pub const BACKOFF_MOST: Duration = Duration::from_secs(60);
+/// Between two looks at whether receipts are due; how long after an event its receipt is asked for first; and how old
+/// what is known of the log's head may become.
+pub const RECEIPT_TURN: Duration = Duration::from_millis(500);
+pub const RECEIPT_FIRST: Duration = Duration::from_millis(500);
+pub const HEAD_AGE: Duration = Duration::from_secs(60);
+/// How often a gateway may have nothing staged and no receipt of what it told, each time after twice as many seconds:
+/// then the log lacks it.
+pub const RECEIPT_ATTEMPTS: u32 = 6;
+/// A file that is taken for a receipt, bytes: more than the longest has.
+pub const RECEIPT_FILE_BYTES: u64 = 32 << 20;
+/// Alarms about the log that are kept.
+pub const LOG_ALARMS: i64 = 1_000;
 /// Between two rounds of erasing what is due.
 pub const SWEEP: Duration = Duration::from_secs(30);
 /// A message that changes a state may be delivered this long.

@@ -8,8 +8,8 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use liaison_proto::{
     exchange::v1::{
-        ListAgenciesRequest, ListAgenciesResponse, PreviewRequest, PreviewResponse, PublishKeyRequest,
-        RenewRequest, ResolveAudienceRequest, ResolveAudienceResponse,
+        ListAgenciesRequest, ListAgenciesResponse, ListReceiptsRequest, ListReceiptsResponse, PreviewRequest,
+        PreviewResponse, PublishKeyRequest, RenewRequest, ResolveAudienceRequest, ResolveAudienceResponse,
         enrolment_service_client::EnrolmentServiceClient, exchange_service_client::ExchangeServiceClient,
     },
     limits::{GRPC_MESSAGE_BYTES, REQUEST},
@@ -133,6 +133,17 @@ impl Link {
     /// Asks the gateway for agencies.
     pub async fn list_agencies(&self, request: ListAgenciesRequest) -> Result<ListAgenciesResponse, Refusal> {
         answer(self.client()?.list_agencies(timed(request)).await)
+    }
+
+    /// The key with which the heads of the domain's log are signed, as it was pinned at enrolment; none where the gateway
+    /// has not told it yet.
+    pub fn log_key(&self) -> Option<VerifyingKey> {
+        self.0.credentials.load().log_key.clone()
+    }
+
+    /// Asks the gateway for receipts.
+    pub async fn list_receipts(&self, request: ListReceiptsRequest) -> Result<ListReceiptsResponse, Refusal> {
+        answer(self.client()?.list_receipts(timed(request)).await)
     }
 
     /// The session has begun.

@@ -45,6 +45,7 @@ pub(crate) struct Domain {
     name: &'static str,
     authority: Authority,
     pub(crate) gateway: SigningKey,
+    pub(crate) log: SigningKey,
 }
 
 impl Domain {
@@ -54,7 +55,7 @@ impl Domain {
 
     pub(crate) fn named(name: &'static str) -> Self {
         let authority = Authority::create(&name.parse().unwrap()).unwrap();
-        Self { name, authority, gateway: SigningKey::generate() }
+        Self { name, authority, gateway: SigningKey::generate(), log: SigningKey::generate() }
     }
 
     /// An agent of this domain; its gateway can't be reached.
@@ -84,6 +85,7 @@ impl Domain {
             domain: self.name.into(),
             roots: vec![self.authority.certificate_der().to_vec().into()],
             gateway_signing_key: self.gateway.public().as_bytes().to_vec().into(),
+            log_key: self.log.public().as_bytes().to_vec().into(),
         };
         Custody::create(&folder, &agency, now).unwrap();
         folder::write_private(&folder.tls_key(), key.to_pem().as_bytes()).unwrap();

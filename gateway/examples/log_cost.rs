@@ -1,8 +1,6 @@
 //! Tells what logging costs: `cargo run --release -p liaison-gateway --example log_cost -- [--json] [--rounds N]`. The
 //! store accepts the same messages in batches of the same size, in two databases in turn: one that logs, as every gateway
-//! does, its sequencer included; and one in whose file a trigger drops every leaf before it is written, since the program
-//! itself has no way to leave one out. What is left of logging there are the statements without rows, which makes the cost
-//! look a little smaller than it is.
+//! does, its records made and its sequencer included; and one whose messages come without their leaves.
 
 #![allow(clippy::unwrap_used, reason = "a measurement that fails ends")]
 
@@ -24,7 +22,6 @@ use liaison_proto::{
 };
 use liaison_trust::{digest::sha256, keys::SigningKey};
 use serde_json::json;
-use sqlx::{Connection, SqliteConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -33,22 +30,24 @@ const MESSAGES: usize = 2_048;
 /// Sections of each, and their bytes: as a small referral has them.
 const SECTIONS: usize = 8;
 const SECTION_BYTES: usize = 1_024;
+const SENDER: &str = "be/hospital-ghent";
+const RECIPIENT: &str = "be/shelter-antwerp";
 
 #[tokio::main]
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let rounds = arguments.iter().position(|argument| argument == "--rounds");
     let rounds: usize = rounds.and_then(|at| arguments.get(at + 1)?.parse().ok()).unwrap_or(15);
-    let folder = tempfile::tempdir().unwrap();
-    let logging = open(&folder.path().join("logging.db"), true).await;
-    let silent = open(&folder.path().join("silent.db"), false).await;
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [logging, silent] = folders.each_ref().map(|folder| folder.path().join("liaison.db"));
+    let (logging, silent) = (open(&logging, true).await, open(&silent, false).await);
     // The first round warms both up.
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for round in 0..=rounds {
         // In turn, and each first as often as the other.
         let order = if round % 2 == 0 { [true, false] } else { [false, true] };
         for logs in order {
-            let took = accept(if logs { &logging } else { &silent }).await;
+            let took = accept(if logs { &logging } else { &silent }, logs).await;
             if round > 0 {
                 if logs { &mut with } else { &mut without }.push(took);
             }
@@ -79,13 +78,9 @@ async fn main() {
 async fn open(file: &Path, logs: bool) -> Store {
     let bound = QueueBound { deliveries: limits::QUEUE_DELIVERIES_MAX, bytes: limits::QUEUE_BYTES_MAX };
     let store = Store::open(file, bound).await.unwrap();
-    if !logs {
-        let mut database = SqliteConnection::connect(&format!("sqlite:{}", file.display())).await.unwrap();
-        let drop = "CREATE TRIGGER silent BEFORE INSERT ON leaf BEGIN SELECT RAISE(IGNORE); END";
-        sqlx::query(drop).execute(&mut database).await.unwrap();
-        database.close().await.unwrap();
-    }
-    let all = Logs::open(&store, &"be".parse().unwrap(), &SigningKey::generate()).await.unwrap();
+    let all = Logs::open(&store, &"be".parse().unwrap(), &SigningKey::generate(), file.parent().unwrap())
+        .await
+        .unwrap();
     if logs {
         tokio::spawn(async move {
             loop {
@@ -98,12 +93,13 @@ async fn open(file: &Path, logs: bool) -> Store {
 }
 
 /// Accepts messages, all offered at once so that batches are full; how long that takes.
-async fn accept(store: &Store) -> Duration {
+async fn accept(store: &Store, logs: bool) -> Duration {
     let messages: Vec<NewMessage> = (0..MESSAGES).map(|_| message()).collect();
     let started = Instant::now();
     let accepted: Vec<_> = messages
         .into_iter()
-        .map(|message| {
+        .map(|mut message| {
+            message.leaf = logs.then(|| leaf(message.id, SENDER, RECIPIENT));
             let store = store.clone();
             tokio::spawn(async move { store.accept(message).await })
         })
@@ -116,7 +112,7 @@ async fn accept(store: &Store) -> Duration {
 
 fn message() -> NewMessage {
     let id = Uuid::now_v7();
-    let (sender, recipient) = ("be/hospital-ghent", "be/shelter-antwerp");
+    let (sender, recipient) = (SENDER, RECIPIENT);
     let digest = sha256(id.as_bytes());
     let section = || SealedSection { ciphertext: vec![7; SECTION_BYTES].into(), ..SealedSection::default() };
     NewMessage {
@@ -148,7 +144,7 @@ fn message() -> NewMessage {
                 policy_hash: digest,
             },
         }],
-        leaf: leaf(id, sender, recipient),
+        leaf: None,
     }
 }
 

@@ -14,6 +14,7 @@ use liaison_proto::log::v1::{Act, record::Event};
 use liaison_trust::keys::SigningKey;
 use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection};
+use tempfile::TempDir;
 use time::OffsetDateTime;
 
 /// Leaves of the logs that are compared.
@@ -38,10 +39,20 @@ struct Measured {
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let rounds = arguments.iter().position(|argument| argument == "--rounds");
-    let rounds = rounds.and_then(|at| arguments.get(at + 1)?.parse().ok()).unwrap_or(20);
-    let mut measured = Vec::new();
+    let rounds: u64 = rounds.and_then(|at| arguments.get(at + 1)?.parse().ok()).unwrap_or(20);
+    let mut seeded = Vec::new();
     for leaves in SIZES {
-        measured.push(measure(leaves, rounds).await);
+        seeded.push(Seeded::new(leaves).await);
+    }
+    // In turn, so that whatever else the machine does falls on all alike; the first round warms up.
+    for round in 0..=rounds {
+        for one in &mut seeded {
+            one.round(round).await;
+        }
+    }
+    let mut measured = Vec::new();
+    for one in seeded {
+        measured.push(one.measured().await);
     }
     let first = measured.first().unwrap();
     let lines: Vec<Value> = measured
@@ -77,43 +88,70 @@ async fn main() {
     }
 }
 
-async fn measure(leaves: u64, rounds: usize) -> Measured {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("liaison.db");
-    let store = Store::open(&file, QueueBound::default()).await.unwrap();
-    seed(&file, leaves).await;
-    let logs = Logs::open(&store, &"be".parse().unwrap(), &SigningKey::generate()).await.unwrap();
-    let log = &logs.evidence;
-    log.grow().await.unwrap();
-    assert_eq!(log.head().size, leaves);
-    let (mut appends, mut proofs) = (Vec::new(), Vec::new());
-    for round in 0..rounds as u64 {
+/// A log of so many leaves, and how long each round took.
+struct Seeded {
+    leaves: u64,
+    store: Store,
+    logs: Logs,
+    appends: Vec<Duration>,
+    proofs: Vec<Duration>,
+    _folder: TempDir,
+}
+
+impl Seeded {
+    async fn new(leaves: u64) -> Self {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("liaison.db");
+        let store = Store::open(&file, QueueBound::default()).await.unwrap();
+        seed(&file, leaves).await;
+        let domain = "be".parse().unwrap();
+        let logs = Logs::open(&store, &domain, &SigningKey::generate(), folder.path()).await.unwrap();
+        logs.evidence.grow().await.unwrap();
+        assert_eq!(logs.evidence.head().size, leaves);
+        Self { leaves, store, logs, appends: Vec::new(), proofs: Vec::new(), _folder: folder }
+    }
+
+    async fn round(&mut self, round: u64) {
+        let (leaves, log) = (self.leaves, &self.logs.evidence);
         let started = Instant::now();
         let staged: Vec<_> = (0..BATCH)
             .map(|number| {
-                let store = store.clone();
+                let store = self.store.clone();
                 let act = Act { act: "test".to_owned(), subject: number.to_string() };
                 let leaf = NewLeaf::new(Event::Act(act), OffsetDateTime::now_utc()).unwrap();
-                tokio::spawn(async move { store.log(leaf).await })
+                tokio::spawn(async move { store.append(leaf).await })
             })
             .collect();
         for staged in staged {
             staged.await.unwrap().unwrap();
         }
         log.grow().await.unwrap();
-        appends.push(started.elapsed() / BATCH as u32);
+        let appended = started.elapsed() / BATCH as u32;
         let started = Instant::now();
         for number in 0..PROOFS {
             // Spread over the log, another place each time.
             let index = (number * leaves / PROOFS + round * 7_919) % leaves;
             log.inclusion(&[index], leaves).await.unwrap();
         }
-        proofs.push(started.elapsed() / PROOFS as u32);
+        if round > 0 {
+            self.appends.push(appended);
+            self.proofs.push(started.elapsed() / PROOFS as u32);
+        }
     }
-    let hashes = log.inclusion(&[leaves / 3], leaves).await.unwrap().concat().len();
-    let consistency = log.consistency(leaves / 2 + 1, leaves).await.unwrap().len();
-    store.close().await;
-    Measured { leaves, append_us: median(appends), proof_us: median(proofs), hashes, consistency }
+
+    async fn measured(self) -> Measured {
+        let (leaves, log) = (self.leaves, &self.logs.evidence);
+        let hashes = log.inclusion(&[leaves / 3], leaves).await.unwrap().concat().len();
+        let consistency = log.consistency(leaves / 2 + 1, leaves).await.unwrap().len();
+        self.store.close().await;
+        Measured {
+            leaves,
+            append_us: median(self.appends),
+            proof_us: median(self.proofs),
+            hashes,
+            consistency,
+        }
+    }
 }
 
 /// Leaves as they would stand there, put in at once.

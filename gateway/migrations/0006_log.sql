@@ -10,6 +10,8 @@ CREATE TABLE log (
     size       INTEGER NOT NULL,
     -- That checkpoint, a signed note with the cosignatures that it has; null before the first.
     checkpoint BLOB,
+    -- The newest checkpoint that witnesses cosigned, with their cosignatures.
+    cosigned   BLOB,
     UNIQUE (kind, number)
 ) STRICT;
 
@@ -46,5 +48,23 @@ INSERT INTO log (id, kind, number, size) VALUES (1, 'log', 1, 0), (2, 'keys', 1,
 INSERT INTO leaf (log, idx, entry, readers)
 SELECT 2, ROW_NUMBER() OVER (ORDER BY agency, sequence) - 1, record, '' FROM key_record;
 
--- Whether a copy was handed over to its recipient's agent, which is logged once.
+-- The largest head of each log of a peer that this gateway has seen and cosigned: a signed note.
+CREATE TABLE witnessed (
+    origin     TEXT    PRIMARY KEY,
+    size       INTEGER NOT NULL,
+    checkpoint BLOB    NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Evidence: two heads that one log signed, of which the one was not shown to be the beginning of the other.
+CREATE TABLE conflict (
+    seq    INTEGER PRIMARY KEY,
+    at     INTEGER NOT NULL,
+    origin TEXT    NOT NULL,
+    -- What was known, and what was shown later: signed notes.
+    known  BLOB    NOT NULL,
+    shown  BLOB    NOT NULL
+) STRICT;
+CREATE INDEX conflict_origin ON conflict (origin);
+
+-- Whether a copy was handed over, to its recipient's agent or a peer, which is logged once.
 ALTER TABLE delivery ADD COLUMN handed_over INTEGER NOT NULL DEFAULT 0;

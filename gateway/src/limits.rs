@@ -193,6 +193,22 @@ pub const LOG_FAULTS: usize = 100;
 pub const LOG_SHOWN: u32 = 10_000;
 /// Leaves whose records one command erases.
 pub const LOG_ERASED: usize = 100;
+/// Receipts of one answer to an agent, and the bytes of their records, but for one that has more by itself.
+pub const RECEIPTS: usize = 256;
+pub const RECEIPTS_BYTES: usize = 4 << 20;
+
+/// How long after a restart nothing new is signed, so that peers and agents can show what was signed before.
+pub const LOG_QUIET: Duration = Duration::from_secs(2);
+/// How often the guard file is written.
+pub const LOG_GUARD: Duration = Duration::from_secs(1);
+/// How often peers are asked to cosign a head.
+pub const LOG_COSIGN: Duration = Duration::from_secs(60);
+/// How long a witness may take to answer.
+pub const LOG_COSIGN_WAIT: Duration = Duration::from_secs(10);
+/// What is read of a witness's answer, bytes.
+pub const LOG_COSIGN_BYTES: usize = 256 << 10;
+/// Conflicting heads of one log that are kept as evidence: the first ones.
+pub const LOG_CONFLICTS: u32 = 100;
 
 /// Former policy sets that are kept.
 pub const POLICY_SETS: u32 = 100;

@@ -4,31 +4,47 @@
 
 pub mod disclosure;
 pub mod export;
+mod guard;
+pub mod reopen;
 mod sequencer;
+pub mod serve;
 pub mod verify;
+pub mod witness;
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 use liaison_trust::{
     digest::Digest,
-    keys::SigningKey,
+    keys::{SigningKey, VerifyingKey},
     log::{
         Checkpoint, CheckpointError, Frontier, FrontierError, KeyName, LogKey, LogSigner, Node, Note,
-        NoteError, OpenError, Tile, TileError, TileHashes, TreeError, VkeyError, consistency,
+        NoteError, NoteSignature, OpenError, Tile, TileError, TileHashes, TreeError, VkeyError, consistency,
         consistency_nodes, inclusion, inclusion_nodes, root_nodes,
     },
     names::Domain,
 };
 use tokio::sync::watch;
 
-use crate::store::{LogHead, LogId, LogKind, Store, StoreError};
+use crate::{
+    data::DataError,
+    limits,
+    store::{LogHead, LogId, LogKind, Store, StoreError},
+};
 
+pub use guard::{Guard, Shown};
 pub use sequencer::run;
 
 /// Under this label the key that signs heads follows from the gateway's.
-const SIGNER: &str = "log-key/v1";
+pub const SIGNER: &str = "log-key/v1";
 /// The administrative act by which a record is erased; its subject is [`subject`].
 pub const ERASE: &str = "erase_record";
+/// Under this label the key that cosigns others' heads follows from the gateway's.
+pub const WITNESS: &str = "witness-key/v1";
 
 /// The logs of a domain, those that grow.
 pub struct Logs {
@@ -41,9 +57,14 @@ pub struct Logs {
 /// A log that grows.
 pub struct Log {
     id: LogId,
+    number: u32,
     signer: LogSigner,
+    public: VerifyingKey,
     store: Store,
     head: watch::Sender<Head>,
+    /// The head that witnesses are asked to cosign, with what they did; and since when.
+    candidate: Mutex<Option<(Instant, Note)>>,
+    guard: Guard,
 }
 
 /// The newest head of a log.
@@ -74,6 +95,13 @@ pub enum LogError {
     Frontier(#[from] FrontierError),
     #[error("the log's tree in the database is damaged: {0}")]
     Tile(#[from] TileError),
+    #[error("the guard file: {0}")]
+    Guard(#[from] DataError),
+    #[error(
+        "the database is an older copy, or another one: it does not hold the head of {0} that this gateway signed; \
+         restore the newest copy, or run `liaison-gateway log reopen`, which opens a new log that names that head"
+    )]
+    Ahead(String),
     #[error(
         "the log's tiles lead to another root than its checkpoint says: the database was changed by hand"
     )]
@@ -81,32 +109,67 @@ pub enum LogError {
 }
 
 impl Logs {
-    /// Opens the logs of a domain, whose gateway signs with this key.
+    /// Opens the logs of a domain, whose gateway signs with this key, and whose guard files are in this folder.
     ///
     /// # Errors
     /// What the database holds of them is not what was signed.
-    pub async fn open(store: &Store, domain: &Domain, gateway: &SigningKey) -> Result<Self, LogError> {
+    pub async fn open(
+        store: &Store,
+        domain: &Domain,
+        gateway: &SigningKey,
+        folder: &Path,
+    ) -> Result<Self, LogError> {
         Ok(Self {
-            evidence: Log::open(store, LogKind::Evidence, domain, gateway).await?,
-            keys: Log::open(store, LogKind::Keys, domain, gateway).await?,
+            evidence: Log::open(store, LogKind::Evidence, domain, gateway, folder).await?,
+            keys: Log::open(store, LogKind::Keys, domain, gateway, folder).await?,
         })
+    }
+
+    /// Both.
+    pub fn all(&self) -> [&Log; 2] {
+        [&self.evidence, &self.keys]
     }
 }
 
 impl Log {
+    /// A log that goes on from every head that the guard file has.
     async fn open(
         store: &Store,
         kind: LogKind,
         domain: &Domain,
         gateway: &SigningKey,
+        folder: &Path,
+    ) -> Result<Self, LogError> {
+        let this = Self::load(store, kind, domain, gateway, folder).await?;
+        if let Some(note) = Guard::read(this.guard.file())?
+            && this.stands(&note).await? == Shown::Ahead
+        {
+            return Err(LogError::Ahead(this.signer.key().name().to_string()));
+        }
+        Ok(this)
+    }
+
+    /// A log as the database has it.
+    async fn load(
+        store: &Store,
+        kind: LogKind,
+        domain: &Domain,
+        gateway: &SigningKey,
+        folder: &Path,
     ) -> Result<Self, LogError> {
         let LogHead { log, number, size, checkpoint } = store.log_head(kind).await?;
-        let signer = LogSigner::new(origin(domain, kind, number)?, gateway.derived(SIGNER));
+        let secret = gateway.derived(SIGNER);
+        let public = secret.public();
+        let signer = LogSigner::new(origin(domain, kind, number)?, secret);
         let note = checkpoint.map(|note| Note::parse(&note)).transpose()?;
         let this = Self {
             id: log,
+            number,
             signer,
+            public,
             store: store.clone(),
+            candidate: Mutex::default(),
+            guard: Guard::new(guard_file(folder, kind)),
             head: watch::Sender::new(Head { size, root: Frontier::new().root(), note }),
         };
         let frontier = this.frontier().await?;
@@ -117,6 +180,36 @@ impl Log {
         }
         this.head.send_modify(|head| head.root = frontier.root());
         Ok(this)
+    }
+
+    /// What keeps it from going on from an older copy.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// The head that witnesses are to cosign: the newest, but none sooner than [`limits::LOG_COSIGN`] after another.
+    pub fn candidate(&self) -> Option<Note> {
+        let mut candidate = self.candidate.lock().unwrap_or_else(PoisonError::into_inner);
+        if candidate.as_ref().is_none_or(|(since, _)| since.elapsed() >= limits::LOG_COSIGN) {
+            *candidate = self.head().note.map(|note| (Instant::now(), note));
+        }
+        candidate.as_ref().map(|(_, note)| note.clone())
+    }
+
+    /// A witness cosigned a head; it is kept with its cosignatures if it is still the one that they are asked for.
+    ///
+    /// # Errors
+    /// The database failed, or the note has no room.
+    pub async fn cosigned(&self, text: &str, signature: NoteSignature) -> Result<(), LogError> {
+        let cosigned = {
+            let mut candidate = self.candidate.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some((_, note)) = candidate.as_mut().filter(|(_, note)| note.text() == text) else {
+                return Ok(());
+            };
+            *note = note.clone().with(signature)?;
+            note.to_string()
+        };
+        Ok(self.store.keep_cosigned(self.id, cosigned.as_bytes()).await?)
     }
 
     /// What signs its heads.
@@ -197,6 +290,11 @@ pub fn log_key(
 /// How an act names a leaf.
 pub fn subject(origin: &str, index: u64) -> String {
     format!("{origin} {index}")
+}
+
+/// Where the guard of a log is kept.
+pub fn guard_file(folder: &Path, kind: LogKind) -> PathBuf {
+    folder.join(format!("{}.head", kind.name()))
 }
 
 /// The origin of a domain's log.

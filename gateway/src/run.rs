@@ -143,13 +143,13 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
             async move { Ok(server::serve(stop, admit, acceptor, listener, routes).await?) }
         });
         parts.spawn(to_its_end(federation::run(Arc::clone(&gateway), Arc::clone(&authority))));
-        parts.spawn(to_its_end(federation::tell_waiting(Arc::clone(&gateway))));
         let (shared, issuing) = (Arc::clone(&gateway), Arc::clone(&authority));
         parts.spawn(to_its_end(federation::renew_own(shared, issuing, addresses)));
         parts.spawn(to_its_end(keep_acceptor(Arc::clone(&gateway), Arc::clone(&authority), acceptor)));
     }
     parts.spawn(to_its_end(sweep::run(Arc::clone(&gateway))));
     parts.spawn(to_its_end(log::run(Arc::clone(&gateway))));
+    parts.spawn(guard(Arc::clone(&gateway)));
     parts.spawn(maintain(Arc::clone(&gateway), Arc::clone(&authority)));
     // Readiness is told until all else has ended.
     let drained = CancellationToken::new();
@@ -195,7 +195,7 @@ async fn load(folder: &DataFolder, config: &Config) -> Result<(Arc<Gateway>, Arc
     let peers = Peers::new(store.peers().await?).map_err(RunError::Peers)?;
     let foreign = federation::from_store(&store.peer_agencies().await?, &peers.all());
     let directory = store.directory().await?.with_all(foreign);
-    let logs = Logs::open(&store, &config.domain, &signing).await?;
+    let logs = Logs::open(&store, &config.domain, &signing, folder.path()).await?;
     let gateway = Gateway::new(config.domain.clone(), signing, (store, logs), directory, policy, peers);
     Ok((Arc::new(gateway), Arc::new(authority)))
 }
@@ -248,7 +248,8 @@ fn routes(
         .with_service_name(exchange_service_server::SERVICE_NAME)
         .build_v1()?;
     let exchange = exchange::service(gateway);
-    Ok(Routes::new(enrolment).add_service(exchange).add_service(reflection).add_service(health))
+    let routes = Routes::new(enrolment).add_service(exchange).add_service(reflection).add_service(health);
+    Ok(routes.into_axum_router().merge(log::serve::for_agencies(gateway)).into())
 }
 
 /// What the federation listener answers.
@@ -257,7 +258,8 @@ fn federation_routes(gateway: &Arc<Gateway>, health: HealthServer<impl Health>) 
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .with_service_name(federation_service_server::SERVICE_NAME)
         .build_v1()?;
-    Ok(Routes::new(federation::service(gateway)).add_service(reflection).add_service(health))
+    let routes = Routes::new(federation::service(gateway)).add_service(reflection).add_service(health);
+    Ok(routes.into_axum_router().merge(log::serve::for_peers(gateway)).into())
 }
 
 /// What accepts the connections of peers: each under the roots of its own domain.
@@ -289,6 +291,17 @@ async fn keep_acceptor(gateway: Arc<Gateway>, authority: Arc<Authority>, accepto
 async fn to_its_end(part: impl Future<Output = ()>) -> Result<(), RunError> {
     part.await;
     Ok(())
+}
+
+/// Ends the gateway once somebody shows that its database is an older copy.
+async fn guard(gateway: Arc<Gateway>) -> Result<(), RunError> {
+    let [evidence, keys] = gateway.logs.all();
+    let behind = tokio::select! {
+        () = gateway.stop.cancelled() => return Ok(()),
+        _ = evidence.guard().ahead() => evidence,
+        _ = keys.guard().ahead() => keys,
+    };
+    Err(LogError::Ahead(behind.signer().key().name().to_string()).into())
 }
 
 /// Renews the gateway's own certificate and the revocation list, and forgets what is long over.

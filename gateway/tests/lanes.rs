@@ -12,8 +12,8 @@ use bytes::Bytes;
 use liaison_gateway::{
     limits,
     store::{
-        Accepted, Change, DeliveryId, ForwardedCopy, Item, NewCopy, NewLeaf, NewMessage, NewNotice, Next,
-        Queue, QueueBound, Released, Settled, Settlement, Store, Unit,
+        AcceptError, Accepted, Change, DeliveryId, ForwardedCopy, Item, Load, NewCopy, NewLeaf, NewMessage,
+        NewNotice, Next, Queue, QueueBound, Released, Settled, Settlement, Store, Unit,
     },
 };
 use liaison_proto::{
@@ -113,6 +113,40 @@ async fn a_copy_that_is_offered_while_it_is_found_expired_stays() {
     assert!(change(x.delivery, waiting(true)).await.unwrap());
     assert!(change(x.delivery, Next::Expired).await.unwrap());
     assert_eq!(store.load_for(&domain("hu")).deliveries, 0);
+}
+
+/// A word of the link before that waits for the writer never takes back an offer that is made after it.
+#[tokio::test]
+async fn a_copy_that_is_offered_again_stays_offered() {
+    let (_folder, store) = store().await;
+    let sent = message("be/a", &["hu/x"]);
+    let expires = sent.expires;
+    store.accept(sent).await.unwrap();
+    let (x, ..) = unit(&store, "hu be/a", DeliveryId::default()).await;
+    let change = |to| store.change(Change { delivery: x, to, notice: None });
+    assert!(change(offered()).await.unwrap());
+    let back = change(Next::Waiting { why: ErrorCode::QueueFull, is_back: true });
+    let (back, again) = tokio::join!(biased; back, change(offered()));
+    assert!(back.unwrap() && again.unwrap());
+    assert!(!change(Next::Expired).await.unwrap(), "the peer may have it");
+    assert!(store.expired(expires).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_alert_has_to_fit_with_all_its_copies() {
+    let folder = TempDir::new().unwrap();
+    let bound = QueueBound { deliveries: 2, bytes: 100 };
+    let store = Store::open(&folder.path().join("liaison.db"), bound).await.unwrap();
+    let full = async |message| match store.accept(message).await {
+        Err(AcceptError::QueueFull(full)) => assert_eq!(full, queue("hu be/a")),
+        other => panic!("{other:?}"),
+    };
+    full(message("be/a", &["hu/x", "hu/y", "hu/z"])).await;
+    let mut large = message("be/a", &["hu/x", "hu/y"]);
+    large.content.manifest = Bytes::from_static(&[0; 60]);
+    full(large).await;
+    assert_eq!(store.load(&queue("hu be/a")), Load::default());
+    store.accept(message("be/a", &["hu/x", "fr/z", "hu/y"])).await.unwrap();
 }
 
 #[tokio::test]
@@ -274,7 +308,7 @@ fn leaf() -> NewLeaf {
 }
 
 fn offered() -> Next {
-    Next::Offered(Box::new(leaf()))
+    Next::Offered(Some(Box::new(leaf())))
 }
 
 fn message(sender: &str, recipients: &[&str]) -> NewMessage {
@@ -282,7 +316,7 @@ fn message(sender: &str, recipients: &[&str]) -> NewMessage {
     let own = domain("be");
     let from = address(sender);
     NewMessage {
-        leaf: leaf(),
+        leaf: Some(leaf()),
         id,
         digest: sha256(id.as_bytes()),
         expires: OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap(),

@@ -35,7 +35,7 @@ impl Place {
 
     async fn open(&self) -> (Store, Result<Logs, LogError>) {
         let store = Store::open(&self.file(), QueueBound::default()).await.unwrap();
-        let logs = Logs::open(&store, &self.domain, &self.signing).await;
+        let logs = Logs::open(&store, &self.domain, &self.signing, self.folder.path()).await;
         (store, logs)
     }
 
@@ -55,7 +55,7 @@ async fn by_hand(file: &Path, change: &'static str) {
 async fn stage(store: &Store, leaves: usize) {
     for number in 0..leaves {
         let act = Act { act: "test".to_owned(), subject: number.to_string() };
-        store.log(NewLeaf::new(Event::Act(act), OffsetDateTime::now_utc()).unwrap()).await.unwrap();
+        store.append(NewLeaf::new(Event::Act(act), OffsetDateTime::now_utc()).unwrap()).await.unwrap();
     }
 }
 

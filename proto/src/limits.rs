@@ -53,6 +53,13 @@ pub const AGENCY_NAME_CHARS: usize = 64;
 /// Length of a domain's name, characters.
 pub const DOMAIN_NAME_CHARS: usize = 63;
 
+/// Messages that one request for receipts names.
+pub const RECEIPT_MESSAGES: usize = 256;
+/// Heads of a log that one request for receipts shows.
+pub const SHOWN_HEADS: usize = 16;
+/// One head of a log that is shown, a signed note, bytes.
+pub const HEAD_BYTES: usize = 16 << 10;
+
 /// How far in the future a message may have been created.
 pub const CLOCK_AHEAD: Duration = Duration::from_secs(5 * 60);
 /// How long before it expires a message may have been created.

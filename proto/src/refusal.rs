@@ -89,7 +89,8 @@ pub fn grpc(code: ErrorCode) -> Code {
         | ErrorCode::KeyChainBroken
         | ErrorCode::NotEnrolled
         | ErrorCode::SchemeMismatch
-        | ErrorCode::StaleBundle => Code::FailedPrecondition,
+        | ErrorCode::StaleBundle
+        | ErrorCode::InconsistentLog => Code::FailedPrecondition,
         ErrorCode::QueueFull | ErrorCode::TooLarge | ErrorCode::RateLimited => Code::ResourceExhausted,
         ErrorCode::GatewayUnreachable | ErrorCode::ShuttingDown => Code::Unavailable,
         ErrorCode::Unspecified | ErrorCode::Internal => Code::Internal,

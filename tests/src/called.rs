@@ -7,10 +7,13 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     service::TowerToHyperService,
 };
-use liaison_demo::wait::{self, PATIENCE};
+use liaison_demo::{
+    Gateway,
+    wait::{self, PATIENCE},
+};
 use liaison_proto::{
     federation::v1::{
-        Done, LinkRequest, LinkResponse, PreviewRequest, PreviewResponse, Refused, Welcome,
+        Done, LinkRequest, LinkResponse, PreviewRequest, PreviewResponse, Refused, SignedBundle, Welcome,
         federation_service_server::{FederationService, FederationServiceServer},
         link_request::Frame as Request,
         link_response::Frame as Response,
@@ -45,11 +48,16 @@ pub struct Link {
 
 impl Called {
     pub async fn start(scene: &Scene) -> Result<Self> {
-        let hostile = &scene.hostile;
+        Self::of(&scene.hostile, &scene.realm.gateway).await
+    }
+
+    /// Takes the links of a gateway to this hostile domain. Where another one listened, the address is free in a
+    /// moment.
+    pub async fn of(hostile: &Hostile, gateway: &Gateway) -> Result<Self> {
         let listener =
             wait::until("the address is free", async || TcpListener::bind(hostile.listens).await.ok())
                 .await?;
-        let trust = insider::trust(&scene.realm.gateway)?;
+        let trust = insider::trust(gateway)?;
         let acceptor = Arc::new(Acceptor::new(hostile.identity.clone(), vec![trust])?);
         let (begun, links) = mpsc::unbounded_channel();
         let service = FederationServiceServer::new(Service { begun });
@@ -61,6 +69,7 @@ impl Called {
                 connections.spawn(async move {
                     let Ok((stream, _)) = acceptor.accept(tcp).await else { return };
                     let service = TowerToHyperService::new(service);
+                    // Its caller waits for it to speak first, as HTTP/2 servers do.
                     let server =
                         hyper_util::server::conn::auto::Builder::new(TokioExecutor::new()).http2_only();
                     // How a connection ends is what the test asks its gateway.
@@ -71,20 +80,23 @@ impl Called {
         Ok(Self { server, links })
     }
 
+    /// The next link, as it begins.
+    pub(crate) async fn begun(&mut self) -> Option<Link> {
+        self.links.recv().await
+    }
+
     /// The next link, after its hello and an honest welcome.
     pub async fn linked(&mut self, hostile: &Hostile) -> Result<Link> {
-        let link = timeout(PATIENCE, self.links.recv()).await.context("nobody calls")?;
+        let sequence = u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos())?;
+        self.linked_by(hostile.sign(&hostile.bundle(sequence))).await
+    }
+
+    /// The same with this bundle in the welcome.
+    pub async fn linked_by(&mut self, bundle: SignedBundle) -> Result<Link> {
+        let link = timeout(PATIENCE, self.begun()).await.context("nobody calls")?;
         let mut link = link.context("the server is gone")?;
         let Request::Hello(_) = link.next().await? else { bail!("the link begins with no hello") };
-        let sequence = u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos())?;
-        link.answer(Response::Welcome(Welcome {
-            bundle: Some(hostile.sign(&hostile.bundle(sequence))),
-            gateway_version: "test".to_owned(),
-            window: 16,
-            now: Some(times::to_wire(OffsetDateTime::now_utc())),
-            ..Welcome::default()
-        }))
-        .await?;
+        link.welcome(bundle).await?;
         Ok(link)
     }
 }
@@ -96,6 +108,25 @@ impl Drop for Called {
 }
 
 impl Link {
+    /// An honest welcome with this bundle.
+    pub(crate) async fn welcome(&self, bundle: SignedBundle) -> Result<()> {
+        let now = Some(times::to_wire(OffsetDateTime::now_utc()));
+        let (bundle, gateway_version) = (Some(bundle), "test".to_owned());
+        self.answer(Response::Welcome(Welcome {
+            bundle,
+            gateway_version,
+            window: 16,
+            now,
+            ..Welcome::default()
+        }))
+        .await
+    }
+
+    /// The next frame, however long it takes; none where the link ends.
+    pub(crate) async fn frame(&mut self) -> Option<Request> {
+        self.up.message().await.ok().flatten()?.frame
+    }
+
     /// The next frame.
     pub async fn next(&mut self) -> Result<Request> {
         let next = timeout(PATIENCE, self.up.message()).await.context("nothing is sent")??;
@@ -110,6 +141,17 @@ impl Link {
         }
     }
 
+    /// The number of the next message, once all of it has come.
+    pub async fn forward(&mut self) -> Result<u64> {
+        loop {
+            match self.next().await? {
+                Request::Forward(chunk) if chunk.last => return Ok(chunk.number),
+                Request::Forward(_) => {}
+                _ => bail!("the next frame is of no message"),
+            }
+        }
+    }
+
     pub async fn done(&self, number: u64) -> Result<()> {
         self.answer(Response::Done(Done { number })).await
     }
@@ -118,7 +160,7 @@ impl Link {
         self.answer(Response::Refused(Refused { number, refusal: Some(refusal) })).await
     }
 
-    async fn answer(&self, frame: Response) -> Result<()> {
+    pub(crate) async fn answer(&self, frame: Response) -> Result<()> {
         Ok(self.down.send(Ok(LinkResponse { frame: Some(frame) })).await?)
     }
 }

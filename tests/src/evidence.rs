@@ -1,5 +1,7 @@
 //! What a gateway's log says, by its commands.
 
+#![allow(clippy::indexing_slicing, reason = "an absent field of JSON is null")]
+
 use std::{
     path::Path,
     process::{Command, Output},

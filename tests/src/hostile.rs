@@ -1,7 +1,7 @@
 //! A domain `xx` whose gateway is the test itself: it has a genuine CA and keys, was accepted as a peer, speaks
 //! the federation API directly in both directions, and need not be honest.
 
-use std::{fs, net::SocketAddr, sync::Mutex, time::Duration};
+use std::{collections::BTreeMap, fs, net::SocketAddr, sync::Mutex, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -114,6 +114,8 @@ impl Hostile {
             issued: Some(times::to_wire(OffsetDateTime::now_utc())),
             scheme_hash: self.scheme.into(),
             protocol: 1,
+            log_key: self.signing.derived("log-key/v1").public().as_bytes().to_vec().into(),
+            witness_key: self.signing.derived("witness-key/v1").public().as_bytes().to_vec().into(),
         }
     }
 
@@ -254,6 +256,8 @@ pub struct Link {
     up: mpsc::Sender<LinkRequest>,
     down: Streaming<LinkResponse>,
     numbers: u64,
+    /// Answers of which more is to come.
+    parts: BTreeMap<u64, Vec<u8>>,
 }
 
 impl Link {
@@ -263,7 +267,7 @@ impl Link {
         let mut client =
             FederationServiceClient::new(channel).max_decoding_message_size(limits::GRPC_MESSAGE_BYTES);
         let down = client.link(ReceiverStream::new(frames)).await?.into_inner();
-        Ok(Self { up, down, numbers: 0 })
+        Ok(Self { up, down, numbers: 0, parts: BTreeMap::new() })
     }
 
     /// Says hello and is welcomed.
@@ -384,23 +388,32 @@ impl Link {
         self.answer(number).await
     }
 
-    /// Waits for the answer to a frame.
+    /// Waits for the answer to a frame, which has to be the next.
     pub async fn answer(&mut self, asked: u64) -> Result<Answer> {
-        let mut whole = Vec::new();
+        match self.next_answer().await? {
+            (number, answer) if number == asked => Ok(answer),
+            (_, ended @ Answer::Ended(_)) => Ok(ended),
+            other => bail!("unexpected: {other:?}"),
+        }
+    }
+
+    /// Waits for the next answer, whatever frame it is to.
+    pub async fn next_answer(&mut self) -> Result<(u64, Answer)> {
         loop {
             match self.next().await? {
-                Err(refusal) => return Ok(Answer::Ended(Box::new(refusal))),
-                Ok(Response::Accepted(chunk)) if chunk.number == asked => {
-                    whole.extend_from_slice(&chunk.data);
+                Err(refusal) => return Ok((0, Answer::Ended(Box::new(refusal)))),
+                Ok(Response::Accepted(chunk)) => {
+                    self.parts.entry(chunk.number).or_default().extend_from_slice(&chunk.data);
                     if chunk.last {
-                        return Ok(Answer::Accepted(strict::decode(&whole)?));
+                        let whole = self.parts.remove(&chunk.number).unwrap_or_default();
+                        return Ok((chunk.number, Answer::Accepted(strict::decode(&whole)?)));
                     }
                 }
-                Ok(Response::Done(done)) if done.number == asked => return Ok(Answer::Done),
-                Ok(Response::Refused(refused)) if refused.number == asked => {
+                Ok(Response::Done(done)) => return Ok((done.number, Answer::Done)),
+                Ok(Response::Refused(refused)) => {
                     let refusal = refused.refusal.context("a refusal without a word")?;
                     ensure!(!refusal.action.is_empty(), "{refusal} does not say what to do");
-                    return Ok(Answer::Refused(Box::new(refusal)));
+                    return Ok((refused.number, Answer::Refused(Box::new(refusal))));
                 }
                 // Its own bundles come whenever they change.
                 Ok(Response::Renewal(_)) => {}

@@ -53,7 +53,10 @@ pub struct Insider {
     pub identity: Identity,
     pub trust: DomainTrust,
     pub gateway_key: VerifyingKey,
-    exchange: SocketAddr,
+    /// The head of the log that it says it holds.
+    pub log_head: Bytes,
+    /// Where it connects.
+    pub exchange: SocketAddr,
 }
 
 impl Insider {
@@ -81,6 +84,7 @@ impl Insider {
             identity: Identity::new(chain, key)?,
             trust,
             gateway_key: VerifyingKey::try_from(gateway_key.as_ref())?,
+            log_head: Bytes::new(),
             exchange: gateway.exchange(),
         };
         let mut exchange = insider.exchange().await?;
@@ -166,6 +170,7 @@ impl Insider {
             key_id: key_record::prove(&self.record)?.id.into(),
             received_at: Some(times::to_wire(OffsetDateTime::now_utc())),
             thread_state: None,
+            log_head: self.log_head.clone(),
         };
         Ok(statement::sign(&acknowledgement, &self.signing))
     }

@@ -1,23 +1,13 @@
 //! The called side of a hostile gateway: it takes the links of its peer, and answers with lies.
 
-use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use bytes::Bytes;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    service::TowerToHyperService,
-};
-use liaison_demo::{
-    Gateway,
-    wait::{self, PATIENCE},
-};
+use liaison_demo::{Gateway, wait::PATIENCE};
 use liaison_proto::{
     federation::v1::{
-        AcceptedChunk, Done, Forward, LinkRequest, LinkResponse, PreviewRequest, PreviewResponse, Refused,
-        SignedBundle, Welcome,
-        federation_service_server::{FederationService, FederationServiceServer},
-        link_request::Frame as Request,
+        AcceptedChunk, Done, Forward, Refused, SignedBundle, link_request::Frame as Request,
         link_response::Frame as Response,
     },
     message::v1::{
@@ -30,19 +20,18 @@ use liaison_trust::{
     digest::{Digest, sha256},
     keys::SigningKey,
     statement,
-    tls::{Acceptor, DomainTrust, Identity},
 };
 use prost::Message;
 use time::OffsetDateTime;
 use tokio::{
-    net::TcpListener,
     sync::mpsc,
     task::{JoinHandle, JoinSet},
 };
-use tokio_stream::{Stream, wrappers::ReceiverStream};
-use tonic::{Status, Streaming};
 
-use crate::{hostile::Hostile, insider};
+use crate::{
+    called::{Called, Link},
+    hostile::Hostile,
+};
 
 /// What it answers to a forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,10 +58,12 @@ pub enum Lie {
     Silent,
     /// That the recipient's queue is full, of what this agency sends.
     FullFor(&'static str),
-    /// An acceptance with a field of a newer version.
-    Newer,
-    /// A decision by a rule of the asker's own country.
-    OtherLayer,
+    /// That it takes nothing now, for a reason of each recipient.
+    Later(&'static [(&'static str, ErrorCode)]),
+    /// Of this recipient, an acceptance with a field of a newer version.
+    Newer(&'static str),
+    /// Of this recipient, a decision by a rule of the asker's own country.
+    OtherLayer(&'static str),
 }
 
 /// A hostile gateway that is called.
@@ -82,66 +73,40 @@ pub struct Liar {
 }
 
 /// How it answers.
-pub struct Script {
-    pub signing: SigningKey,
+struct Script {
+    signing: SigningKey,
     /// What stands in its welcome.
-    pub bundle: SignedBundle,
-    pub lie: Lie,
+    bundle: SignedBundle,
+    lie: Lie,
 }
 
 impl Liar {
-    /// Takes links on this listener from whoever `trust` vouches for.
-    pub fn start(
-        listener: TcpListener,
-        identity: Identity,
-        trust: DomainTrust,
-        script: Script,
-    ) -> Result<Self> {
-        let acceptor = Arc::new(Acceptor::new(identity, vec![trust])?);
-        let (heard, forwards) = mpsc::unbounded_channel();
-        let service = FederationServiceServer::new(Called { script: Arc::new(script), heard });
-        let server = tokio::spawn(async move {
-            // They end with it.
-            let mut connections = JoinSet::new();
-            while let Ok((tcp, _)) = listener.accept().await {
-                let (acceptor, service) = (Arc::clone(&acceptor), service.clone());
-                connections.spawn(async move {
-                    let Ok((stream, _)) = acceptor.accept(tcp).await else { return };
-                    let service = TowerToHyperService::new(service);
-                    // Its caller waits for it to speak first, as HTTP/2 servers do.
-                    let server =
-                        hyper_util::server::conn::auto::Builder::new(TokioExecutor::new()).http2_only();
-                    // How a connection ends is what the test asks its gateway.
-                    let _ = server.serve_connection(TokioIo::new(stream), service).await;
-                });
-            }
-        });
-        Ok(Self { server, forwards })
-    }
-
-    /// Takes the link of a gateway to this hostile domain, with a bundle that is newer than all before. Where another
-    /// one listened, the address is free in a moment.
+    /// Takes the link of a gateway to this hostile domain, with a bundle that is newer than all before.
     pub async fn of(hostile: &Hostile, gateway: &Gateway, lie: Lie) -> Result<Self> {
         let now = u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos())?;
-        Self::with_sequence(hostile, gateway, lie, now).await
+        Self::with_bundle(hostile, gateway, lie, hostile.sign(&hostile.bundle(now))).await
     }
 
-    /// The same with a bundle of this sequence.
-    pub async fn with_sequence(
+    /// The same with this bundle.
+    pub async fn with_bundle(
         hostile: &Hostile,
         gateway: &Gateway,
         lie: Lie,
-        sequence: u64,
+        bundle: SignedBundle,
     ) -> Result<Self> {
-        let listener =
-            wait::until("the address is free", async || TcpListener::bind(hostile.listens).await.ok())
-                .await?;
-        let script = Script {
-            signing: SigningKey::from_seed(&hostile.signing.seed()),
-            bundle: hostile.sign(&hostile.bundle(sequence)),
-            lie,
-        };
-        Self::start(listener, hostile.identity.clone(), insider::trust(gateway)?, script)
+        let mut called = Called::of(hostile, gateway).await?;
+        let (heard, forwards) = mpsc::unbounded_channel();
+        let signing = SigningKey::from_seed(&hostile.signing.seed());
+        let script = Arc::new(Script { signing, bundle, lie });
+        let server = tokio::spawn(async move {
+            // They end with it.
+            let mut links = JoinSet::new();
+            while let Some(link) = called.begun().await {
+                let (script, heard) = (Arc::clone(&script), heard.clone());
+                links.spawn(async move { script.answer(link, heard).await });
+            }
+        });
+        Ok(Self { server, forwards })
     }
 
     /// Whether it was forwarded nothing that the test has not taken yet.
@@ -161,44 +126,12 @@ impl Drop for Liar {
     }
 }
 
-struct Called {
-    script: Arc<Script>,
-    heard: mpsc::UnboundedSender<Forward>,
-}
-
-#[tonic::async_trait]
-impl FederationService for Called {
-    type LinkStream = Pin<Box<dyn Stream<Item = Result<LinkResponse, Status>> + Send>>;
-
-    async fn link(
-        &self,
-        request: tonic::Request<Streaming<LinkRequest>>,
-    ) -> Result<tonic::Response<Self::LinkStream>, Status> {
-        let (frames, outgoing) = mpsc::channel(64);
-        let (script, heard, incoming) = (Arc::clone(&self.script), self.heard.clone(), request.into_inner());
-        tokio::spawn(async move { script.answer(incoming, frames, heard).await });
-        Ok(tonic::Response::new(Box::pin(ReceiverStream::new(outgoing))))
-    }
-
-    async fn preview(
-        &self,
-        _: tonic::Request<PreviewRequest>,
-    ) -> Result<tonic::Response<PreviewResponse>, Status> {
-        Err(Refusal::new(ErrorCode::RateLimited, "no previews", "ask somebody else").into())
-    }
-}
-
 impl Script {
-    async fn answer(
-        &self,
-        mut incoming: Streaming<LinkRequest>,
-        frames: mpsc::Sender<Result<LinkResponse, Status>>,
-        heard: mpsc::UnboundedSender<Forward>,
-    ) {
+    async fn answer(&self, mut link: Link, heard: mpsc::UnboundedSender<Forward>) {
         let mut parts: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-        while let Ok(Some(LinkRequest { frame: Some(frame) })) = incoming.message().await {
-            let response = match frame {
-                Request::Hello(_) => Response::Welcome(self.welcome()),
+        while let Some(frame) = link.frame().await {
+            let answered = match frame {
+                Request::Hello(_) => link.welcome(self.bundle.clone()).await,
                 Request::Forward(chunk) => {
                     let whole = parts.entry(chunk.number).or_default();
                     whole.extend_from_slice(&chunk.data);
@@ -211,27 +144,17 @@ impl Script {
                     // The test may have heard enough.
                     let _ = heard.send(forward);
                     match answer {
-                        Some(answer) => answer,
+                        Some(answer) => link.answer(answer).await,
                         None => continue,
                     }
                 }
-                Request::Notice(notice) => Response::Done(Done { number: notice.number }),
-                Request::Directory(change) => Response::Done(Done { number: change.number }),
-                Request::Renewal(renewal) => Response::Done(Done { number: renewal.number }),
+                Request::Notice(notice) => link.done(notice.number).await,
+                Request::Directory(change) => link.done(change.number).await,
+                Request::Renewal(renewal) => link.done(renewal.number).await,
             };
-            if frames.send(Ok(LinkResponse { frame: Some(response) })).await.is_err() {
+            if answered.is_err() {
                 return;
             }
-        }
-    }
-
-    fn welcome(&self) -> Welcome {
-        Welcome {
-            bundle: Some(self.bundle.clone()),
-            gateway_version: "test".to_owned(),
-            window: 16,
-            now: Some(times::to_wire(OffsetDateTime::now_utc())),
-            ..Welcome::default()
         }
     }
 
@@ -239,9 +162,12 @@ impl Script {
         let data = match self.lie {
             Lie::Silent => return None,
             Lie::FullFor(of) if forward.sender.as_ref().is_some_and(|sender| sender.address == of) => {
-                let refusal = Refusal::new(ErrorCode::QueueFull, "the queue is full", "offer it again later");
-                let refusal = Some(refusal.retry_after(Duration::from_secs(1)));
-                return Some(Response::Refused(Refused { number, refusal }));
+                return Some(later(number, ErrorCode::QueueFull));
+            }
+            Lie::Later(reasons) => {
+                let first = forward.recipients.first()?.proof.as_ref()?;
+                let (_, code) = reasons.iter().find(|(of, _)| *of == first.address)?;
+                return Some(later(number, *code));
             }
             Lie::Done => return Some(Response::Done(Done { number })),
             Lie::OtherNumber => {
@@ -264,9 +190,9 @@ impl Script {
         Acceptances { acceptances }
     }
 
-    fn acceptance(&self, forward: &Forward, recipient: &str) -> SignedAcceptance {
+    fn acceptance(&self, forward: &Forward, asked: &str) -> SignedAcceptance {
         let manifest = Manifest::decode(forward.manifest.clone()).unwrap_or_default();
-        let recipient = if self.lie == Lie::OtherRecipient { "xx/nobody" } else { recipient };
+        let recipient = if self.lie == Lie::OtherRecipient { "xx/nobody" } else { asked };
         let verdict = if self.lie == Lie::NoVerdict { Verdict::Unspecified } else { Verdict::Released };
         let digest = if self.lie == Lie::OtherDigest { Digest([9; 32]) } else { sha256(&forward.manifest) };
         let acceptance = Acceptance {
@@ -278,7 +204,7 @@ impl Script {
             decisions: vec![RecipientDecision {
                 recipient: recipient.to_owned(),
                 verdict: verdict.into(),
-                rule: (self.lie == Lie::OtherLayer).then(|| Rule {
+                rule: matches!(self.lie, Lie::OtherLayer(of) if of == asked).then(|| Rule {
                     layer: "country/be".to_owned(),
                     rule: "be-secrecy".to_owned(),
                     ..Rule::default()
@@ -286,7 +212,7 @@ impl Script {
                 ..RecipientDecision::default()
             }],
         };
-        if self.lie == Lie::Newer {
+        if matches!(self.lie, Lie::Newer(of) if of == asked) {
             // Field 1000, a varint.
             let acceptance = Bytes::from([acceptance.encode_to_vec(), vec![0xc0, 0x3e, 0x01]].concat());
             let signature = Bytes::copy_from_slice(&self.signing.sign("acceptance/v1", &acceptance));
@@ -295,4 +221,9 @@ impl Script {
         let other = SigningKey::generate();
         statement::sign(&acceptance, if self.lie == Lie::NotSigned { &other } else { &self.signing })
     }
+}
+
+fn later(number: u64, code: ErrorCode) -> Response {
+    let refusal = Refusal::new(code, "it takes nothing now", "offer it again later");
+    Response::Refused(Refused { number, refusal: Some(refusal.retry_after(Duration::from_secs(1))) })
 }

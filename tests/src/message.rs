@@ -1,6 +1,6 @@
 //! Messages to send: a referral that holds every category, and alerts.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
 use liaison_proto::{
@@ -8,16 +8,22 @@ use liaison_proto::{
     category,
     message::v1::{
         AlertContent, AlertInfo, Audience, Consent, ConsentScope, Contact, CriminalProceedings, Demographic,
-        Exploitation, ExploitationPattern, Health, Identity, Location, Migration, Minor, Narrative,
+        Exploitation, ExploitationPattern, Facts, Health, Identity, Location, Migration, Minor, Narrative,
         Perpetrator, PersonName, ReferralContent, Risk, ServiceRequest, SexualExploitation,
         TraffickingStatus, age_band, alert_kind::Code as AlertKind, alert_severity, basis::Code as Basis,
-        consent_source, data_category::Code as Category, exploitation_type, purpose::Code as Purpose,
-        risk_level, service_type, victim_status,
+        consent_source, data_category::Code as Category, exploitation_type, kind::Code as Kind,
+        purpose::Code as Purpose, risk_level, sector, service_type, victim_status,
     },
     times,
 };
+use liaison_trust::{
+    envelope::{Draft, Recipient},
+    key_record::ProvenKey,
+};
+use prost::Message;
 use rand::RngExt;
 use time::OffsetDateTime;
+use zeroize::Zeroizing;
 
 /// Words that occur nowhere else: one for each category that has a place for words.
 #[derive(Debug, Clone)]
@@ -132,6 +138,21 @@ pub fn small_referral(to: &str) -> SendReferralRequest {
         });
     }
     request
+}
+
+/// A draft made an alert about a risk to health, to these.
+pub fn health_alert(draft: Draft, to: &[ProvenKey]) -> Draft {
+    let risk = AlertContent { info: Some(AlertInfo::default()), ..AlertContent::default() };
+    let audience = Audience { sectors: vec![sector::Code::Ngo.into()], ..Audience::default() };
+    let bases = BTreeMap::from([(Category::Risk, Basis::NotPersonal)]);
+    Draft {
+        kind: Kind::Alert,
+        alert_kind: AlertKind::HealthRisk,
+        facts: Some(Facts { audience: Some(audience), ..Facts::default() }),
+        sections: BTreeMap::from([(Category::Risk, Zeroizing::new(risk.encode_to_vec()))]),
+        recipients: to.iter().map(|key| Recipient { key: key.clone(), bases: bases.clone() }).collect(),
+        ..draft
+    }
 }
 
 /// An alert about a pattern of exploitation, without any person in it.

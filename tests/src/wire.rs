@@ -133,6 +133,8 @@ fn bundle() -> Result<SignedBundle> {
         issued: Some(times::to_wire(NOW)),
         scheme_hash: SCHEME.into(),
         protocol: 1,
+        log_key: gateway("hu").derived("log-key/v1").public().as_bytes().to_vec().into(),
+        witness_key: gateway("hu").derived("witness-key/v1").public().as_bytes().to_vec().into(),
     };
     Ok(statement::sign(&bundle, &gateway("hu")))
 }
@@ -267,6 +269,7 @@ fn notices() -> Result<BTreeMap<&'static str, SignedNotice>> {
         key_id: shelter.key()?.id.into(),
         received_at: Some(times::to_wire(NOW + Duration::from_secs(60))),
         thread_state: None,
+        log_head: Bytes::new(),
     };
     let acknowledged = notice::Event::Acknowledged(statement::sign(&acknowledgement, &shelter.signing));
     let relayed = notice("hu", acknowledged.clone(), None);

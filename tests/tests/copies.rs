@@ -1,28 +1,25 @@
 //! What a recipient's copy tells of what the recipient may not know: nothing. Copies of messages that
 //! differ only in that are compared byte for byte, once what is random in every message is set to zero.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use liaison_proto::{
     exchange::v1::delivery,
     message::v1::{
-        AlertContent, AlertInfo, Audience, Envelope, Facts, Health, Manifest, ReferralContent, ReleaseRecord,
-        SealedCopy, alert_kind::Code as AlertKind, basis::Code as Basis, data_category::Code as Category,
-        kind::Code as Kind, purpose::Code as Purpose, request_origin, sector,
+        Audience, Envelope, Facts, Health, Manifest, ReferralContent, ReleaseRecord, SealedCopy,
+        data_category::Code as Category, purpose::Code as Purpose, request_origin,
     },
 };
 use liaison_tests::{
     Realm,
     insider::{Answer, Insider, Session},
+    message,
     names::{BORDER, HOSPITAL, POLICE, SHELTER},
     policies,
 };
-use liaison_trust::{
-    envelope::{Draft, Recipient},
-    key_record::ProvenKey,
-};
+use liaison_trust::{envelope::Draft, key_record::ProvenKey};
 use prost::Message;
 use zeroize::Zeroizing;
 
@@ -109,16 +106,7 @@ fn without_basis(draft: &mut Draft) {
 
 /// An alert, made when `like` was made.
 fn alert(like: &Draft, sender: &Insider, first: &ProvenKey, others: &[ProvenKey]) -> Draft {
-    let mut draft = again(like, sender, first);
-    (draft.kind, draft.alert_kind) = (Kind::Alert, AlertKind::HealthRisk);
-    let risk = AlertContent { info: Some(AlertInfo::default()), ..AlertContent::default() };
-    let audience = Audience { sectors: vec![sector::Code::Ngo.into()], ..Audience::default() };
-    draft.facts = Some(Facts { audience: Some(audience), ..Facts::default() });
-    draft.sections = BTreeMap::from([(Category::Risk, Zeroizing::new(risk.encode_to_vec()))]);
-    let bases = BTreeMap::from([(Category::Risk, Basis::NotPersonal)]);
-    let all = others.iter().chain([first]);
-    draft.recipients = all.map(|key| Recipient { key: key.clone(), bases: bases.clone() }).collect();
-    draft
+    message::health_alert(again(like, sender, first), &[others, std::slice::from_ref(first)].concat())
 }
 
 /// A message with what one recipient got of it.

@@ -171,6 +171,7 @@ fn acknowledged(agency: &Outsider, forward: &Forward, keys: Vec<SignedKeyRecord>
         recipient: agency.address.to_string(),
         key_id: agency.key()?.id.into(),
         received_at: at,
+        log_head: Vec::new().into(),
         thread_state: Some(StateChange { state: State::Accepted.into(), ..StateChange::default() }),
     };
     Ok(Notice {

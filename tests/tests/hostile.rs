@@ -8,14 +8,14 @@ use liaison_proto::{
     exchange::v1::Agency,
     federation::v1::{DirectoryPage, Forward},
     message::v1::{
-        Facts, Manifest, Refusal, ReleaseRecord, data_category::Code as Category,
+        Facts, Manifest, Notice, Refusal, ReleaseRecord, data_category::Code as Category,
         error_code::Code as ErrorCode, kem::Code as Kem, kind::Code as Kind, purpose::Code as Purpose,
         referral_state::Code as State, urgency::Code as Urgency,
     },
 };
 use liaison_tests::{
     call,
-    hostile::{Answer, DOMAIN, Hostile},
+    hostile::{Answer, DOMAIN, Hostile, violations},
     names::{HOSPITAL, SHELTER},
     outsider::{CATEGORIES, Forwarder, Outsider},
     policies,
@@ -369,6 +369,16 @@ async fn what_this_version_does_not_know() -> Result<()> {
     page.signature = Bytes::copy_from_slice(&scene.hostile.signing.sign("directory/v1", &page.page));
     let answer = link.directory(page).await?;
     says_what_to_upgrade(&scene.violation("a field of a page", answer, ErrorCode::UnknownValue).await?)?;
+
+    // A notice waits for the upgrade: that is no violation.
+    let counted = violations(&scene.realm.gateway, ErrorCode::UnknownValue.as_str_name()).await?;
+    let mut notice = scene.hostile.sign_notice(&Notice::default());
+    notice.notice = Bytes::from_static(&UNKNOWN_FIELD);
+    notice.signature = Bytes::copy_from_slice(&scene.hostile.signing.sign("notice/v1", &notice.notice));
+    let refusal = refused("a field of a notice", link.notice(notice).await?, ErrorCode::UnknownValue)?;
+    ensure!(refusal.retry_after_ms > 0, "it is not to be sent again: {refusal}");
+    let after = violations(&scene.realm.gateway, ErrorCode::UnknownValue.as_str_name()).await?;
+    ensure!(after == counted, "it counts as a violation");
 
     let now = u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos())?;
     let mut bundle = scene.hostile.sign(&scene.hostile.bundle(now));

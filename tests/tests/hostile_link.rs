@@ -410,6 +410,7 @@ async fn lies_in_receipts() -> Result<()> {
         recipient: shelter.address.to_string(),
         key_id: shelter.key()?.id.into(),
         received_at: Some(times::to_wire(OffsetDateTime::now_utc())),
+        log_head: Vec::new().into(),
         thread_state: Some(StateChange { state: State::Received.into(), ..StateChange::default() }),
     };
     let genuine = notice::Event::Acknowledged(statement::sign(&word, &shelter.signing));
@@ -470,7 +471,7 @@ async fn lies_in_acceptances() -> Result<()> {
         Lie::NotSigned,
         Lie::OtherDigest,
         Lie::NoVerdict,
-        Lie::OtherLayer,
+        Lie::OtherLayer("xx/shelter"),
         Lie::Done,
         Lie::OtherNumber,
         Lie::Garbage,
@@ -492,7 +493,8 @@ async fn lies_in_acceptances() -> Result<()> {
     scene.holder(&id, "be").await?;
     drop(silent);
     // No link stands on an old bundle.
-    let old = Liar::with_sequence(&scene.hostile, &scene.realm.gateway, Lie::Honest, 0).await?;
+    let old = scene.hostile.sign(&scene.hostile.bundle(0));
+    let old = Liar::with_bundle(&scene.hostile, &scene.realm.gateway, Lie::Honest, old).await?;
     wait::until("the old bundle is counted", async || {
         scene.counted("an old bundle in a welcome", ErrorCode::StaleBundle).await.ok()
     })

@@ -1,5 +1,7 @@
 //! Whatever dies at whatever moment, an accepted message arrives, and arrives once.
 
+#![allow(clippy::indexing_slicing, reason = "an absent field of JSON is null")]
+
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result};

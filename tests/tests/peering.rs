@@ -127,6 +127,8 @@ fn on_paper(domain: &str, issued: OffsetDateTime) -> Result<AcceptPeerRequest> {
         issued: Some(times::to_wire(issued)),
         scheme_hash: vec![0; 32].into(),
         protocol: 1,
+        log_key: key.as_bytes().to_vec().into(),
+        witness_key: key.as_bytes().to_vec().into(),
         ..Bundle::default()
     };
     let digits = digest::hash("bundle-fingerprint/v1", &[domain.as_bytes(), key.as_bytes()]).to_string();

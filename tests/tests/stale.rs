@@ -13,17 +13,14 @@ use liaison_tests::{
     call,
     federation::waiting_for,
     hostile::{Answer, DOMAIN, Link, violations},
-    insider,
-    liar::{Liar, Lie, Script},
+    liar::{Liar, Lie},
     message,
     names::{HOSPITAL, SHELTER},
     policies,
     scene::{Scene, accepted, refused},
 };
-use liaison_trust::keys::SigningKey;
 use serde_json::Value;
 use time::OffsetDateTime;
-use tokio::net::TcpListener;
 
 /// How long the bundle can still be relied on when it is accepted: longer than that takes.
 const LEFT: Duration = Duration::from_secs(15);
@@ -35,13 +32,7 @@ async fn a_peer_with_a_bundle_that_grew_old_waits_for_a_newer_one() -> Result<()
     let scene = Scene::start_after(age, policies::OPEN, port.address).await?;
     let (gateway, hostile) = (&scene.realm.gateway, &scene.hostile);
     // Both links stand on the bundle that was accepted.
-    let script = Script {
-        signing: SigningKey::from_seed(&hostile.signing.seed()),
-        bundle: hostile.accepted.clone(),
-        lie: Lie::Honest,
-    };
-    let listener = TcpListener::bind(hostile.listens).await?;
-    let mut peer = Liar::start(listener, hostile.identity.clone(), insider::trust(gateway)?, script)?;
+    let mut peer = Liar::with_bundle(hostile, gateway, Lie::Honest, hostile.accepted.clone()).await?;
     let mut link = Link::open(hostile.connect().await?).await?;
     link.hello(hostile.accepted.clone()).await?;
     scene.list(&mut link).await?;

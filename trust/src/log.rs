@@ -38,6 +38,7 @@ mod note;
 mod proof;
 mod receipt;
 mod record;
+mod submission;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -54,6 +55,7 @@ pub use note::{Note, NoteError, NoteSignature};
 pub use proof::{ProofError, verify_consistency, verify_inclusion};
 pub use receipt::{Receipt, ReceiptError};
 pub use record::{Entry, RecordTooLong, SaltedRecord};
+pub use submission::{SUBMISSION_BYTES, Submission, SubmissionError};
 pub use tile::{Tile, TileError, TileHashes, new_tiles};
 pub use tile_path::PathError;
 pub use tree::{

@@ -14,10 +14,10 @@ use liaison_proto::{
     case::v1::{
         Alert, AnswerOnwardRequestRequest, GetAlertRequest, GetReferralRequest, GetStatusRequest,
         ListAgenciesRequest, ListAgenciesResponse, ListAlertsRequest, ListAlertsResponse,
-        ListOnwardRequestsRequest, ListOnwardRequestsResponse, ListReferralsRequest, ListReferralsResponse,
-        OnwardRequest, PreviewRequest, PreviewResponse, ReferOnwardRequest, ReferOnwardResponse, Referral,
-        SendAlertRequest, SendAlertResponse, SendReferralRequest, SendReferralResponse, StatusResponse,
-        UpdateReferralRequest,
+        ListOnwardRequestsRequest, ListOnwardRequestsResponse, ListReceiptsRequest, ListReceiptsResponse,
+        ListReferralsRequest, ListReferralsResponse, OnwardRequest, PreviewRequest, PreviewResponse,
+        ReferOnwardRequest, ReferOnwardResponse, Referral, SendAlertRequest, SendAlertResponse,
+        SendReferralRequest, SendReferralResponse, StatusResponse, UpdateReferralRequest,
         case_service_server::{CaseService, CaseServiceServer, SERVICE_NAME},
     },
     limits as wire,
@@ -33,7 +33,7 @@ use super::{
     ServeError, audience, body,
     caller::{ApiToken, Caller},
     connections::Connections,
-    onward, operations,
+    onward, operations, receipts,
 };
 use crate::{agent::Agent, limits};
 
@@ -230,6 +230,13 @@ impl CaseService for Handler {
         request: Request<ListAgenciesRequest>,
     ) -> Result<Response<ListAgenciesResponse>, Status> {
         Ok(Response::new(operations::list_agencies(&self.agent, request.into_inner()).await?))
+    }
+
+    async fn list_receipts(
+        &self,
+        request: Request<ListReceiptsRequest>,
+    ) -> Result<Response<ListReceiptsResponse>, Status> {
+        Ok(Response::new(receipts::list(&self.agent, request.into_inner()).await?))
     }
 
     async fn get_status(

@@ -13,6 +13,7 @@ mod onward;
 pub mod openapi;
 mod operations;
 pub mod parse;
+mod receipts;
 pub mod rest;
 mod views;
 

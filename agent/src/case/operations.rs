@@ -21,7 +21,7 @@ use super::{
     audience::{self, Audience},
     caller::Caller,
     parse::{self, Body, Page},
-    views,
+    receipts, views,
 };
 use crate::{
     agent::Agent,
@@ -151,6 +151,7 @@ pub(super) async fn get_status(agent: &Agent, _request: GetStatusRequest) -> Res
         outbox: counts.outbox,
         received_referrals: counts.received_referrals,
         received_alerts: counts.received_alerts,
+        log: Some(receipts::status(agent).await?),
     })
 }
 

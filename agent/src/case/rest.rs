@@ -26,8 +26,9 @@ use hyper_util::{
 use liaison_proto::{
     case::v1::{
         AnswerOnwardRequestRequest, GetAlertRequest, GetReferralRequest, GetStatusRequest,
-        ListAgenciesRequest, ListAlertsRequest, ListOnwardRequestsRequest, ListReferralsRequest,
-        PreviewRequest, ReferOnwardRequest, SendAlertRequest, SendReferralRequest, UpdateReferralRequest,
+        ListAgenciesRequest, ListAlertsRequest, ListOnwardRequestsRequest, ListReceiptsRequest,
+        ListReferralsRequest, PreviewRequest, ReferOnwardRequest, SendAlertRequest, SendReferralRequest,
+        UpdateReferralRequest,
     },
     json, limits as wire,
     message::v1::{Refusal, error_code::Code as ErrorCode},
@@ -42,7 +43,7 @@ use super::{
     ServeError, audience, body,
     caller::{ApiToken, Caller},
     connections::Connections,
-    onward, openapi, operations,
+    onward, openapi, operations, receipts,
 };
 use crate::{agent::Agent, limits};
 
@@ -93,6 +94,7 @@ fn router(agent: Arc<Agent>) -> Router {
         .route("/v1/onward-requests/{id}/answer", post(answer_onward_request))
         .route("/v1/alerts", get(list_alerts).post(send_alert))
         .route("/v1/alerts/{id}", get(get_alert))
+        .route("/v1/messages/{id}/receipts", get(list_receipts))
         .route("/v1/agencies", get(list_agencies))
         .route("/v1/status", get(get_status))
         .route("/openapi.json", get(document))
@@ -212,6 +214,18 @@ async fn list_agencies(
     Asked(request): Asked<ListAgenciesRequest>,
 ) -> Response {
     answer(operations::list_agencies(&api.agent, request).await)
+}
+
+async fn list_receipts(
+    State(api): State<Api>,
+    _: Caller,
+    Id(id): Id,
+    Asked(request): Asked<ListReceiptsRequest>,
+) -> Response {
+    match path_id(id, &request.id) {
+        Ok(id) => answer(receipts::list(&api.agent, ListReceiptsRequest { id, ..request }).await),
+        Err(refusal) => refused(&refusal),
+    }
 }
 
 async fn get_status(State(api): State<Api>, _: Caller, Asked(request): Asked<GetStatusRequest>) -> Response {

@@ -9,6 +9,7 @@ mod run;
 mod send;
 mod status;
 mod table;
+mod verify;
 
 use std::{
     fmt::Display,
@@ -71,6 +72,8 @@ enum Command {
     Send(send::Send),
     /// List what was received, or show one message with its sections
     Inbox(inbox::Inbox),
+    /// Verify receipts, offline: prints what each shows, and fails unless all hold
+    Verify(verify::Verify),
     /// Write keys, inbox and outbox into one encrypted file
     Backup(backup::Backup),
     /// Put a backup back into an empty data folder
@@ -88,6 +91,7 @@ impl Cli {
             Command::Status(status) => status.run(&context).await,
             Command::Send(send) => send.run(&context).await,
             Command::Inbox(inbox) => inbox.run(&context).await,
+            Command::Verify(verify) => verify.run(&context),
             Command::Backup(backup) => backup.run(&context).await,
             Command::Restore(restore) => restore.run(&context).await,
         }

@@ -25,6 +25,17 @@ impl Status {
             say(format_args!("outbox               {}", status.outbox))?;
             say(format_args!("received referrals   {}", status.received_referrals))?;
             say(format_args!("received alerts      {}", status.received_alerts))?;
+            let log = status.log.unwrap_or_default();
+            say(format_args!("log of evidence      {} with {} leaves {}", log.origin, log.size, log.root))?;
+            say(format_args!("receipts to come     {}", log.due))?;
+            for alarm in &log.alarms {
+                let kind = alarm.kind().as_str_name();
+                say(format_args!(
+                    "alarm of the log     {} {kind}: {}",
+                    moment(alarm.at.as_ref()),
+                    alarm.detail
+                ))?;
+            }
         }
         anyhow::ensure!(status.connected, "{}", status.problem);
         Ok(())

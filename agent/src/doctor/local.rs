@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use liaison_proto::case::v1::{GetStatusRequest, StatusResponse};
+use liaison_proto::{
+    case::v1::{GetStatusRequest, StatusResponse, log_alarm::Code as AlarmKind},
+    limits::CASE_PAGE,
+};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::process::Command;
 
@@ -179,6 +182,7 @@ pub(super) async fn database(folder: &Folder, config: &Config, runs: bool, findi
     } else {
         findings.push(ok("database", "whole"));
         findings.push(queue(folder, config, runs).await);
+        findings.push(log(folder, config, runs).await);
     }
     findings.push(space(folder.path()).await);
 }
@@ -201,6 +205,39 @@ async fn queue(folder: &Folder, config: &Config, runs: bool) -> Finding {
         ),
         Err(error) => fail(CHECK, format!("{error:#}"), "restore the data folder from its backup"),
     }
+}
+
+/// What this agent has seen of its domain's log that an honest one does not do.
+async fn log(folder: &Folder, config: &Config, runs: bool) -> Finding {
+    const CHECK: &str = "log of evidence";
+    let alarms = if runs { alarms_by_api(folder).await } else { alarms_by_store(folder, config).await };
+    match alarms.as_deref() {
+        Ok([]) => ok(CHECK, "one history, and nothing is missing in it"),
+        // An administrator may have had reasons, and gives them.
+        Ok([newest, ..]) if alarms.iter().flatten().all(|alarm| alarm.0 == AlarmKind::NewLog) => {
+            warn(CHECK, &newest.1, "ask the domain's administrator why; compare with other agencies")
+        }
+        Ok([newest, ..]) => fail(
+            CHECK,
+            format!("not to be relied on; what was seen last: {}", newest.1),
+            "tell the domain's administrator, and those of other agencies; the evidence is in agent.db",
+        ),
+        Err(error) => fail(CHECK, format!("{error:#}"), "restore the data folder from its backup"),
+    }
+}
+
+async fn alarms_by_api(folder: &Folder) -> anyhow::Result<Vec<(AlarmKind, String)>> {
+    let status = client::connect(folder).await?.get_status(GetStatusRequest {}).await;
+    let log = status.map_err(|status| client::refused(&status))?.into_inner().log.unwrap_or_default();
+    Ok(log.alarms.into_iter().map(|alarm| (alarm.kind(), alarm.detail)).collect())
+}
+
+async fn alarms_by_store(folder: &Folder, config: &Config) -> anyhow::Result<Vec<(AlarmKind, String)>> {
+    let custody = Custody::open(folder, &config.agency)?;
+    let store = Store::open(&folder.database(), custody.vault(), config.agency.clone()).await?;
+    let alarms = store.alarms(CASE_PAGE).await;
+    store.close().await;
+    Ok(alarms?.into_iter().map(|alarm| (alarm.kind, alarm.detail)).collect())
 }
 
 async fn waiting_by_api(folder: &Folder) -> anyhow::Result<u64> {

@@ -8,6 +8,7 @@ mod codec;
 mod draft;
 mod erase;
 mod keys;
+mod log;
 mod messages;
 mod notices;
 mod onward;
@@ -28,6 +29,7 @@ use sqlx::{
 };
 use tokio::sync::Notify;
 
+pub use log::{Due, KeptAlarm, KeptReceipt};
 pub use messages::{Counts, DeliveryState, Direction, Message, StateEvent, StoredSection};
 pub use notices::Event;
 pub use onward::{OnwardRequest, Question};

@@ -1,6 +1,7 @@
 //! What became of an accepted message at a recipient, as the gateway tells it.
 
 use liaison_proto::{
+    case::v1::receipt_event::Code as ReceiptEvent,
     message::v1::{
         DomainDecision, Refusal, SignedAcceptance, SignedAcknowledgement, StateChange,
         error_code::Code as ErrorCode, kind::Code as Kind, referral_state::Code as State,
@@ -20,7 +21,7 @@ use uuid::Uuid;
 use super::{
     Direction, Store, StoreError,
     add::forbidden,
-    codec,
+    codec, log,
     outbox::fail_at,
     parts::{self, Keep},
     states,
@@ -72,6 +73,9 @@ impl Store {
         let domain = by.as_str();
         let to = recipient.to_string();
         let mut tx = self.begin().await?;
+        if let Some(logged) = logged(&event) {
+            log::expect(&mut tx, id, logged, &to).await?;
+        }
         match event {
             Event::Acknowledged { signed, thread_state } => {
                 self.acknowledged(&mut tx, id, recipient, &signed, thread_state, at).await?;
@@ -92,7 +96,7 @@ impl Store {
                 .await?
                 .rows_affected();
                 if new == 0 {
-                    return Ok(());
+                    return Ok(tx.commit().await?);
                 }
                 // What that domain has said since, it has said of its first decision.
                 parts::keep(&mut tx, id, self.address().domain(), &part, Keep::First).await?;
@@ -161,6 +165,18 @@ impl Store {
             parts::reached(tx, standing.id, &to).await?;
         }
         Ok(())
+    }
+}
+
+/// What the gateway logs of what it tells.
+fn logged(event: &Event) -> Option<ReceiptEvent> {
+    match event {
+        Event::Acknowledged { .. } => Some(ReceiptEvent::Acknowledged),
+        Event::Forwarded { .. } => Some(ReceiptEvent::Forwarded),
+        Event::Expired { .. } => Some(ReceiptEvent::Expired),
+        Event::Narrowed(_) => Some(ReceiptEvent::Narrowed),
+        Event::Failed(_) => Some(ReceiptEvent::Undeliverable),
+        Event::Waiting(_) => None,
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use liaison_proto::{
+    case::v1::receipt_event::Code as ReceiptEvent,
     limits::REPLAY_MEMORY,
     message::v1::{
         Acceptance, DomainDecision, Refusal, SignedAcceptance, StateChange, error_code::Code as ErrorCode,
@@ -21,7 +22,7 @@ use uuid::Uuid;
 use super::{
     Store, StoreError,
     add::forbidden,
-    codec, draft, onward,
+    codec, draft, log, onward,
     parts::{self, Keep},
     states,
 };
@@ -211,6 +212,7 @@ impl Store {
         .bind(domain.as_str())
         .execute(&mut *tx)
         .await?;
+        log::expect(&mut tx, id, ReceiptEvent::Accepted, "").await?;
         for decision in &acceptance.decisions {
             let part = DomainDecision {
                 domain: domain.to_string(),
@@ -270,6 +272,9 @@ impl Store {
         let Some(sent) = take(&mut tx, id).await? else { return Ok(()) };
         end_delivery(&mut tx, id, None, state, refusal, by).await?;
         fail(&mut tx, &sent, state, refusal, OffsetDateTime::now_utc(), by).await?;
+        if refusal.code() == ErrorCode::ForbiddenByPolicy {
+            log::expect(&mut tx, id, ReceiptEvent::Refused, "").await?;
+        }
         tx.commit().await?;
         self.wake_outbox();
         Ok(())

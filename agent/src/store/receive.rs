@@ -1,6 +1,7 @@
 //! Received messages: committed once, with the keys of their sections under a key of their own.
 
 use liaison_proto::{
+    case::v1::receipt_event::Code as ReceiptEvent,
     message::v1::{
         Handling, OnwardRequest, Refusal, ReleasedSection, SealedSection, SignedReleaseRecord, StateChange,
         alert_kind::Code as AlertKind, data_category::Code as Category, error_code::Code as ErrorCode,
@@ -18,7 +19,7 @@ use zeroize::Zeroizing;
 use super::{
     Direction, Store, StoreError,
     add::note,
-    codec, parts,
+    codec, log, parts,
     states::{self, Standing},
 };
 use crate::thread;
@@ -118,6 +119,10 @@ impl Store {
             Kind::Unspecified => Receipt::Refused(malformed("the message has no kind")),
         };
         if matches!(receipt, Receipt::Held { .. }) {
+            let own = self.address().to_string();
+            for event in [ReceiptEvent::HandedOver, ReceiptEvent::Acknowledged] {
+                log::expect(&mut tx, message.id, event, &own).await?;
+            }
             tx.commit().await?;
         }
         Ok(receipt)

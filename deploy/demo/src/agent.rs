@@ -59,6 +59,16 @@ impl Agent {
         })
     }
 
+    /// Makes another gateway its own, from its next start on.
+    pub fn move_to(&self, gateway: &Gateway) -> Result<()> {
+        let config = fs::read_to_string(self.config())?;
+        let moved = config.lines().map(|line| match line.starts_with("gateway = ") {
+            true => format!("gateway = \"{}\"\n", gateway.exchange()),
+            false => format!("{line}\n"),
+        });
+        Ok(fs::write(self.config(), moved.collect::<String>())?)
+    }
+
     /// Where its gRPC API is.
     pub fn grpc(&self) -> SocketAddr {
         self.grpc.address

@@ -91,6 +91,32 @@ impl Gateway {
         Ok(gateway)
     }
 
+    /// The gateway of a copy of its data folder, which goes to another folder, with ports of its own. Neither runs.
+    pub fn copied(&self, folder: &Path) -> Result<Self> {
+        anyhow::ensure!(self.process.is_none(), "a gateway that runs can't be copied");
+        let copy = Self {
+            domain: self.domain.clone(),
+            data: folder.join(format!("gateway-{}", self.domain)),
+            log: folder.join(format!("gateway-{}.log", self.domain)),
+            programs: self.programs.clone(),
+            exchange: Port::free()?,
+            federation: Port::free()?,
+            metrics: Port::free()?,
+            process: None,
+        };
+        copy_folder(&self.data, &copy.data)?;
+        let mut config = fs::read_to_string(copy.config())?;
+        for (old, new) in [
+            (&self.exchange, &copy.exchange),
+            (&self.federation, &copy.federation),
+            (&self.metrics, &copy.metrics),
+        ] {
+            config = config.replace(&old.address.to_string(), &new.address.to_string());
+        }
+        fs::write(copy.config(), config)?;
+        Ok(copy)
+    }
+
     /// Where agents connect.
     pub fn exchange(&self) -> SocketAddr {
         self.exchange.address
@@ -137,6 +163,13 @@ impl Gateway {
             (answer.status == 200).then_some(Ok(()))
         })
         .await?
+    }
+
+    /// Waits until it has ended by itself; why, with the end of its log.
+    pub async fn ended(&mut self) -> Result<String> {
+        let mut process = self.process.take().context("the gateway does not run")?;
+        let what = format!("the gateway of {} ends by itself", self.domain);
+        wait::until(&what, async || process.check_running().err().map(|ended| ended.to_string())).await
     }
 
     /// Ends it as a crash would.
@@ -241,4 +274,19 @@ impl Gateway {
         .await
         .with_context(|| format!("it was last {last}"))
     }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    fs::set_permissions(to, fs::metadata(from)?.permissions())?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            copy_folder(&from, &to)?;
+        } else if entry.file_type()?.is_file() {
+            fs::copy(&from, &to)?;
+        }
+    }
+    Ok(())
 }

@@ -67,7 +67,7 @@ pub async fn log_refusal(
 ) -> Result<(), Refusal> {
     let rule = refusal.rule.clone().unwrap_or_default();
     let leaf = evidence::refused(sender, message, &rule, now).map_err(internal)?;
-    gateway.store.log(leaf).await.map_err(internal)
+    gateway.store.append(leaf).await.map_err(internal)
 }
 
 /// A queue takes nothing more at present.
@@ -95,6 +95,7 @@ pub fn may_have_passed(code: ErrorCode) -> bool {
             | ErrorCode::Revoked
             | ErrorCode::ForbiddenByPolicy
             | ErrorCode::SchemeMismatch
+            | ErrorCode::StaleBundle
     )
 }
 

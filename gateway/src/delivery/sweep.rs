@@ -1,5 +1,5 @@
-//! What happens by itself: messages expire, the queues of agencies that left return to their senders,
-//! and what need not be remembered any more is forgotten.
+//! What happens by itself: messages expire, the queues of agencies that left return to their senders, these are told
+//! why messages wait, and what need not be remembered any more is forgotten.
 
 use std::sync::Arc;
 
@@ -12,8 +12,9 @@ use liaison_trust::names::{AgencyAddress, Domain};
 use time::OffsetDateTime;
 use tracing::{error, info};
 
-use super::{Event, about, notice};
+use super::{Event, about, internal, notice};
 use crate::{
+    federation::tell_waiting,
     gateway::Gateway,
     limits,
     store::{Change, DeliveryId, ForwardedCopy, Head, Next, Queue, Settled, Settlement, StoreError},
@@ -29,8 +30,9 @@ pub async fn run(gateway: Arc<Gateway>) {
             _ = ticks.tick() => {}
             () = gateway.sweep.notified() => {}
         }
-        if let Err(fault) = sweep(&gateway, OffsetDateTime::now_utc()).await {
-            error!(error = &fault as &dyn std::error::Error, "a sweep failed; the next one tries again");
+        let swept = sweep(&gateway, OffsetDateTime::now_utc()).await.map_err(internal);
+        if tell_waiting(&gateway).await.and(swept).is_err() {
+            error!("a sweep failed; the next one tries again");
         }
     }
 }

@@ -208,6 +208,7 @@ impl Registrar {
             domain: self.gateway.domain.to_string(),
             roots: self.authority.roots().iter().map(|root| Bytes::copy_from_slice(root)).collect(),
             gateway_signing_key: Bytes::copy_from_slice(self.gateway.signing.public().as_bytes()),
+            log_key: Bytes::copy_from_slice(self.gateway.logs.evidence.signer().key().key().as_bytes()),
         }
     }
 }

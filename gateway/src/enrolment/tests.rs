@@ -56,7 +56,7 @@ impl Domain {
         let directory = Directory::from_iter([shelter]);
         let policies = PolicySet::load(&starter()).unwrap();
         let signing = SigningKey::generate();
-        let logs = Logs::open(&store, &config.domain, &signing).await.unwrap();
+        let logs = Logs::open(&store, &config.domain, &signing, folder.path()).await.unwrap();
         let gateway =
             Gateway::new(config.domain, signing, (store, logs), directory, policies, Peers::default());
         Self {

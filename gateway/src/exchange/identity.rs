@@ -24,8 +24,15 @@ pub struct Caller {
 /// # Errors
 /// It has no certificate, one of another name, or is not an active member.
 pub fn agency<T>(gateway: &Gateway, request: &Request<T>) -> Result<Arc<Agency>, Refusal> {
-    let peer = request.extensions().get::<Caller>().map(|caller| caller.peer.as_ref());
-    match peer {
+    agency_of(gateway, request.extensions().get::<Caller>())
+}
+
+/// The active agency that a connection is of.
+///
+/// # Errors
+/// It has no certificate, one of another name, or is not an active member.
+pub fn agency_of(gateway: &Gateway, caller: Option<&Caller>) -> Result<Arc<Agency>, Refusal> {
+    match caller.map(|caller| caller.peer.as_ref()) {
         None | Some(Peer::Anonymous) => Err(Refusal::new(
             ErrorCode::NoClientCertificate,
             "the caller presented no client certificate",

@@ -9,9 +9,9 @@ use std::{
 use liaison_proto::admin::v1::agency_state::Code as AgencyState;
 use liaison_proto::{
     exchange::v1::{
-        ListAgenciesRequest, ListAgenciesResponse, MessageHead, PreviewRequest, PreviewResponse,
-        PublishKeyRequest, PublishKeyResponse, ResolveAudienceRequest, ResolveAudienceResponse,
-        SessionRequest, SessionResponse,
+        ListAgenciesRequest, ListAgenciesResponse, ListReceiptsRequest, ListReceiptsResponse, MessageHead,
+        PreviewRequest, PreviewResponse, PublishKeyRequest, PublishKeyResponse, ResolveAudienceRequest,
+        ResolveAudienceResponse, SessionRequest, SessionResponse,
         exchange_service_server::{ExchangeService, ExchangeServiceServer},
     },
     limits::{
@@ -35,7 +35,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
-use super::{identity, session, submission::empty_audience};
+use super::{identity, receipts, session, submission::empty_audience};
 use crate::{
     delivery::{self, Bases, Decided, internal},
     directory::{Agency, is_empty},
@@ -102,6 +102,14 @@ impl ExchangeService for Exchange {
     async fn preview(&self, request: Request<PreviewRequest>) -> Result<Response<PreviewResponse>, Status> {
         let agency = identity::agency(&self.gateway, &request)?;
         Ok(Response::new(preview(&self.gateway, &agency, request.into_inner()).await?))
+    }
+
+    async fn list_receipts(
+        &self,
+        request: Request<ListReceiptsRequest>,
+    ) -> Result<Response<ListReceiptsResponse>, Status> {
+        let agency = identity::agency(&self.gateway, &request)?;
+        Ok(Response::new(receipts::list(&self.gateway, &agency.address, request.into_inner()).await?))
     }
 
     async fn session(

@@ -1,6 +1,6 @@
 //! One submission: from the bytes of an envelope to a signed acceptance, or a refusal and nothing stored.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use liaison_proto::{
@@ -30,7 +30,7 @@ use crate::{
     directory::{Agency, Directory, is_empty},
     gateway::Gateway,
     policy::{Decision, PolicySet},
-    store::{NewCopy, NewMessage, Released, StoreError},
+    store::{Load, NewCopy, NewMessage, Queue, Released, StoreError},
 };
 
 /// Accepts one message from an agency. The answer comes after a durable commit; a message that was
@@ -46,12 +46,11 @@ pub async fn submit(
 ) -> Result<SignedAcceptance, Refusal> {
     let directory = gateway.directory.load_full();
     let policies = gateway.policy.load_full();
-    let size = envelope.len();
     let envelope = read(envelope).await?;
     let key = delivery::offered(&envelope.manifest);
     let outcome = async {
         let verified = verify(envelope, sender, Arc::clone(&directory), now).await?;
-        let message = prepare(gateway, &directory, &policies, verified, size, now).await?;
+        let message = prepare(gateway, &directory, &policies, verified, now).await?;
         delivery::commit(gateway, message).await
     };
     match outcome.await {
@@ -104,14 +103,12 @@ async fn verify(
     Ok(verified)
 }
 
-/// Decides, and makes all that is to be stored. `size` is that of the envelope, bytes: more than a copy takes in a
-/// queue.
+/// Decides, and makes all that is to be stored.
 async fn prepare(
     gateway: &Gateway,
     directory: &Directory,
     policies: &PolicySet,
     verified: Verified,
-    size: usize,
     now: OffsetDateTime,
 ) -> Result<NewMessage, Refusal> {
     let sender = directory.get(&verified.sender).ok_or_else(|| unknown_key(&verified.sender))?;
@@ -119,12 +116,22 @@ async fn prepare(
     for recipient in &verified.recipients {
         check_recipient(gateway, directory, recipient, in_thread, now)?;
     }
+    let content = Envelope {
+        manifest: verified.manifest_bytes.clone(),
+        signature: verified.signature.clone(),
+        sender_key: Some(verified.sender_key_record.clone()),
+        facts: verified.facts_bytes.clone(),
+        facts_salt: verified.facts_salt.clone(),
+        facts_position: verified.facts_position,
+        sections: verified.sections.iter().map(|section| section.section.clone()).collect(),
+        ..Envelope::default()
+    };
     let (copies, decisions, permits) = if in_thread {
         let NewThreadCopy { copy, decision, .. } =
             delivery::authorise(gateway, policies, &verified, now).await?;
         (vec![copy], vec![decision], Permits::new())
     } else {
-        message(gateway, directory, policies, sender, (&verified, size), now)?
+        message(gateway, directory, policies, sender, (&verified, content.encoded_len()), now)?
     };
     let acceptance = Acceptance {
         message_id: Bytes::copy_from_slice(verified.id.as_bytes()),
@@ -137,23 +144,14 @@ async fn prepare(
     let leaf = evidence::accepted(&verified, policies, &acceptance.decisions, &permits, now)
         .map_err(delivery::internal)?;
     Ok(NewMessage {
-        leaf,
+        leaf: Some(leaf),
         extends: None,
         id: verified.id,
         digest: verified.digest,
         expires: verified.expires,
         acceptance: statement::sign(&acceptance, &gateway.signing).encode_to_vec().into(),
         opens: delivery::opened(&verified),
-        content: Envelope {
-            manifest: verified.manifest_bytes,
-            signature: verified.signature,
-            sender_key: Some(verified.sender_key_record),
-            facts: verified.facts_bytes,
-            facts_salt: verified.facts_salt,
-            facts_position: verified.facts_position,
-            sections: verified.sections.into_iter().map(|section| section.section).collect(),
-            ..Envelope::default()
-        },
+        content,
         sender: verified.sender,
         copies,
     })
@@ -183,13 +181,13 @@ fn check_recipient(
     }
 }
 
-/// A referral or an alert: released recipient by recipient, as policies decide.
+/// A referral or an alert: released recipient by recipient, as policies decide. Its content has so many bytes.
 fn message(
     gateway: &Gateway,
     directory: &Directory,
     policies: &PolicySet,
     sender: &Agency,
-    (verified, size): (&Verified, usize),
+    (verified, content): (&Verified, usize),
     now: OffsetDateTime,
 ) -> Result<(Vec<NewCopy>, Vec<RecipientDecision>, Permits), Refusal> {
     let kind = verified.manifest.kind();
@@ -203,7 +201,7 @@ fn message(
     let mut decided = delivery::decide_all(policies, directory, &gateway.domain, sender, &head, recipients)?;
     delivery::goes_to_somebody(kind, &decided)?;
     if kind == Kind::Alert {
-        leave_out_the_full(gateway, &verified.sender, &mut decided, size);
+        leave_out_the_full(gateway, verified, content, &mut decided);
     }
     let told = delivery::told(&decided)?;
     let sections: Vec<_> =
@@ -237,19 +235,26 @@ fn message(
 }
 
 /// An alert does not wait for those who have no room, as long as there are others: whom it does not reach is told with
-/// its acceptance.
-fn leave_out_the_full(gateway: &Gateway, sender: &AgencyAddress, decided: &mut [Decided], size: usize) {
+/// its acceptance. Its own copies fill a lane that several of them share.
+fn leave_out_the_full(gateway: &Gateway, verified: &Verified, content: usize, decided: &mut [Decided]) {
     let (store, bound) = (&gateway.store, gateway.store.bound());
-    let has_room = |one: &Decided| {
-        let queue = delivery::queue(&gateway.domain, sender, &one.recipient);
-        bound.has_room(store.load(&queue), size as u64)
-    };
-    let goes = |one: &&mut Decided| one.decision.verdict == Verdict::Released;
-    let (room, full): (Vec<_>, Vec<_>) = decided.iter_mut().filter(goes).partition(|one| has_room(one));
-    if room.is_empty() {
-        return;
+    let mut loads: BTreeMap<Queue, Load> = BTreeMap::new();
+    let (mut is_for_somebody, mut full) = (false, Vec::new());
+    for (one, recipient) in decided.iter_mut().zip(&verified.recipients) {
+        if one.decision.verdict != Verdict::Released {
+            continue;
+        }
+        let queue = delivery::queue(&gateway.domain, &verified.sender, &one.recipient);
+        let load = loads.entry(queue).or_insert_with_key(|queue| store.load(queue));
+        let more = Load::one((content + recipient.proof.encoded_len()) as u64);
+        if bound.has_room(*load, more) {
+            *load += more;
+            is_for_somebody = true;
+        } else {
+            full.push(one);
+        }
     }
-    for one in full {
+    for one in full.into_iter().filter(|_| is_for_somebody) {
         one.decision = Decision::refused(&one.bases, no_room());
     }
 }

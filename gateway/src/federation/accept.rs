@@ -15,12 +15,15 @@ use liaison_trust::{
     digest::Digest,
     envelope::{self, Verified, VerifiedForward},
     key_record::{self, ProvenKey},
+    names::AgencyAddress,
     statement,
 };
 use prost::Message;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{
+    forward::gate,
     listed,
     offer::Offer,
     peers::Peer,
@@ -36,7 +39,7 @@ use crate::{
     gateway::Gateway,
     limits,
     policy::PolicySet,
-    store::{NewCopy, NewMessage, Queue},
+    store::{Load, NewCopy, NewMessage, Queue},
 };
 
 /// Accepts a message from a peer: the encoded [`Acceptances`] of the recipients that it is forwarded to. The
@@ -68,8 +71,10 @@ pub(super) async fn accept(
         .map(|recipient| recipient.proof.as_ref().map_or_else(String::new, |proof| proof.address.clone()))
         .collect();
     let described = forward.sender.clone().unwrap_or_default();
-    let sender = listed::sender(gateway, peer, &described)?;
+    let from = listed::address(peer, &described.address)?;
     let outcome = async {
+        gate(gateway, peer)?;
+        let sender = listed::sender(gateway, peer, &described)?;
         let key = gateway.peers.get(&peer.domain).map_or(peer.bundle.signing, |peer| peer.bundle.signing);
         let keys = sender.keys.clone();
         let verified = aside(size, move || {
@@ -89,7 +94,7 @@ pub(super) async fn accept(
             None => None,
         };
         if let Some(acceptances) = &before
-            && only_of(acceptances, &recipients)?.acceptances.len() == recipients.len()
+            && is_of_all(acceptances, &recipients)?
         {
             return Ok(acceptances.clone());
         }
@@ -97,23 +102,35 @@ pub(super) async fn accept(
         if !sender.listed {
             listed::note(gateway, peer, sender.clone()).await?;
         }
-        delivery::commit(gateway, message).await
+        let own = message.acceptance.clone();
+        let committed = delivery::commit(gateway, message).await?;
+        // Of whom another offer's acceptances say nothing, nothing was decided.
+        if committed != own && !is_of_all(&committed, &recipients)? {
+            return Err(overtaken());
+        }
+        Ok(committed)
     };
-    let (acceptances, refusal) = match outcome.await {
-        Ok(acceptances) => (acceptances, overtaken()),
+    match outcome.await {
         // What a changed world refuses now was perhaps accepted before, and its answer lost.
         Err(refusal) if delivery::may_have_passed(refusal.code()) => {
-            let Some((id, digest)) = offered else { return Err(refusal) };
-            let known = gateway.store.accepted(&sender.address, id).await.map_err(internal)?;
-            let Some((_, acceptances)) = known.filter(|(known, _)| *known == digest) else {
-                return Err(refusal);
-            };
-            (acceptances, refusal)
+            accepted_before(gateway, &from, offered, &recipients).await?.ok_or(refusal)
         }
-        Err(refusal) => return Err(refusal),
-    };
-    let only = only_of(&acceptances, &recipients)?;
-    if only.acceptances.is_empty() { Err(refusal) } else { Ok(only.encode_to_vec().into()) }
+        outcome => Ok(only_of(&outcome?, &recipients)?.encode_to_vec().into()),
+    }
+}
+
+/// What a message was accepted with before, where it was for any of these recipients.
+async fn accepted_before(
+    gateway: &Gateway,
+    sender: &AgencyAddress,
+    offered: Option<(Uuid, Digest)>,
+    recipients: &[String],
+) -> Result<Option<Bytes>, Refusal> {
+    let Some((id, digest)) = offered else { return Ok(None) };
+    let known = gateway.store.accepted(sender, id).await.map_err(internal)?;
+    let Some((_, acceptances)) = known.filter(|(known, _)| *known == digest) else { return Ok(None) };
+    let only = only_of(&acceptances, recipients)?;
+    Ok((!only.acceptances.is_empty()).then(|| only.encode_to_vec().into()))
 }
 
 /// The same message was accepted for others at this moment.
@@ -138,6 +155,11 @@ fn only_of(acceptances: &[u8], recipients: &[String]) -> Result<Acceptances, Ref
         }
     }
     Ok(only)
+}
+
+/// Whether acceptances say something of each of these recipients.
+fn is_of_all(acceptances: &[u8], recipients: &[String]) -> Result<bool, Refusal> {
+    Ok(only_of(acceptances, recipients)?.acceptances.len() == recipients.len())
 }
 
 /// Whom an acceptance is about.
@@ -257,7 +279,7 @@ async fn prepare(
         ));
     }
     Ok(NewMessage {
-        leaf,
+        leaf: Some(leaf),
         id: message.id,
         digest: message.digest,
         expires: message.expires,
@@ -297,7 +319,7 @@ fn without_room(gateway: &Gateway, copy: &NewCopy, size: usize) -> Option<Queue>
     let (store, bound) = (&gateway.store, gateway.store.bound());
     [(&copy.queue, size as u64), (&copy.answers, 0)]
         .into_iter()
-        .find(|(queue, bytes)| !bound.has_room(store.load(queue), *bytes))
+        .find(|(queue, bytes)| !bound.has_room(store.load(queue), Load::one(*bytes)))
         .map(|(queue, _)| queue.clone())
 }
 

@@ -44,6 +44,10 @@ pub struct Bundle {
     pub sequence: u64,
     pub issued: OffsetDateTime,
     pub scheme_hash: Digest,
+    /// Of the domain's logs.
+    pub log: VerifyingKey,
+    /// By which it cosigns others' heads.
+    pub witness: VerifyingKey,
     /// As it was signed.
     pub signed: SignedBundle,
 }
@@ -61,8 +65,7 @@ impl Bundle {
         let claimed: Wire = strict::decode(&signed.bundle).map_err(|error| {
             Refusal::new(error.code(), format!("the bundle can't be read: {error}"), UPGRADE)
         })?;
-        let signing = VerifyingKey::try_from(claimed.gateway_signing_key.as_ref())
-            .map_err(|error| wrong(error.to_string()))?;
+        let signing = key(&claimed.gateway_signing_key)?;
         let bundle: Wire = statement::read(signed, &signing)
             .map_err(|error| Refusal::new(ErrorCode::BadSignature, error.to_string(), ASK_AGAIN))?;
         if bundle.protocol == 0 {
@@ -89,6 +92,8 @@ impl Bundle {
             issued: issued.ok_or_else(|| wrong("it has no time".to_owned()))?,
             scheme_hash: Digest::try_from(bundle.scheme_hash.as_ref())
                 .map_err(|_| wrong("it names no scheme".to_owned()))?,
+            log: key(&bundle.log_key)?,
+            witness: key(&bundle.witness_key)?,
             domain,
             signed: signed.clone(),
         })
@@ -103,7 +108,7 @@ impl Bundle {
             return Ok(self.clone());
         }
         let next = Self::read(signed)?;
-        if next.domain != self.domain || next.signing != self.signing {
+        if (&next.domain, next.keys()) != (&self.domain, self.keys()) {
             return Err(Refusal::new(
                 ErrorCode::PeerViolation,
                 format!("the bundle is not signed by the key that {} was accepted with", self.domain),
@@ -131,6 +136,11 @@ impl Bundle {
             ));
         }
         Ok(next)
+    }
+
+    /// The keys of the domain, which stay the same as long as it is peered with.
+    fn keys(&self) -> [VerifyingKey; 3] {
+        [self.signing, self.log, self.witness]
     }
 
     /// Whether it was made too long ago to be relied on.
@@ -203,6 +213,10 @@ fn wrong(what: String) -> Refusal {
 /// The sequence of a bundle of one's own; 0 of none.
 pub(super) fn sequence(signed: &SignedBundle) -> u64 {
     Wire::decode(signed.bundle.clone()).map_or(0, |bundle| bundle.sequence)
+}
+
+fn key(bytes: &[u8]) -> Result<VerifyingKey, Refusal> {
+    VerifyingKey::try_from(bytes).map_err(|error| wrong(error.to_string()))
 }
 
 /// Roots that say that they are the domain's.

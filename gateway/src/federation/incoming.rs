@@ -25,14 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
-use super::{
-    accept,
-    bundle::Bundle,
-    listed,
-    peers::Peer,
-    refusals::{is_violation, scheme_mismatch, stale},
-    relay,
-};
+use super::{accept, bundle::Bundle, listed, peers::Peer, refusals::is_violation, relay};
 use crate::{
     assembly::{Assembly, Step},
     delivery::internal,
@@ -231,15 +224,7 @@ impl Incoming {
     async fn accept(&self, forward: Bytes) -> Result<Bytes, Refusal> {
         let started = Instant::now();
         let peer = self.peer()?;
-        let now = OffsetDateTime::now_utc();
-        if peer.bundle.is_stale(now) {
-            return Err(stale(&self.domain));
-        }
-        let own = self.gateway.policy.load().scheme_hash();
-        if peer.bundle.scheme_hash != own {
-            return Err(scheme_mismatch(peer.bundle.scheme_hash.as_ref(), own));
-        }
-        let outcome = accept::accept(&self.gateway, &peer, forward, now).await;
+        let outcome = accept::accept(&self.gateway, &peer, forward, OffsetDateTime::now_utc()).await;
         histogram!("liaison_gateway_forward_seconds").record(started.elapsed());
         outcome
     }

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
-use super::{bundle, dial::dial, give, incoming, peers::Peer, tell};
+use super::{bundle, cosign, dial::dial, give, incoming, peers::Peer, tell};
 use crate::{authority::Authority, gateway::Gateway, limits};
 
 /// Keeps a link to every active peer until the gateway stops.
@@ -112,7 +112,8 @@ async fn once(
     linked: &mut Option<Instant>,
 ) -> Result<(), Refusal> {
     let channel = dial(authority, peer, cut).await?;
-    let (frames, outgoing) = mpsc::channel(limits::SESSION_FRAMES);
+    // One at a time, so that what was sent is on its way and not in line.
+    let (frames, outgoing) = mpsc::channel(1);
     let own = gateway.peers.own().borrow().clone();
     let hello = Hello { bundle: Some(own.clone()), gateway_version: env!("CARGO_PKG_VERSION").to_owned() };
     let _ = frames.send(LinkRequest { frame: Some(Request::Hello(hello)) }).await;
@@ -134,7 +135,7 @@ async fn once(
     incoming::renew(gateway, &peer.domain, &bundle).await.inspect_err(|refusal| peer.violation(refusal))?;
     peer.live.took(bundle::sequence(&own));
     peer.live.set_problem(None);
-    peer.live.set_channel(Some(channel));
+    peer.live.set_channel(Some(channel.clone()));
     *linked = Some(Instant::now());
     info!(peer = %peer.domain, version = welcome.gateway_version, "linked");
     let link = Arc::new(Link {
@@ -156,6 +157,7 @@ async fn once(
         ended = give => ended,
         ended = tell::run(&link, &welcome, told) => ended,
         ended = link.renew_bundles(own) => ended,
+        () = cosign::run(&link, channel) => Ok(()),
         // What is under way then is offered again on the next link.
         () = sleep(CONNECTION_AGE.mul_f64(rand::random_range(0.7..0.9))) => Ok(()),
     }
@@ -187,13 +189,21 @@ pub(super) struct Gone;
 impl Link {
     /// Sends what makes up one frame or message, each part made with its number, and waits for the answer.
     pub(super) async fn ask(&self, parts: impl Fn(u64) -> Vec<Request>) -> Result<Answer, Gone> {
+        self.send(parts).await?.await.map_err(|_| Gone)
+    }
+
+    /// Sends the same; the answer that is to come, or nothing where the link ends before.
+    pub(super) async fn send(
+        &self,
+        parts: impl Fn(u64) -> Vec<Request>,
+    ) -> Result<oneshot::Receiver<Answer>, Gone> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
         let (answer, answered) = oneshot::channel();
         self.waiting().insert(number, answer);
         for frame in parts(number) {
             self.frames.send(LinkRequest { frame: Some(frame) }).await.map_err(|_| Gone)?;
         }
-        answered.await.map_err(|_| Gone)
+        Ok(answered)
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {

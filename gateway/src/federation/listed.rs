@@ -276,7 +276,11 @@ fn too_many(peer: &Peer) -> Refusal {
     )
 }
 
-fn address(peer: &Peer, text: &str) -> Result<AgencyAddress, Refusal> {
+/// An agency of a peer by its name.
+///
+/// # Errors
+/// It is not one of its own.
+pub(super) fn address(peer: &Peer, text: &str) -> Result<AgencyAddress, Refusal> {
     let address: Option<AgencyAddress> = text.parse().ok();
     address
         .filter(|address| *address.domain() == peer.domain)

@@ -2,12 +2,13 @@
 //! it has for them over a link: messages of its agencies, notices about what they received, its directory.
 //!
 //! Of a message that leaves: the queue's lanes, `link` (made by `dial`), `give`, `forward` (looked at once more,
-//! offered, answered), `waiting` where it can't go. Of one that arrives: [`service`], `incoming`, `accept` (verified, decided by this domain's
+//! offered), `settle` (answered), `waiting` where it can't go. Of one that arrives: [`service`], `incoming`, `accept` (verified, decided by this domain's
 //! layers, committed), the recipient's queue. Of a notice: `give`, then the other's `relay`. Of the directory: `told`,
-//! `tell`, then the other's `listed`. Of a domain itself: `own`, [`bundle`], [`peers`], [`live`].
+//! `tell`, then the other's `listed`. Of a domain itself: `own`, [`bundle`], [`peers`], [`live`]. Of its logs: `cosign`.
 
 mod accept;
 pub mod bundle;
+mod cosign;
 mod dial;
 mod forward;
 mod give;
@@ -22,7 +23,10 @@ mod preview;
 mod refusals;
 mod relay;
 mod service;
+mod settle;
 mod tell;
+#[cfg(test)]
+mod testing;
 mod told;
 mod waiting;
 
@@ -31,5 +35,5 @@ pub use link::run;
 pub use listed::from_store;
 pub use own::{bundle_of, renew_own};
 pub use preview::preview;
-pub use service::{admit, service};
-pub use waiting::run as tell_waiting;
+pub use service::{admit, caller, service};
+pub use waiting::tell_all as tell_waiting;

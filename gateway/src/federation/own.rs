@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use tokio::time::sleep;
 
 use super::bundle::{self, PROTOCOL};
-use crate::{authority::Authority, gateway::Gateway, limits};
+use crate::{authority::Authority, gateway::Gateway, limits, log};
 
 /// The bundle of this domain as of a moment. Its sequence grows with the clock, and survives a restore.
 pub fn bundle_of(
@@ -34,6 +34,8 @@ pub fn bundle_of(
         issued: Some(times::to_wire(now)),
         scheme_hash: gateway.policy.load().scheme_hash().into(),
         protocol: PROTOCOL,
+        log_key: Bytes::copy_from_slice(gateway.signing.derived(log::SIGNER).public().as_bytes()),
+        witness_key: Bytes::copy_from_slice(gateway.signing.derived(log::WITNESS).public().as_bytes()),
     };
     statement::sign(&bundle, &gateway.signing)
 }

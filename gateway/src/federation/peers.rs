@@ -231,3 +231,30 @@ impl Peer {
         .retry_after(left))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing, *};
+
+    fn violations(peer: &Peer, code: ErrorCode) {
+        for _ in 0..limits::VIOLATIONS {
+            peer.violation(&Refusal::new(code, "what it did", "what to do"));
+        }
+    }
+
+    #[test]
+    fn what_an_agency_does_silences_no_domain() {
+        let peer = testing::peer("hu", &["hu"], &["hu"]);
+        for code in [ErrorCode::UnknownKey, ErrorCode::TransitionNotAllowed] {
+            violations(&peer, code);
+        }
+        let counted = peer.live.violations.load(Ordering::Relaxed);
+        assert_eq!(counted, 2 * u64::from(limits::VIOLATIONS), "they are counted");
+        peer.may_speak().unwrap();
+
+        violations(&peer, ErrorCode::BadSignature);
+        let refusal = peer.may_speak().unwrap_err();
+        assert_eq!(refusal.code(), ErrorCode::RateLimited);
+        assert!(refusal.retry_after_ms > 0);
+    }
+}

@@ -36,6 +36,16 @@ pub(super) fn stale(domain: &Domain) -> Refusal {
     .retry_after(limits::QUEUE_RETRY)
 }
 
+/// A recipient of another domain takes nothing more at present.
+pub(super) fn queue_full(domain: &Domain) -> Refusal {
+    Refusal::new(
+        ErrorCode::QueueFull,
+        format!("{domain}: the agency's queue is full: it takes nothing at present"),
+        "it is delivered when that agency takes what waits for it; reach the agency another way",
+    )
+    .retry_after(limits::QUEUE_RETRY)
+}
+
 /// Two domains with different schemes exchange nothing.
 pub(super) fn scheme_mismatch(theirs: &[u8], own: Digest) -> Refusal {
     Refusal::new(

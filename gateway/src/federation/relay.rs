@@ -226,3 +226,27 @@ pub(super) fn event(refusal: &Refusal) -> Event {
         _ => Event::Undeliverable(refusal.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use liaison_proto::message::v1::Rule;
+
+    use super::{super::testing, *};
+
+    #[test]
+    fn a_peer_decides_by_its_own_layers() {
+        // It names one country more in its bundle than an administrator has confirmed.
+        let peer = testing::peer("hu", &["hu"], &["hu", "sk"]);
+        let by = |layer: &str| RecipientDecision {
+            rule: Some(Rule { layer: layer.to_owned(), ..Rule::default() }),
+            ..RecipientDecision::default()
+        };
+        for own in ["scheme", "consent", "country/hu", "country/sk", "agency/hu/shelter"] {
+            is_its_to_decide(&peer, &by(own)).unwrap();
+        }
+        for foreign in ["country/be", "agency/be/shelter", "agency/hu", "else", "else/hu"] {
+            let refusal = is_its_to_decide(&peer, &by(foreign)).unwrap_err();
+            assert_eq!(refusal.code(), ErrorCode::PeerViolation, "{foreign}");
+        }
+    }
+}

@@ -96,7 +96,15 @@ impl Stream for Downstream {
 
 /// The peer whose gateway calls.
 fn peer<T>(gateway: &Gateway, request: &Request<T>) -> Result<Arc<Peer>, Refusal> {
-    let caller = request.extensions().get::<identity::Caller>().map(|caller| caller.peer.as_ref());
+    caller(gateway, request.extensions().get::<identity::Caller>())
+}
+
+/// The active peer whose gateway a connection is of.
+///
+/// # Errors
+/// It is nobody's who is one.
+pub fn caller(gateway: &Gateway, caller: Option<&identity::Caller>) -> Result<Arc<Peer>, Refusal> {
+    let caller = caller.map(|caller| caller.peer.as_ref());
     let wrong_name = |name: &str| {
         Refusal::new(
             ErrorCode::WrongName,

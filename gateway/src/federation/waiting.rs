@@ -6,41 +6,26 @@ use futures_util::future::try_join_all;
 use liaison_proto::message::v1::{Refusal, error_code::Code as ErrorCode};
 use liaison_trust::names::Domain;
 use time::OffsetDateTime;
-use tracing::error;
 
 use super::forward::gate;
 use crate::{
-    delivery::{Event, notice},
-    gateway::Gateway,
+    delivery::{Event, internal, notice},
+    gateway::{Gateway, to_the_end},
     limits,
     store::{Change, Head, Next, Queue, StoreError},
 };
 
-/// Tells senders why their messages wait, until the gateway stops.
-pub async fn run(gateway: Arc<Gateway>) {
-    let mut ticks = tokio::time::interval(limits::SWEEP);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = gateway.stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        if let Err(fault) = tell_all(&gateway).await {
-            error!(
-                error = &fault as &dyn std::error::Error,
-                "senders were not told why messages wait; it is tried again"
-            );
-        }
-    }
-}
-
-async fn tell_all(gateway: &Gateway) -> Result<(), StoreError> {
+/// Tells senders why their messages wait for domains that nothing goes to.
+///
+/// # Errors
+/// The store failed.
+pub async fn tell_all(gateway: &Arc<Gateway>) -> Result<(), Refusal> {
     for peer in gateway.peers.all() {
         let Some(why) = why(gateway, &peer.domain) else { continue };
         for lane in gateway.store.lanes(&peer.domain) {
             // A page at a time, so that the last of a long lane does not keep other domains' senders waiting.
             if matches!(lane, Queue::Lane { .. }) {
-                let untold = gateway.store.untold(&lane, why.code()).await?;
+                let untold = gateway.store.untold(&lane, why.code()).await.map_err(internal)?;
                 tell(gateway, untold.iter(), &why, false).await?;
             }
         }
@@ -72,11 +57,11 @@ fn why(gateway: &Gateway, domain: &Domain) -> Option<Refusal> {
 /// # Errors
 /// The store failed.
 pub(super) async fn tell<'a>(
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     copies: impl Iterator<Item = &'a Head>,
     why: &Refusal,
     is_back: bool,
-) -> Result<(), StoreError> {
+) -> Result<(), Refusal> {
     let changes = copies.filter_map(|head| {
         let (last, times) = head.waiting;
         let is_back = is_back && !head.offered;
@@ -84,21 +69,26 @@ pub(super) async fn tell<'a>(
         (is_news || is_back).then(|| {
             let told = || notice(gateway, head, Event::Waiting(why.clone()), OffsetDateTime::now_utc());
             let word = is_news.then(told).transpose()?;
-            let queue = word.as_ref().map(|word| word.queue.clone());
             let code = if is_news { why.code() } else { last };
             let to = Next::Waiting { why: code, is_back };
-            Ok::<_, StoreError>((Change { delivery: head.delivery, to, notice: word }, queue))
+            Ok(Change { delivery: head.delivery, to, notice: word })
         })
     });
-    try_join_all(changes.map(async |change| {
-        let (change, queue) = change?;
-        if gateway.store.change(change).await?
-            && let Some(queue) = queue
-        {
-            gateway.wake(&queue);
-        }
-        Ok::<_, StoreError>(())
-    }))
-    .await?;
-    Ok(())
+    let changes: Vec<Change> = changes.collect::<Result<_, StoreError>>().map_err(internal)?;
+    let gateway = Arc::clone(gateway);
+    // To the end even if the link ends meanwhile, so that no word lies there of which its reader is not told.
+    to_the_end(async move {
+        let changed = changes.into_iter().map(async |change| {
+            let queue = change.notice.as_ref().map(|word| word.queue.clone());
+            if gateway.store.change(change).await?
+                && let Some(queue) = queue
+            {
+                gateway.wake(&queue);
+            }
+            Ok::<_, StoreError>(())
+        });
+        try_join_all(changed).await.map_err(internal)?;
+        Ok(())
+    })
+    .await
 }

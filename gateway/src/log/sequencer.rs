@@ -7,14 +7,22 @@ use liaison_trust::{
     log::{Checkpoint, Frontier, Node, Note, Tile, TileHashes, leaf_hash, new_tiles},
 };
 use metrics::{gauge, histogram};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::error;
 
-use super::{Head, Log, LogError};
-use crate::{gateway::Gateway, limits};
+use super::{Guard, Head, Log, LogError};
+use crate::{data::write_private, gateway::Gateway, limits};
 
 /// Grows the logs every [`limits::LOG_GROWS`] until the gateway stops.
 pub async fn run(gateway: Arc<Gateway>) {
+    // Whoever saw a later head than this database holds shows it first.
+    if gateway.logs.all().iter().any(|log| log.head().size > 0) {
+        tokio::select! {
+            () = gateway.stop.cancelled() => return,
+            () = sleep(limits::LOG_QUIET) => {}
+        }
+    }
+    let mut guarded = Instant::now();
     let mut ticks = interval(limits::LOG_GROWS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -22,8 +30,16 @@ pub async fn run(gateway: Arc<Gateway>) {
             () = gateway.stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        for log in [&gateway.logs.evidence, &gateway.logs.keys] {
-            if let Err(fault) = log.grow().await {
+        let is_due = guarded.elapsed() >= limits::LOG_GUARD;
+        if is_due {
+            guarded = Instant::now();
+        }
+        for log in gateway.logs.all() {
+            let grown = async {
+                log.grow().await?;
+                if is_due { log.write_guard() } else { Ok(()) }
+            };
+            if let Err(fault) = grown.await {
                 error!(log = %log.signer.key().name(), error = &fault as &dyn std::error::Error, "a log does not grow");
             }
         }
@@ -37,6 +53,9 @@ impl Log {
     /// What the database holds is not what was signed, or it failed; the head of before stands.
     pub async fn grow(&self) -> Result<(), LogError> {
         loop {
+            if !self.guard.is_clear() {
+                return Ok(());
+            }
             let from = self.head.borrow().size;
             let entries = self.store.entries(self.id, from, limits::LOG_PAGE).await?;
             if entries.is_empty() {
@@ -46,6 +65,15 @@ impl Log {
             self.take(&entries).await?;
             histogram!("liaison_gateway_log_growth_seconds").record(started.elapsed());
         }
+    }
+
+    /// Writes the newest head into the guard file, if it is not there.
+    fn write_guard(&self) -> Result<(), LogError> {
+        let Some(note) = self.head().note.filter(|_| self.guard.is_clear()) else { return Ok(()) };
+        if Guard::read(self.guard.file())?.as_ref() != Some(&note) {
+            write_private(self.guard.file(), note.to_string().as_bytes())?;
+        }
+        Ok(())
     }
 
     async fn take(&self, entries: &[Vec<u8>]) -> Result<(), LogError> {

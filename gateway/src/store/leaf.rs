@@ -87,6 +87,11 @@ pub enum LogKind {
 }
 
 impl LogKind {
+    /// The kind of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Evidence, Self::Keys].into_iter().find(|kind| kind.name() == name)
+    }
+
     /// What the log's origin calls it, and the database.
     pub fn name(self) -> &'static str {
         match self {

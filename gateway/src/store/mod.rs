@@ -5,6 +5,8 @@ mod leaf;
 mod queue;
 mod sqlite;
 
+use std::ops::AddAssign;
+
 use bytes::Bytes;
 use liaison_proto::{
     exchange::v1::PreviewRecipient,
@@ -45,8 +47,9 @@ pub struct NewMessage {
     pub opens: Option<Thread>,
     /// What goes to each recipient that the decision lets it reach.
     pub copies: Vec<NewCopy>,
-    /// What the log says of its acceptance.
-    pub leaf: NewLeaf,
+    /// What the log says of its acceptance. None in the measurement of what that costs (`examples/log_cost`), and nowhere
+    /// else: `log verify` tells of a message without its leaf.
+    pub leaf: Option<NewLeaf>,
 }
 
 /// The two parties of a referral.
@@ -138,8 +141,8 @@ pub enum Next {
     /// Still to be delivered, and its recipient's agent may have it from now on; what the log says of that, the first
     /// time.
     HandedOver(Box<NewLeaf>),
-    /// Still to be delivered, and a peer may have it from now on; what the log says of that.
-    Offered(Box<NewLeaf>),
+    /// Still to be delivered, and a peer may have it from now on; what the log says of that, the first time.
+    Offered(Option<Box<NewLeaf>>),
     /// Still to be delivered, for this reason; whether a peer that was offered it has just said that it has not taken
     /// it.
     Waiting { why: ErrorCode, is_back: bool },
@@ -222,7 +225,7 @@ pub struct Head {
     pub expires: OffsetDateTime,
     /// Whether a peer may have it already.
     pub offered: bool,
-    /// Whether it was handed over to its recipient's agent before.
+    /// Whether the log says that it was handed over, to its recipient's agent or a peer.
     pub handed_over: bool,
     /// The reason of waiting that the sender was told last, and how often it was told one.
     pub waiting: (ErrorCode, u32),
@@ -242,6 +245,20 @@ pub struct Load {
     pub bytes: u64,
 }
 
+impl Load {
+    /// What one delivery of this many bytes adds.
+    pub fn one(bytes: u64) -> Self {
+        Self { deliveries: 1, bytes }
+    }
+}
+
+impl AddAssign for Load {
+    fn add_assign(&mut self, more: Self) {
+        self.deliveries += more.deliveries;
+        self.bytes += more.bytes;
+    }
+}
+
 /// The bound of every queue.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueBound {
@@ -250,9 +267,9 @@ pub struct QueueBound {
 }
 
 impl QueueBound {
-    /// Whether a queue with this load takes another delivery of this many bytes.
-    pub fn has_room(self, load: Load, bytes: u64) -> bool {
-        load.deliveries < self.deliveries && load.bytes + bytes <= self.bytes
+    /// Whether a queue with this load takes so much more.
+    pub fn has_room(self, load: Load, more: Load) -> bool {
+        load.deliveries + more.deliveries <= self.deliveries && load.bytes + more.bytes <= self.bytes
     }
 }
 

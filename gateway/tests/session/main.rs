@@ -12,3 +12,4 @@ mod hostile;
 mod refusals;
 mod road;
 mod support;
+mod witness;

@@ -108,7 +108,7 @@ impl World {
         let identity = ca.issue_gateway(&["localhost".to_owned()], from, to).unwrap();
         let acceptor = Acceptor::new(identity, vec![trust(&ca)]).unwrap();
         let signing = SigningKey::generate();
-        let logs = Logs::open(&store, &domain, &signing).await.unwrap();
+        let logs = Logs::open(&store, &domain, &signing, folder.path()).await.unwrap();
         let gateway = Arc::new(Gateway::new(
             domain,
             signing,
@@ -320,6 +320,7 @@ impl Actor {
             recipient: self.address.to_string(),
             key_id: self.key.id.into(),
             received_at: Some(times::to_wire(OffsetDateTime::now_utc())),
+            log_head: Vec::new().into(),
             thread_state: None,
         }
     }

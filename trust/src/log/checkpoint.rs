@@ -123,6 +123,13 @@ impl Checkpoint {
         self.root
     }
 
+    /// The log's key as the checkpoint tells it: the extension line that is a vkey of the log's name. It is worth as
+    /// much as whoever believes it knows of it from elsewhere.
+    pub fn told_key(&self) -> Option<LogKey> {
+        let keys = self.extensions.iter().filter_map(|line| line.parse().ok());
+        keys.into_iter().find(|key: &LogKey| key.name().as_str() == self.origin)
+    }
+
     /// The lines after the root.
     pub fn extensions(&self) -> &[String] {
         &self.extensions
@@ -165,6 +172,20 @@ impl LogKey {
     /// The log's origin.
     pub fn name(&self) -> &KeyName {
         self.0.name()
+    }
+
+    /// The key itself.
+    pub fn key(&self) -> &VerifyingKey {
+        self.0.key()
+    }
+
+    /// The note with no other signatures than those under the name and id of this key.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn bare(&self, note: Note) -> Result<Note, NoteError> {
+        note.only(|signature| signature.name == *self.name() && signature.key_id == self.0.id())
+            .ok_or_else(|| NoteError::NotSignedBy(self.name().clone()))
     }
 
     /// Verifies that the key's holder signed the note's text.

@@ -17,8 +17,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use super::{
     checkpoint::{Checkpoint, LogKey, OpenError},
     note::{NOTE_BYTES, Note, NoteError},
-    proof::{ProofError, verify_consistency},
-    receipt::{HASH_LINE, HASHES, proof_hash},
+    proof::{HASH_LINE, HASHES, ProofError, read_hash, verify_consistency},
     tile_path::decimal,
 };
 use crate::digest::Digest;
@@ -78,10 +77,10 @@ impl Continuation {
             return Err(form("the first line, liaison/tlog-consistency@v1,"));
         }
         let old = lines.next().and_then(|line| line.strip_prefix("old ")).and_then(|old| old.split_once(' '));
-        let old = old.and_then(|(size, root)| Some((decimal(size)?, proof_hash(root)?)));
+        let old = old.and_then(|(size, root)| Some((decimal(size)?, read_hash(root)?)));
         let (old, old_root) = old.ok_or(form("the line 'old' with size and root"))?;
         // One more than a proof has, so that a longer one is seen.
-        let proof: Option<Vec<Digest>> = lines.take(HASHES + 2).map(proof_hash).collect();
+        let proof: Option<Vec<Digest>> = lines.take(HASHES + 2).map(read_hash).collect();
         // The old tree's own part, and a hash for each level.
         let proof = proof.filter(|proof| proof.len() <= HASHES + 1).ok_or(form("the consistency proof"))?;
         Ok(Self { old, old_root, proof, checkpoint: Note::parse(note.as_bytes())? })

@@ -110,6 +110,12 @@ impl Note {
         self.within_limits()
     }
 
+    /// The note with those of its signatures alone; none if that leaves none.
+    pub(super) fn only(mut self, keep: impl Fn(&NoteSignature) -> bool) -> Option<Self> {
+        self.signatures.retain(keep);
+        (!self.signatures.is_empty()).then_some(self)
+    }
+
     fn within_limits(self) -> Result<Self, NoteError> {
         let within = self.signatures.len() <= SIGNATURES && self.to_string().len() <= NOTE_BYTES;
         if within { Ok(self) } else { Err(NoteError::TooLong) }

@@ -1,8 +1,15 @@
 //! Verification of proofs (RFC 9162, sections 2.1.3.2 and 2.1.4.2). Everything here is a stranger's
 //! word until it is verified: nothing panics, and the work is at most one hash for each one given.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
 use super::tree::{empty_root, node_hash};
 use crate::digest::Digest;
+
+/// The most hashes of a proof: the levels below the root of the largest tree.
+pub(super) const HASHES: usize = 63;
+/// The characters of 32 bytes in base64, and a newline.
+pub(super) const HASH_LINE: usize = 45;
 
 /// Why a proof proves nothing: whoever gave it, or signed the root, is at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -99,6 +106,14 @@ pub fn verify_consistency(
         return Err(ProofError::OldRoot);
     }
     if new_hash == *new_root { Ok(()) } else { Err(ProofError::Root) }
+}
+
+/// Reads a hash of a proof from its line.
+pub(super) fn read_hash(line: &str) -> Option<Digest> {
+    if line.len() >= HASH_LINE {
+        return None;
+    }
+    Digest::try_from(STANDARD.decode(line).ok()?.as_slice()).ok()
 }
 
 /// The way from a node to the root: its place on its level, and the last place there.

@@ -18,17 +18,13 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use super::{
     checkpoint::{Checkpoint, LogKey, OpenError},
     note::{NOTE_BYTES, Note, NoteError},
-    proof::ProofError,
+    proof::{HASH_LINE, HASHES, ProofError, read_hash},
     record::{RECORD_BYTES, SALT_BYTES, SaltedRecord},
     tile_path::decimal,
 };
 use crate::digest::Digest;
 
 const HEADER: &str = "c2sp.org/tlog-proof@v1";
-/// The most hashes of a proof: the levels below the root of the largest tree.
-pub(super) const HASHES: usize = 63;
-/// The characters of 32 bytes in base64, and a newline.
-pub(super) const HASH_LINE: usize = 45;
 /// The longest receipt, in bytes.
 const RECEIPT_BYTES: usize =
     NOTE_BYTES + (SALT_BYTES + RECORD_BYTES).div_ceil(3) * 4 + HASHES * HASH_LINE + 128;
@@ -89,9 +85,20 @@ impl Receipt {
         let index = lines.next().and_then(|line| line.strip_prefix("index "));
         let index = index.and_then(decimal).ok_or(form("the line 'index'"))?;
         // One more than a proof has, so that a longer one is seen.
-        let proof: Option<Vec<Digest>> = lines.take(HASHES + 1).map(proof_hash).collect();
+        let proof: Option<Vec<Digest>> = lines.take(HASHES + 1).map(read_hash).collect();
         let proof = proof.filter(|proof| proof.len() <= HASHES).ok_or(form("the inclusion proof"))?;
         Ok(Self { record, index, proof, checkpoint: Note::parse(note.as_bytes())? })
+    }
+
+    /// The log's key as the receipt's own checkpoint tells it, see [`Checkpoint::told_key`]; nothing is verified here.
+    ///
+    /// # Errors
+    /// The checkpoint is none, or tells no key.
+    pub fn told_key(&self) -> Result<LogKey, ReceiptError> {
+        let checkpoint: Checkpoint = self.checkpoint.text().parse().map_err(OpenError::from)?;
+        checkpoint
+            .told_key()
+            .ok_or(ReceiptError::Form { expected: "the checkpoint's line with the log's key" })
     }
 
     /// Verifies that the log with this key holds the record, and tells under which head. Whether
@@ -120,11 +127,4 @@ fn salted_record(extra: &str) -> Option<SaltedRecord> {
     let extra = STANDARD.decode(extra).ok()?;
     let (salt, record) = extra.split_first_chunk()?;
     SaltedRecord::from_parts(*salt, record.to_vec()).ok()
-}
-
-pub(super) fn proof_hash(line: &str) -> Option<Digest> {
-    if line.len() >= HASH_LINE {
-        return None;
-    }
-    Digest::try_from(STANDARD.decode(line).ok()?.as_slice()).ok()
 }

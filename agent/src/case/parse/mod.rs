@@ -25,7 +25,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub(super) use fields::{id, missing};
-pub use query::{Page, agencies_page, alerts_page, onward_answer, onward_page, referrals_page, state_change};
+pub use query::{
+    Page, agencies_page, alerts_page, onward_answer, onward_page, receipts_page, referrals_page, state_change,
+};
 
 use crate::{
     basis::Grounds,

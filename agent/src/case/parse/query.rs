@@ -3,7 +3,7 @@
 use liaison_proto::{
     case::v1::{
         AnswerOnwardRequestRequest, ListAgenciesRequest, ListAlertsRequest, ListOnwardRequestsRequest,
-        ListReferralsRequest, UpdateReferralRequest, direction::Code as DirectionCode,
+        ListReceiptsRequest, ListReferralsRequest, UpdateReferralRequest, direction::Code as DirectionCode,
     },
     limits as wire,
     message::v1::{
@@ -41,6 +41,18 @@ pub fn alerts_page(request: &ListAlertsRequest) -> Result<Page, Refusal> {
 /// The page of requests to refer onward that is asked for.
 pub fn onward_page(request: &ListOnwardRequestsRequest) -> Result<Page, Refusal> {
     page(request.direction, 0, request.page_size, &request.page_token)
+}
+
+/// The message whose receipts are asked for, the log and index behind which the page begins, and its entries at most.
+pub fn receipts_page(request: &ListReceiptsRequest) -> Result<(Uuid, Option<(&str, u64)>, u32), Refusal> {
+    let token = Some(request.page_token.as_str()).filter(|token| !token.is_empty());
+    let after = token.map(|token| {
+        let after = token.rsplit_once(':').and_then(|(log, index)| Some((log, index.parse().ok()?)));
+        after.ok_or_else(|| {
+            malformed("page_token", "is none", "give the `next_page_token` of the page before")
+        })
+    });
+    Ok((id("id", &request.id)?, after.transpose()?, page_size(request.page_size)?))
 }
 
 /// The id of the request that is to be answered, and whether it is granted or denied.
@@ -85,11 +97,15 @@ fn page(direction: i32, status: i32, size: u32, token: &str) -> Result<Page, Ref
         Some(DirectionCode::Received) => Some(Direction::Received),
         Some(DirectionCode::Unspecified) | None => None,
     };
-    let size = match size {
-        0 => limits::DEFAULT_PAGE,
-        1..=wire::CASE_PAGE => size,
-        _ => return Err(malformed("page_size", "is more than 100", "ask for 1 to 100 entries")),
-    };
+    let size = page_size(size)?;
     let after = (!token.is_empty()).then(|| id("page_token", token)).transpose()?;
     Ok(Page { direction, status: code("status", status)?.unwrap_or(Status::Actual), after, size })
+}
+
+fn page_size(size: u32) -> Result<u32, Refusal> {
+    match size {
+        0 => Ok(limits::DEFAULT_PAGE),
+        1..=wire::CASE_PAGE => Ok(size),
+        _ => Err(malformed("page_size", "is more than 100", "ask for 1 to 100 entries")),
+    }
 }

@@ -1,6 +1,6 @@
 //! One transaction: many changes in few statements, for a statement costs more than a row.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use liaison_trust::names::AgencyAddress;
@@ -206,7 +206,7 @@ impl<'a> Rows<'a> {
                 }
             };
             self.add_copies(seq, message);
-            self.leaves.push(&message.leaf);
+            self.leaves.extend(message.leaf.as_ref());
             let acceptance = message.acceptance.clone();
             known.insert(key, Before { seq, digest: message.digest, acceptance });
             threads.extend(message.opens.as_ref().map(|thread| thread.id));
@@ -218,13 +218,17 @@ impl<'a> Rows<'a> {
     fn check_room(&mut self, message: &NewMessage) -> Result<(), AcceptError> {
         let bound = self.batches.bound;
         let content = message.content.encoded_len();
+        let mut more: BTreeMap<&Queue, Load> = BTreeMap::new();
         for copy in &message.copies {
-            let bytes = (content + copy.proof.encoded_len()) as u64;
             // Where notices are not taken, no more of them are to come.
-            for (queue, bytes) in [(&copy.answers, 0), (&copy.queue, bytes)] {
-                if !bound.has_room(*self.load(queue), bytes) {
-                    return Err(AcceptError::QueueFull(queue.clone()));
-                }
+            if !bound.has_room(*self.load(&copy.answers), Load::one(0)) {
+                return Err(AcceptError::QueueFull(copy.answers.clone()));
+            }
+            *more.entry(&copy.queue).or_default() += Load::one((content + copy.proof.encoded_len()) as u64);
+        }
+        for (queue, more) in more {
+            if !bound.has_room(*self.load(queue), more) {
+                return Err(AcceptError::QueueFull(queue.clone()));
             }
         }
         Ok(())
@@ -250,9 +254,7 @@ impl<'a> Rows<'a> {
         bytes: u64,
         what: What<'a>,
     ) {
-        let load = self.load(queue);
-        load.deliveries += 1;
-        load.bytes += bytes;
+        *self.load(queue) += Load::one(bytes);
         self.deliveries.push(Delivery { seq: self.next_delivery, agency, queue, expires, bytes, what });
         self.next_delivery += 1;
     }
@@ -288,8 +290,8 @@ impl<'a> Rows<'a> {
                 }
                 Next::Offered(leaf) => {
                     row.offered = true;
-                    self.leaves.push(leaf);
-                    sqlx::query("UPDATE delivery SET offered = 1 WHERE seq = ?")
+                    self.leaves.extend(leaf.as_deref());
+                    sqlx::query("UPDATE delivery SET offered = 1, handed_over = 1 WHERE seq = ?")
                         .bind(change.delivery.0)
                         .execute(&mut *db)
                         .await?;

@@ -1,18 +1,21 @@
 //! The leaves, tiles and heads of the logs.
 
+use std::ops::Range;
+
 use liaison_trust::{
     log::{SaltedRecord, Tile, TileHashes},
     names::AgencyAddress,
 };
-use sqlx::{QueryBuilder, Row, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
 
 use super::{
     Store,
-    columns::{address, number},
+    agencies::record,
+    columns::{address, id, number},
     statements::{insert, list, runs},
 };
-use crate::store::{About, Leaf, LogHead, LogId, LogKind, NewLeaf, StoreError};
+use crate::store::{About, Act, Leaf, LogHead, LogId, LogKind, NewLeaf, StoreError};
 
 /// The log that grows of a kind.
 const NEWEST: &str = "SELECT id FROM log WHERE kind = ? ORDER BY number DESC LIMIT 1";
@@ -76,12 +79,45 @@ impl Store {
         .bind(kind.name())
         .fetch_one(&self.readers)
         .await?;
-        Ok(LogHead {
-            log: LogId(row.try_get("id")?),
-            number: row.try_get("number")?,
-            size: row.try_get::<i64, _>("size")?.unsigned_abs(),
-            checkpoint: row.try_get("checkpoint")?,
-        })
+        head(&row)
+    }
+
+    /// The log of a kind and number, with its head.
+    pub async fn log(&self, kind: LogKind, number: u32) -> Result<Option<LogHead>, StoreError> {
+        let row = sqlx::query("SELECT id, number, size, checkpoint FROM log WHERE kind = ? AND number = ?")
+            .bind(kind.name())
+            .bind(number)
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(head).transpose()
+    }
+
+    /// Opens a log of a kind under a new number, with its first leaf; one of keys with the key records that there are.
+    pub async fn reopen_log(
+        &self,
+        kind: LogKind,
+        number: u32,
+        first: Option<NewLeaf>,
+        act: Act<'_>,
+    ) -> Result<(), StoreError> {
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query("INSERT INTO log (kind, number, size) VALUES (?, ?, 0)")
+            .bind(kind.name())
+            .bind(number)
+            .execute(&mut *change)
+            .await?;
+        append(&mut change, &first).await?;
+        if kind == LogKind::Keys {
+            sqlx::query(
+                "INSERT INTO leaf (log, idx, entry, readers) \
+                 SELECT last_insert_rowid(), ROW_NUMBER() OVER (ORDER BY agency, sequence) - 1, record, '' FROM key_record",
+            )
+            .execute(&mut *change)
+            .await?;
+        }
+        record(&mut change, act).await?;
+        change.commit().await?;
+        Ok(())
     }
 
     /// The entries of a log from an index on, a page of them.
@@ -156,28 +192,72 @@ impl Store {
         Ok(())
     }
 
-    /// The leaves about these messages that an agency may have receipts of, in their order, under a head of `size`.
+    /// Keeps a checkpoint with the cosignatures that it has.
+    pub async fn keep_cosigned(&self, log: LogId, checkpoint: &[u8]) -> Result<(), StoreError> {
+        sqlx::query("UPDATE log SET cosigned = ? WHERE id = ?")
+            .bind(checkpoint)
+            .bind(log.0)
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+
+    /// The leaves about these messages that an agency may have receipts of, with these indexes and in their order: so
+    /// many of them, with so many bytes of records, but for one that has more by itself. And the index from which on
+    /// there are more; none where these are all.
     pub async fn leaves_for(
         &self,
         log: LogId,
-        size: u64,
+        indexes: Range<u64>,
         reader: &AgencyAddress,
         messages: &[Uuid],
-    ) -> Result<Vec<Leaf>, StoreError> {
+        (most, bytes): (usize, usize),
+    ) -> Result<(Vec<Leaf>, Option<u64>), StoreError> {
+        if messages.is_empty() {
+            return Ok((Vec::new(), None));
+        }
+        let mut select = QueryBuilder::new("SELECT idx, LENGTH(record) FROM leaf WHERE log = ");
+        select.push_bind(log.0).push(" AND idx >= ").push_bind(number(indexes.start));
+        select.push(" AND idx < ").push_bind(number(indexes.end)).push(" AND record IS NOT NULL");
+        readable(&mut select, reader, messages);
+        select.push(" ORDER BY idx LIMIT ").push_bind(number(most as u64).saturating_add(1));
+        let found: Vec<(i64, i64)> = select.build_query_as().fetch_all(&self.readers).await?;
+        let mut room = number(bytes as u64);
+        let taken = found.iter().take(most).enumerate().take_while(|(place, (_, length))| {
+            room = room.saturating_sub(*length);
+            *place == 0 || room > 0
+        });
+        let indexes: Vec<i64> = taken.map(|(_, (idx, _))| *idx).collect();
+        let next = found.get(indexes.len()).map(|(idx, _)| idx.unsigned_abs());
         let mut leaves = Vec::new();
-        for run in runs(messages) {
+        for run in runs(&indexes) {
             let mut select = QueryBuilder::new("SELECT * FROM leaf WHERE log = ");
-            select.push_bind(log.0).push(" AND idx < ").push_bind(number(size)).push(" AND message IN (");
-            list(&mut select, run, |id| id.as_bytes().to_vec());
+            select.push_bind(log.0).push(" AND idx IN (");
+            list(&mut select, run, |idx| *idx);
+            select.push(" ORDER BY idx");
             for row in select.build().fetch_all(&self.readers).await? {
-                let leaf = leaf(&row)?;
-                if leaf.about.readers.contains(reader) {
-                    leaves.push(leaf);
-                }
+                leaves.push(leaf(&row)?);
             }
         }
-        leaves.sort_by_key(|leaf| leaf.index);
-        Ok(leaves)
+        Ok((leaves, next))
+    }
+
+    /// Which of these messages have leaves for an agency from an index on.
+    pub async fn staged_for(
+        &self,
+        log: LogId,
+        from: u64,
+        reader: &AgencyAddress,
+        messages: &[Uuid],
+    ) -> Result<Vec<Uuid>, StoreError> {
+        if messages.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut select = QueryBuilder::new("SELECT DISTINCT message FROM leaf WHERE log = ");
+        select.push_bind(log.0).push(" AND idx >= ").push_bind(number(from));
+        readable(&mut select, reader, messages);
+        let staged: Vec<Vec<u8>> = select.build_query_scalar().fetch_all(&self.readers).await?;
+        staged.iter().map(|message| id(message)).collect()
     }
 
     /// Leaves of a log from an index on, a page of them.
@@ -190,6 +270,22 @@ impl Store {
             .await?;
         rows.iter().map(leaf).collect()
     }
+}
+
+/// Of leaves about these messages, those that an agency may have.
+fn readable(select: &mut QueryBuilder<Sqlite>, reader: &AgencyAddress, messages: &[Uuid]) {
+    select.push(" AND INSTR(' ' || readers || ' ', ").push_bind(format!(" {reader} ")).push(") > 0");
+    select.push(" AND message IN (");
+    list(select, messages, |message| message.as_bytes().to_vec());
+}
+
+fn head(row: &SqliteRow) -> Result<LogHead, StoreError> {
+    Ok(LogHead {
+        log: LogId(row.try_get("id")?),
+        number: row.try_get("number")?,
+        size: row.try_get::<i64, _>("size")?.unsigned_abs(),
+        checkpoint: row.try_get("checkpoint")?,
+    })
 }
 
 fn leaf(row: &SqliteRow) -> Result<Leaf, StoreError> {

@@ -17,6 +17,7 @@ mod queue;
 mod snapshot;
 mod statements;
 mod sweep;
+mod witnessed;
 mod writer;
 
 use std::{

@@ -47,7 +47,7 @@ impl Store {
     }
 
     /// Appends a leaf to the log that records what changes nothing else; the answer comes after a durable commit.
-    pub async fn log(&self, leaf: NewLeaf) -> Result<(), StoreError> {
+    pub async fn append(&self, leaf: NewLeaf) -> Result<(), StoreError> {
         let (answer, answered) = oneshot::channel();
         self.hand_over(Job::Record(Box::new(leaf), answer)).await?;
         answered.await.map_err(|_| StoreError::Stopped)?

@@ -1,0 +1,53 @@
+-- What this agent knows of its domain's log of evidence. Heads are checkpoints, as signed notes.
+
+-- The highest head that was seen and goes on from all seen before.
+create table log_head (
+    one integer primary key check (one = 1),
+    size integer not null,
+    note text not null
+) strict;
+
+-- Heads that recipients of the own domain hold, by their signed word: to be compared with what is shown here.
+create table shown_heads (
+    agency text primary key,
+    size integer not null,
+    note text not null
+) strict, without rowid;
+
+-- Receipts that are to be had: of an event (case.v1.ReceiptEvent) of a message, about the copy of an agency where it is
+-- about one.
+create table receipts_due (
+    message blob not null references messages (id),
+    event integer not null,
+    agency text not null,
+    -- How often the gateway had none.
+    attempts integer not null default 0,
+    not_before integer not null,
+    primary key (message, event, agency)
+) strict, without rowid;
+create index receipts_due_at on receipts_due (not_before);
+
+-- Receipts that were verified: each a C2SP tlog-proof.
+create table receipts (
+    log text not null,
+    idx integer not null,
+    message blob not null references messages (id),
+    event integer not null,
+    agency text not null,
+    at integer not null,
+    file text not null,
+    primary key (log, idx)
+) strict, without rowid;
+create index receipts_of on receipts (message, log, idx);
+
+-- What an honest log does not do (case.v1.LogAlarm), once for each subject, with the heads that show it.
+create table log_alarms (
+    seq integer primary key autoincrement,
+    at integer not null,
+    kind integer not null,
+    subject text not null,
+    detail text not null,
+    held text not null,
+    shown text not null,
+    unique (kind, subject)
+) strict;

@@ -1,0 +1,261 @@
+//! This agency's eye on its domain's log of evidence: it has the receipts of what happened to its messages, and sees to
+//! it that nobody rewrites the log or shows another one to others.
+//!
+//! What the gateway must have logged is noted with the event, so that no crash forgets it, and asked for until it is
+//! there. Each answer has to go on from the highest head seen before, and from the heads that recipients say they hold.
+//! What an honest log does not do is an alarm with its evidence; messages go on all the same.
+
+mod judge;
+#[cfg(test)]
+mod tests;
+mod told;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use liaison_proto::{
+    case::v1::{log_alarm::Code as Kind, receipt_event::Code as Event},
+    exchange::v1::{ListReceiptsRequest, ListReceiptsResponse},
+    limits::{RECEIPT_MESSAGES, SHOWN_HEADS},
+    message::v1::Refusal,
+};
+use liaison_trust::{keys::VerifyingKey, names::AgencyAddress};
+use time::OffsetDateTime;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub use judge::{Alarm, Head, Known};
+pub use told::{NotTold, Told};
+
+use crate::{
+    agent::Agent,
+    limits,
+    store::{Due, StoreError},
+};
+
+/// Why the log could not be asked.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+}
+
+/// Asks for receipts and heads until `stop`.
+pub(crate) async fn keep(agent: &Agent, stop: &CancellationToken) {
+    let mut looked: Option<Instant> = None;
+    while stop.run_until_cancelled(tokio::time::sleep(limits::RECEIPT_TURN)).await.is_some() {
+        let Some(key) = agent.link.log_key().filter(|_| agent.link.status().connected) else { continue };
+        let is_old = looked.is_none_or(|looked| looked.elapsed() >= limits::HEAD_AGE);
+        match stop.run_until_cancelled(turn(agent, &key, is_old)).await {
+            Some(Ok(true)) => looked = Some(Instant::now()),
+            Some(Ok(false)) | None => {}
+            Some(Err(error)) => tracing::warn!(%error, "the log could not be asked for receipts"),
+        }
+    }
+}
+
+/// Compares the head that a recipient of the own domain holds, by its signed word, when the gateway is asked next.
+pub(crate) async fn shown(agent: &Agent, by: &AgencyAddress, head: &[u8]) -> Result<(), StoreError> {
+    let Some(key) =
+        agent.link.log_key().filter(|_| by.domain() == agent.address.domain() && !head.is_empty())
+    else {
+        return Ok(());
+    };
+    let text = String::from_utf8_lossy(head);
+    match judge::head(by.domain(), &key, &text) {
+        Ok(head) => agent.store.head_shown(by, &head).await,
+        Err(why) => {
+            let alarm = Alarm {
+                kind: Kind::WrongKey,
+                subject: by.to_string(),
+                detail: format!("{by} holds a head that the log's key known here did not sign: {why}"),
+                held: agent.store.log_head().await?.unwrap_or_default(),
+                shown: text.into_owned(),
+            };
+            raise(agent, &alarm).await
+        }
+    }
+}
+
+async fn raise(agent: &Agent, alarm: &Alarm) -> Result<(), StoreError> {
+    if agent.store.raise(alarm).await? {
+        tracing::error!(
+            alarm = alarm.kind.as_str_name(),
+            detail = alarm.detail,
+            "the log of evidence is not to be relied on; the evidence is kept: tell the domain's administrator, and those of other agencies"
+        );
+    }
+    Ok(())
+}
+
+/// Asks once for what is due, page by page. False where nothing was.
+async fn turn(agent: &Agent, key: &VerifyingKey, is_old: bool) -> Result<bool, Failed> {
+    let due = agent.store.receipts_due(OffsetDateTime::now_utc(), RECEIPT_MESSAGES).await?;
+    let others = agent.store.heads_shown(SHOWN_HEADS - 1).await?;
+    if due.is_empty() && others.is_empty() && !is_old {
+        return Ok(false);
+    }
+    let messages: BTreeSet<Uuid> = due.iter().map(|due| due.message).collect();
+    let (mut from, mut pending, mut compare) = (0, BTreeSet::new(), others.as_slice());
+    loop {
+        let held = agent.store.log_head().await?;
+        let request = ListReceiptsRequest {
+            messages: messages.iter().map(|id| id.as_bytes().to_vec().into()).collect(),
+            heads: held.iter().chain(compare.iter().map(|(_, note)| note)).cloned().collect(),
+            from,
+        };
+        let answer = agent.link.list_receipts(request).await?;
+        if !take(agent, key, held.as_deref(), compare, &messages, &answer).await? {
+            // What must not happen did. What is due may come once somebody has put it right.
+            return postpone(agent, due).await.map(|()| true);
+        }
+        compare = &[];
+        pending.extend(answer.pending.iter().filter_map(|id| Uuid::from_slice(id).ok()));
+        if answer.next <= from {
+            break;
+        }
+        from = answer.next;
+    }
+    settle(agent, due, &pending).await?;
+    Ok(true)
+}
+
+/// Takes a page. False where nothing of it counts.
+async fn take(
+    agent: &Agent,
+    key: &VerifyingKey,
+    held: Option<&str>,
+    others: &[(AgencyAddress, String)],
+    messages: &BTreeSet<Uuid>,
+    answer: &ListReceiptsResponse,
+) -> Result<bool, StoreError> {
+    let domain = agent.address.domain();
+    // One under another key, of before this agent was enrolled anew, proves nothing now.
+    let held_head = held.and_then(|note| judge::head(domain, key, note).ok());
+    let newest = match judge::newest(domain, key, held_head.as_ref(), answer) {
+        Ok((newest, alarm)) => {
+            if let Some(alarm) = alarm {
+                raise(agent, &alarm).await?;
+            }
+            newest
+        }
+        Err(alarm) => {
+            raise(agent, &alarm).await?;
+            return Ok(false);
+        }
+    };
+    let Some(newest) = newest else { return Ok(true) };
+    let continuations = answer.continuations.iter().skip(usize::from(held.is_some()));
+    for (number, (agency, note)) in others.iter().enumerate() {
+        let continuation = continuations.clone().nth(number);
+        if let Ok(shown) = judge::head(domain, key, note)
+            && let Err(alarm) = judge::compare(agency, &shown, &newest, continuation)
+        {
+            raise(agent, &alarm).await?;
+        }
+    }
+    agent.store.heads_compared(others).await?;
+    let mut kept = Vec::with_capacity(answer.receipts.len());
+    for shown in &answer.receipts {
+        let proven = match judge::receipt(key, &newest, shown) {
+            Ok((receipt, told)) if messages.contains(&told.message) => {
+                let known = agent.store.known(told.message, &told.recipient).await?;
+                judge::same(&told, &known).map(|()| (receipt, told)).map_err(str::to_owned)
+            }
+            Ok(_) => Err("it is about no message that was asked for".to_owned()),
+            Err(why) => Err(why),
+        };
+        match proven {
+            Ok(proven) => kept.push(proven),
+            Err(why) => {
+                let alarm = Alarm {
+                    kind: Kind::WrongRecord,
+                    subject: format!("{} {}", newest.checkpoint.origin(), shown.index),
+                    detail: format!(
+                        "{} has a wrong record at {}: {why}",
+                        newest.checkpoint.origin(),
+                        shown.index
+                    ),
+                    held: held.unwrap_or_default().to_owned(),
+                    shown: newest.bare.to_string(),
+                };
+                raise(agent, &alarm).await?;
+            }
+        }
+    }
+    agent.store.keep_receipts(&newest, &kept).await?;
+    Ok(true)
+}
+
+/// What was due is there now, or comes later, or never: then the log lacks it.
+async fn settle(agent: &Agent, due: Vec<Due>, pending: &BTreeSet<Uuid>) -> Result<(), Failed> {
+    let now = OffsetDateTime::now_utc();
+    let (mut settled, mut postponed) = (Vec::new(), Vec::new());
+    let mut receipted = BTreeMap::new();
+    for due in due {
+        if pending.contains(&due.message) {
+            postponed.push((due, now));
+            continue;
+        }
+        if let std::collections::btree_map::Entry::Vacant(place) = receipted.entry(due.message) {
+            place.insert(agent.store.receipted(due.message).await?);
+        }
+        let there = receipted.get(&due.message).is_some_and(|there| satisfied(&due, there));
+        if there {
+            settled.push(due);
+        } else if due.attempts >= limits::RECEIPT_ATTEMPTS {
+            if must_be_there(agent, &due) {
+                missing(agent, &due).await?;
+            }
+            settled.push(due);
+        } else {
+            let wait = Duration::from_secs(1 << due.attempts.min(limits::RECEIPT_ATTEMPTS));
+            postponed.push((Due { attempts: due.attempts + 1, ..due }, now + wait));
+        }
+    }
+    agent.store.receipts_settled(&settled).await?;
+    Ok(agent.store.receipts_postponed(&postponed).await?)
+}
+
+async fn postpone(agent: &Agent, due: Vec<Due>) -> Result<(), Failed> {
+    let later = OffsetDateTime::now_utc() + limits::HEAD_AGE;
+    let postponed: Vec<_> = due.into_iter().map(|due| (due, later)).collect();
+    Ok(agent.store.receipts_postponed(&postponed).await?)
+}
+
+/// Whether there is a receipt of what is due. A gateway that gave a copy up tells its sender one word for two events.
+fn satisfied(due: &Due, there: &BTreeSet<(Event, String)>) -> bool {
+    let events: &[Event] = match due.event {
+        Event::Undeliverable => &[Event::Undeliverable, Event::Quarantined],
+        _ => std::slice::from_ref(&due.event),
+    };
+    events.iter().any(|event| there.contains(&(*event, due.agency.clone())))
+}
+
+/// Whether the gateway has signed or told something that it could not without logging it.
+fn must_be_there(agent: &Agent, due: &Due) -> bool {
+    match due.event {
+        // A word that may not have reached the gateway: the copy may have expired there before.
+        Event::Acknowledged => due.agency != agent.address.to_string(),
+        Event::Refused | Event::Unspecified => false,
+        _ => true,
+    }
+}
+
+async fn missing(agent: &Agent, due: &Due) -> Result<(), StoreError> {
+    let (message, event) = (due.message, due.event.as_str_name());
+    let of = if due.agency.is_empty() { String::new() } else { format!(" of the copy of {}", due.agency) };
+    let alarm = Alarm {
+        kind: Kind::MissingRecord,
+        subject: format!("{message} {event} {}", due.agency),
+        detail: format!("the log has no record `{event}`{of} of message {message}"),
+        held: agent.store.log_head().await?.unwrap_or_default(),
+        shown: String::new(),
+    };
+    raise(agent, &alarm).await
+}

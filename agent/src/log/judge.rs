@@ -1,0 +1,205 @@
+//! What an agent believes of its domain's log: plain functions, from what is shown to a head and receipts, or an alarm.
+
+use liaison_proto::{
+    case::v1::log_alarm::Code as Kind,
+    exchange::v1::{Continuation, ListReceiptsResponse, Receipt as Shown},
+    limits::HEAD_BYTES,
+    message::v1::{Acceptance, SignedAcknowledgement},
+};
+use liaison_trust::{
+    digest::Digest,
+    keys::VerifyingKey,
+    log::{Checkpoint, LogKey, Note, Receipt, SaltedRecord, verify_consistency},
+    names::{AgencyAddress, Domain},
+};
+
+use super::told::{Told, same_decision};
+
+/// A head that the log's key signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    pub checkpoint: Checkpoint,
+    /// As it was shown, with every signature.
+    pub note: Note,
+    /// With the log's own signatures alone.
+    pub bare: Note,
+    /// Of the log: one that takes the place of another has the next.
+    number: u32,
+}
+
+/// Something that an honest log does not do, with its evidence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alarm {
+    pub kind: Kind,
+    /// What it is told once for.
+    pub subject: String,
+    pub detail: String,
+    /// What this agent holds, and what it was shown: signed notes, or what claims to be.
+    pub held: String,
+    pub shown: String,
+}
+
+/// What this agent knows of a message beside the log.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Known {
+    pub digest: Option<Digest>,
+    /// What the gateway signed, of a message that was sent.
+    pub acceptance: Option<Acceptance>,
+    /// What the gateway passed on as the word of the recipient whose copy a record is about.
+    pub acknowledgement: Option<SignedAcknowledgement>,
+}
+
+/// Reads a head of the domain's log, signed by its key.
+///
+/// # Errors
+/// It is none; what is wrong with it.
+pub(super) fn head(domain: &Domain, key: &VerifyingKey, note: &str) -> Result<Head, String> {
+    if note.len() > HEAD_BYTES {
+        return Err(format!("it has more than {HEAD_BYTES} bytes"));
+    }
+    let note = Note::parse(note.as_bytes()).map_err(|error| error.to_string())?;
+    let origin = note.text().lines().next().unwrap_or_default();
+    let number = origin.strip_prefix(&format!("{domain}/log/")).and_then(|number| number.parse().ok());
+    let number = number.ok_or_else(|| format!("it is not of a log of {domain}"))?;
+    let key = LogKey::new(origin.parse().map_err(|_| "its log has no name".to_owned())?, key.clone());
+    let checkpoint = key.open(&note).map_err(|error| error.to_string())?;
+    let bare = key.bare(note.clone()).map_err(|error| error.to_string())?;
+    Ok(Head { checkpoint, note, bare, number })
+}
+
+/// The newest head of an answer, if the gateway's log goes on from what this agent holds; none while it has none. Of a
+/// log that took the place of another the head counts, and it is an alarm.
+///
+/// # Errors
+/// Nothing of the answer counts.
+pub(super) fn newest(
+    domain: &Domain,
+    key: &VerifyingKey,
+    held: Option<&Head>,
+    answer: &ListReceiptsResponse,
+) -> Result<(Option<Head>, Option<Alarm>), Alarm> {
+    if answer.head.is_empty() {
+        return match held {
+            None => Ok((None, None)),
+            Some(held) => Err(inconsistent(held, String::new(), "the gateway's log is empty".to_owned())),
+        };
+    }
+    let newest = head(domain, key, &answer.head).map_err(|why| Alarm {
+        kind: Kind::WrongKey,
+        subject: domain.to_string(),
+        detail: format!("the gateway shows a head that the log's key known here did not sign: {why}"),
+        held: held.map(|held| held.bare.to_string()).unwrap_or_default(),
+        shown: answer.head.clone(),
+    })?;
+    let Some(held) = held else { return Ok((Some(newest), None)) };
+    if newest.number > held.number {
+        let (old, new) = (held.checkpoint.origin(), newest.checkpoint.origin());
+        let alarm = Alarm {
+            kind: Kind::NewLog,
+            subject: new.to_owned(),
+            detail: format!("{new} has taken the place of {old}, of which this agent holds a head"),
+            held: held.bare.to_string(),
+            shown: newest.bare.to_string(),
+        };
+        return Ok((Some(newest), Some(alarm)));
+    }
+    match goes_on(held, &newest, answer.continuations.first()) {
+        Ok(()) => Ok((Some(newest), None)),
+        Err(why) => Err(inconsistent(held, newest.bare.to_string(), why)),
+    }
+}
+
+/// Compares a head that an agency holds with the newest one.
+///
+/// # Errors
+/// They are of two histories. Heads of two logs can't be compared, and are no alarm here.
+pub(super) fn compare(
+    agency: &AgencyAddress,
+    shown: &Head,
+    newest: &Head,
+    continuation: Option<&Continuation>,
+) -> Result<(), Alarm> {
+    if shown.number != newest.number {
+        return Ok(());
+    }
+    goes_on(shown, newest, continuation).map_err(|why| {
+        let alarm = inconsistent(newest, shown.bare.to_string(), why);
+        Alarm {
+            subject: shown.bare.to_string(),
+            detail: format!("what {agency} holds and what is shown here: {}", alarm.detail),
+            ..alarm
+        }
+    })
+}
+
+fn goes_on(old: &Head, new: &Head, continuation: Option<&Continuation>) -> Result<(), String> {
+    let (old, new) = (&old.checkpoint, &new.checkpoint);
+    let Some(continuation) = continuation.filter(|_| old.origin() == new.origin()) else {
+        return Err("the gateway gave no proof".to_owned());
+    };
+    if let Some(refusal) = &continuation.refusal {
+        return Err(format!("the gateway refuses the proof: {}", refusal.message));
+    }
+    let proof: Result<Vec<Digest>, _> =
+        continuation.hashes.iter().map(|hash| Digest::try_from(hash.as_ref())).collect();
+    let proof = proof.map_err(|_| "the gateway's proof is none".to_owned())?;
+    verify_consistency(old.size(), &old.root(), new.size(), &new.root(), &proof)
+        .map_err(|error| error.to_string())
+}
+
+fn inconsistent(held: &Head, shown: String, why: String) -> Alarm {
+    let (origin, size) = (held.checkpoint.origin(), held.checkpoint.size());
+    Alarm {
+        kind: Kind::Inconsistent,
+        subject: held.bare.to_string(),
+        detail: format!("the log does not go on from {origin} with {size} leaves: {why}"),
+        held: held.bare.to_string(),
+        shown,
+    }
+}
+
+/// A receipt under a head, with what its record tells.
+///
+/// # Errors
+/// It shows nothing.
+pub(super) fn receipt(key: &VerifyingKey, head: &Head, shown: &Shown) -> Result<(Receipt, Told), String> {
+    let salt = shown.salt.as_ref().try_into().map_err(|_| "its salt is not 32 bytes".to_owned())?;
+    let record = SaltedRecord::from_parts(salt, shown.record.to_vec()).map_err(|error| error.to_string())?;
+    let proof: Result<Vec<Digest>, _> =
+        shown.proof.iter().map(|hash| Digest::try_from(hash.as_ref())).collect();
+    let proof = proof.map_err(|_| "its proof is none".to_owned())?;
+    let receipt = Receipt { record, index: shown.index, proof, checkpoint: head.note.clone() };
+    let name = head.checkpoint.origin().parse().map_err(|_| "its log has no name".to_owned())?;
+    receipt.verify(&LogKey::new(name, key.clone())).map_err(|error| error.to_string())?;
+    let told = Told::read(receipt.record.record()).map_err(|error| error.to_string())?;
+    Ok((receipt, told))
+}
+
+/// Compares a record with what this agent knows otherwise.
+///
+/// # Errors
+/// What differs.
+pub(super) fn same(told: &Told, known: &Known) -> Result<(), &'static str> {
+    if known.digest.is_none_or(|digest| digest.as_bytes().as_slice() != told.digest) {
+        return Err("it is about another message of the same id");
+    }
+    if let (Some(logged), Some(signed)) = (&told.accepted, &known.acceptance) {
+        let same = logged.policy_hash == signed.policy_hash.as_ref()
+            && logged.scheme_hash == signed.scheme_hash.as_ref()
+            && logged.decisions.len() == signed.decisions.len()
+            && logged
+                .decisions
+                .iter()
+                .zip(&signed.decisions)
+                .all(|(logged, signed)| same_decision(logged, signed));
+        if !same {
+            return Err("its decisions are not those of the signed acceptance");
+        }
+    }
+    if let (Some(logged), Some(told)) = (&told.acknowledged, &known.acknowledgement)
+        && logged != told
+    {
+        return Err("its acknowledgement is not the one that was passed on");
+    }
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! What unit tests of the federation share.
+
+use std::sync::Arc;
+
+use liaison_proto::{admin::v1::peer_state::Code as State, federation::v1::SignedBundle};
+use liaison_trust::{digest::Digest, keys::SigningKey};
+use time::OffsetDateTime;
+
+use super::{bundle::Bundle, peers::Peer};
+
+/// An active peer with these countries confirmed, and those in its bundle.
+pub(super) fn peer(domain: &str, countries: &[&str], named: &[&str]) -> Peer {
+    let set = |countries: &[&str]| countries.iter().map(|country| (*country).to_owned()).collect();
+    Peer {
+        domain: domain.parse().unwrap(),
+        state: State::Active,
+        bundle: Bundle {
+            domain: domain.parse().unwrap(),
+            roots: Vec::new(),
+            signing: SigningKey::generate().public(),
+            log: SigningKey::generate().public(),
+            witness: SigningKey::generate().public(),
+            addresses: Vec::new(),
+            countries: set(named),
+            sequence: 1,
+            issued: OffsetDateTime::now_utc(),
+            scheme_hash: Digest([1; 32]),
+            signed: SignedBundle::default(),
+        },
+        countries: set(countries),
+        live: Arc::default(),
+    }
+}

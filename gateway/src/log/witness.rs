@@ -1,0 +1,139 @@
+//! This gateway as a witness of its peers' logs (C2SP tlog-witness): it cosigns a head once it was shown that all heads
+//! which it cosigned before are the beginning of it, and keeps what shows that a log changed its past.
+
+use axum::http::StatusCode;
+use liaison_trust::{
+    keys::VerifyingKey,
+    log::{
+        Checkpoint, CosignatureError, KeyName, LogKey, Note, NoteSignature, Submission, SubmissionError,
+        Witness, empty_root, verify_consistency,
+    },
+    names::Domain,
+};
+use metrics::counter;
+use time::OffsetDateTime;
+use tracing::{error, info};
+
+use super::WITNESS;
+use crate::{
+    gateway::Gateway,
+    store::{Store, StoreError},
+};
+
+/// Why a head is not cosigned. The log that shows it is at fault, unless its witness failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WitnessError {
+    #[error(transparent)]
+    Malformed(#[from] SubmissionError),
+    #[error("the head is smaller than the one that it is said to go on from")]
+    Shrinks,
+    #[error("this witness knows no log of that origin for this caller")]
+    UnknownLog,
+    #[error("the head is not signed by the log's key")]
+    NotSigned,
+    /// The size of the head that was cosigned last.
+    #[error("{0}")]
+    Another(u64),
+    #[error("the head was not shown to go on from the one that was cosigned last; both are kept as evidence")]
+    Inconsistent,
+    #[error("the witness failed")]
+    Store(#[from] StoreError),
+    #[error("the witness failed")]
+    Cosignature(#[from] CosignatureError),
+}
+
+impl WitnessError {
+    /// As C2SP tlog-witness says it in HTTP.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(_) | Self::Shrinks => StatusCode::BAD_REQUEST,
+            Self::UnknownLog => StatusCode::NOT_FOUND,
+            Self::NotSigned => StatusCode::FORBIDDEN,
+            Self::Another(_) => StatusCode::CONFLICT,
+            Self::Inconsistent => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Store(_) | Self::Cosignature(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+/// The name of a domain as a witness.
+pub fn name(domain: &Domain) -> Option<KeyName> {
+    format!("{domain}/witness").parse().ok()
+}
+
+/// Cosigns a head of a log of a domain, whose log key this is.
+///
+/// # Errors
+/// Why it does not.
+pub async fn cosign(
+    gateway: &Gateway,
+    (domain, key): (&Domain, &VerifyingKey),
+    body: &[u8],
+    now: OffsetDateTime,
+) -> Result<NoteSignature, WitnessError> {
+    let submission = Submission::parse(body)?;
+    let note = &submission.checkpoint;
+    let origin = origin(note, domain).ok_or(WitnessError::UnknownLog)?;
+    let shown = LogKey::new(origin.clone(), *key).open(note).map_err(|_| WitnessError::NotSigned)?;
+    let origin = origin.as_str();
+    let known = gateway.store.witnessed(origin).await?;
+    let seen = known.as_deref().and_then(read);
+    let (size, root) = seen.as_ref().map_or_else(|| (0, empty_root()), |seen| (seen.size(), seen.root()));
+    if submission.old > shown.size() {
+        return Err(WitnessError::Shrinks);
+    }
+    // Two heads of one size need no proof: one of them is a lie.
+    let is_another = shown.size() == size && shown.root() != root;
+    if submission.old != size && !is_another {
+        return Err(WitnessError::Another(size));
+    }
+    if is_another || verify_consistency(size, &root, shown.size(), &shown.root(), &submission.proof).is_err()
+    {
+        conflict(&gateway.store, origin, known.as_deref().unwrap_or_default(), note, now).await?;
+        return Err(WitnessError::Inconsistent);
+    }
+    let text = note.to_string();
+    let old = seen.is_some().then_some(size);
+    if !gateway.store.witness(origin, old, shown.size(), text.as_bytes()).await? {
+        return Err(WitnessError::Another(shown.size()));
+    }
+    if known.is_none() {
+        info!(log = origin, size = shown.size(), "the log of a peer is witnessed from now on");
+    }
+    let name = name(&gateway.domain).ok_or(WitnessError::UnknownLog)?;
+    let witness = Witness::new(name, gateway.signing.derived(WITNESS));
+    let time = u64::try_from(now.unix_timestamp()).unwrap_or_default();
+    Ok(witness.cosign(&shown, time)?)
+}
+
+/// Keeps two heads of a log of which one is not the beginning of the other, and raises the alarm.
+///
+/// # Errors
+/// The database failed.
+pub async fn conflict(
+    store: &Store,
+    origin: &str,
+    known: &[u8],
+    shown: &Note,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    counter!("liaison_gateway_log_conflicts_total", "log" => origin.to_owned()).increment(1);
+    error!(
+        log = origin,
+        "a log shows a head that does not go on from what it showed before: it changed its past, or tells two stories; both heads are kept as evidence"
+    );
+    store.keep_conflict(origin, (known, shown.to_string().as_bytes()), now).await
+}
+
+/// The origin that a head names, if it is one of a log of the domain.
+fn origin(note: &Note, domain: &Domain) -> Option<KeyName> {
+    let checkpoint: Checkpoint = note.text().parse().ok()?;
+    let (of, kind) = checkpoint.origin().split_once('/')?;
+    let (kind, number) = kind.split_once('/')?;
+    let is_log = of == domain.as_str() && matches!(kind, "log" | "keys") && number.parse::<u32>().is_ok();
+    is_log.then(|| checkpoint.origin().parse().ok()).flatten()
+}
+
+fn read(note: &[u8]) -> Option<Checkpoint> {
+    Note::parse(note).ok()?.text().parse().ok()
+}

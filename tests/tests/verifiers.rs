@@ -1,0 +1,186 @@
+//! What verifies receipts offline, the agent's command and a program that shares no code with it, holds what is good
+//! and nothing that was tampered with.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+use liaison_demo::{Programs, process};
+use liaison_tests::{paper_log::PaperLog, python::python};
+use liaison_trust::log::{Receipt, SaltedRecord};
+use tempfile::TempDir;
+
+/// Both verifiers, and a folder for receipts.
+struct Verifiers {
+    folder: TempDir,
+    programs: Programs,
+    files: u32,
+}
+
+impl Verifiers {
+    fn new() -> Result<Self> {
+        Ok(Self { folder: TempDir::new()?, programs: Programs::beside_this_one()?, files: 0 })
+    }
+
+    fn file(&mut self, receipt: impl ToString) -> Result<String> {
+        self.files += 1;
+        let path = self.folder.path().join(format!("{}.tlog-proof", self.files));
+        fs::write(&path, receipt.to_string())?;
+        Ok(path.to_string_lossy().into_owned())
+    }
+
+    /// Whether the agent's command says that all holds.
+    async fn agent(&self, arguments: &[&str]) -> Result<bool> {
+        let output = process::output(&self.programs.agent, [&["verify"], arguments].concat()).await?;
+        Ok(output.status.success())
+    }
+
+    /// Whether the foreign program does.
+    async fn foreign(&self, arguments: &[&str]) -> bool {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("foreign/verify_receipt.py");
+        python(&[&[&*script.to_string_lossy()], arguments].concat()).await.is_ok()
+    }
+
+    /// Checks that both say the same of these files.
+    async fn both(&self, what: &str, arguments: &[&str], expected: bool) -> Result<()> {
+        ensure!(self.agent(arguments).await? == expected, "the agent: {what}");
+        ensure!(self.foreign(arguments).await == expected, "the foreign program: {what}");
+        Ok(())
+    }
+}
+
+/// The receipt with something in it exchanged, which has to be there.
+fn exchanged(receipt: &Receipt, old: &str, new: &str) -> Result<String> {
+    let text = receipt.to_string();
+    ensure!(text.contains(old), "{text} has no {old}");
+    Ok(text.replacen(old, new, 1))
+}
+
+/// Another character of base64 in the middle of a line of it.
+fn flipped(line: &str) -> String {
+    let (head, tail) = line.split_at(line.len() / 2);
+    let other = if tail.starts_with('A') { 'B' } else { 'A' };
+    format!("{head}{other}{}", tail.get(1..).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn good_receipts_hold_and_tampered_ones_do_not() -> Result<()> {
+    let mut verifiers = Verifiers::new()?;
+    let log = PaperLog::new("be/log/1", 1, 7)?;
+    let (good, other) = (log.receipt(5)?, log.receipt(6)?);
+    let [first, second] = [verifiers.file(&good)?, verifiers.file(&other)?];
+    verifiers.both("good ones", &[&first, &second], true).await?;
+    let key = log.signer.key().to_string();
+    verifiers.both("the right key", &["--key", &key, &first], true).await?;
+    let foreign = PaperLog::new("be/log/1", 2, 7)?;
+    let foreign_key = foreign.signer.key().to_string();
+    verifiers.both("another key", &["--key", &foreign_key, &first], false).await?;
+    verifiers.both("no file", &["nowhere.tlog-proof"], false).await?;
+
+    let text = good.to_string();
+    let lines: Vec<&str> = text.lines().collect();
+    let line = |number: usize| lines.get(number).copied().context("the receipt is shorter");
+    // Header, extra, index, three hashes, a gap; origin, size, root, vkey, a gap, the signature.
+    let (root, signature) = (line(9)?, line(12)?);
+    let encoded = signature.rsplit(' ').next().context("no signature")?;
+    let with_record = |salt: [u8; 32], record: &[u8]| -> Result<String> {
+        let record = SaltedRecord::from_parts(salt, record.to_vec())?;
+        Ok(Receipt { record, ..good.clone() }.to_string())
+    };
+    let mut salt = *good.record.salt();
+    salt.iter_mut().take(1).for_each(|byte| *byte ^= 1);
+    let mut record = good.record.record().to_vec();
+    record.iter_mut().rev().take(1).for_each(|byte| *byte ^= 1);
+    let mut tampered = vec![
+        ("header", exchanged(&good, "@v1", "@v2")?),
+        ("salt", with_record(salt, good.record.record())?),
+        ("record", with_record(*good.record.salt(), &record)?),
+        ("another record", with_record(*good.record.salt(), other.record.record())?),
+        ("index", exchanged(&good, "index 5", "index 4")?),
+        ("an index outside", exchanged(&good, "index 5", "index 7")?),
+        ("an index written otherwise", exchanged(&good, "index 5", "index 05")?),
+        (
+            "a hash too few",
+            Receipt { proof: good.proof.iter().copied().skip(1).collect(), ..good.clone() }.to_string(),
+        ),
+        (
+            "a hash too many",
+            Receipt { proof: [good.proof.as_slice(), &good.proof].concat(), ..good.clone() }.to_string(),
+        ),
+        ("origin", exchanged(&good, "\nbe/log/1\n", "\nbe/log/2\n")?),
+        ("size", exchanged(&good, "\n7\n", "\n6\n")?),
+        ("root", exchanged(&good, root, &flipped(root))?),
+        ("the key's id", exchanged(&good, "\nbe/log/1+", "\nbe/log/1+0")?),
+        ("another key in the checkpoint", exchanged(&good, &key, &foreign_key)?),
+        ("no key in the checkpoint", exchanged(&good, &format!("{key}\n"), "")?),
+        ("signature", exchanged(&good, encoded, &flipped(encoded))?),
+        ("the signature of another log", exchanged(&good, "\u{2014} be/log/1 ", "\u{2014} be/log/2 ")?),
+        ("cut off", text.get(..text.len() - 9).unwrap_or_default().to_owned()),
+        ("nothing", String::new()),
+    ];
+    for number in 3..6 {
+        tampered.push(("a hash of the proof", exchanged(&good, line(number)?, &flipped(line(number)?))?));
+    }
+    for (what, text) in tampered {
+        ensure!(text != good.to_string(), "{what} changes nothing");
+        let file = verifiers.file(text)?;
+        verifiers.both(what, &[&file], false).await?;
+        verifiers.both(what, &["--key", &key, &file], false).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn receipts_of_two_histories_do_not_hold_together() -> Result<()> {
+    let mut verifiers = Verifiers::new()?;
+    let log = PaperLog::new("be/log/1", 1, 7)?;
+    let first = verifiers.file(log.receipt(5)?)?;
+    for (what, seed, leaves, index) in [
+        ("another root of the same size", 1, 7, 4),
+        ("another record at the same index", 1, 9, 5),
+        ("another key", 2, 9, 4),
+    ] {
+        let other = verifiers.file(PaperLog::new("be/log/1", seed, leaves)?.receipt(index)?)?;
+        verifiers.both(what, &[&other], true).await?;
+        verifiers.both(what, &[&first, &other], false).await?;
+    }
+    let elsewhere = verifiers.file(PaperLog::new("hu/log/1", 2, 7)?.receipt(5)?)?;
+    verifiers.both("receipts of two logs", &[&first, &elsewhere], true).await
+}
+
+#[tokio::test]
+async fn an_exported_log_goes_on_from_receipts_or_it_is_another_one() -> Result<()> {
+    let mut verifiers = Verifiers::new()?;
+    let mut log = PaperLog::new("be/log/1", 1, 7)?;
+    let early = verifiers.file(log.receipt(5)?)?;
+    log.grow(600)?;
+    let late = verifiers.file(log.receipt(300)?)?;
+    let export = |name: &str, log: &PaperLog| -> Result<PathBuf> {
+        let folder = verifiers.folder.path().join(name);
+        log.export(&folder)?;
+        Ok(folder)
+    };
+    let exported = export("exported", &log)?;
+    let check = async |folder: &Path, receipts: &[&str]| {
+        verifiers.foreign(&[&["--log", &*folder.to_string_lossy()], receipts].concat()).await
+    };
+    ensure!(check(&exported, &[&early, &late]).await, "it does not go on from its own receipts");
+    let other = export("other", &PaperLog::new("be/log/1", 1, 700)?)?;
+    ensure!(!check(&other, &[&early]).await, "another history passes");
+    let short = export("short", &PaperLog::new("be/log/1", 1, 3)?)?;
+    ensure!(!check(&short, &[&early]).await, "a log that went back passes");
+    for path in ["tile/0/001", "tile/0/002.p/95", "tile/entries/000"] {
+        let file = exported.join(path);
+        let content = fs::read(&file)?;
+        let mut changed = content.clone();
+        changed.iter_mut().skip(40).take(1).for_each(|byte| *byte ^= 1);
+        fs::write(&file, changed)?;
+        ensure!(!check(&exported, &[&early]).await, "{path} was changed and passes");
+        fs::write(&file, content)?;
+    }
+    fs::remove_file(exported.join("tile/0/001"))?;
+    ensure!(!check(&exported, &[&early]).await, "a tile is missing and it passes");
+    Ok(())
+}
