@@ -189,6 +189,12 @@ pub const PREVIEW_WAIT: Duration = Duration::from_secs(5);
 pub const LOG_GROWS: Duration = Duration::from_millis(200);
 /// Leaves that a log grows by at once.
 pub const LOG_PAGE: u32 = 4_096;
+/// Faults of logs that are listed; more are counted.
+pub const LOG_FAULTS: usize = 100;
+/// Leaves that one command shows, at most and by itself.
+pub const LOG_SHOWN: u32 = 10_000;
+/// Leaves whose records one command erases.
+pub const LOG_ERASED: usize = 100;
 /// Receipts of one answer to an agent, and the bytes of their records, but for one that has more by itself.
 pub const RECEIPTS: usize = 256;
 pub const RECEIPTS_BYTES: usize = 4 << 20;
