@@ -3,6 +3,7 @@
 mod disclosures;
 mod export;
 mod prove;
+mod reopen;
 mod show;
 mod verify;
 
@@ -56,6 +57,15 @@ pub enum Command {
         log records. Receipts that agencies have hold the record still, and so do backups. The gateway has to run."
     )]
     Erase(Erase),
+    /// Open a new log after a restore from an older copy, which names the head of the one that was lost
+    #[command(
+        long_about = "Opens a new log where the database is an older copy than a head that this gateway signed, which the \
+        guard file, a peer or an agent has shown; the gateway does not run on such a database. Restore the newest copy \
+        instead, if there is one: what the log said since then is lost but for the receipts that agencies have. The new \
+        log's first leaf names the head of the one before; peers and agents notice, and agents offer again what no \
+        recipient has signed for. The gateway must not run."
+    )]
+    Reopen,
 }
 
 /// Which log.
@@ -99,6 +109,9 @@ pub(super) async fn execute(folder: &DataFolder, command: Command, output: Outpu
         })?;
         return Ok(());
     }
+    if let Command::Reopen = command {
+        return reopen::execute(folder, output).await;
+    }
     let mut logs = Logs::open(folder).await?;
     match command {
         Command::Head(Which { keys }) => head(&mut logs, keys, output).await?,
@@ -107,7 +120,7 @@ pub(super) async fn execute(folder: &DataFolder, command: Command, output: Outpu
         Command::Verify => verify::execute(&mut logs, output).await?,
         Command::Export(arguments) => export::execute(&mut logs, &arguments, output).await?,
         Command::Disclosures(arguments) => disclosures::execute(&mut logs, &arguments, output).await?,
-        Command::Erase(_) => {}
+        Command::Erase(_) | Command::Reopen => {}
     }
     Ok(logs.snapshot.close().await?)
 }
