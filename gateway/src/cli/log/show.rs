@@ -147,7 +147,7 @@ fn said(event: &Event) -> (&'static str, String, Value) {
             ("opened", "in place of an earlier log".to_owned(), json!({"previous": opened.previous}))
         }
         Event::Accepted(accepted) => {
-            let to: Vec<_> = accepted.decisions.iter().map(|decision| line(decision)).collect();
+            let to: Vec<_> = accepted.decisions.iter().map(line).collect();
             let says = json!({
                 "sender": accepted.sender,
                 "manifest_digest": hex::encode(&accepted.manifest_digest),
