@@ -140,6 +140,9 @@ async fn take(
     let newest = match judge::newest(domain, key, held_head.as_ref(), answer) {
         Ok((newest, alarm)) => {
             if let Some(alarm) = alarm {
+                // Before the new log's head counts as seen: a crash in between does it again.
+                let messages = agent.store.offer_again().await?;
+                tracing::warn!(messages, "a new log: what no recipient has signed for is offered again");
                 raise(agent, &alarm).await?;
             }
             newest

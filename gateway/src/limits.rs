@@ -129,6 +129,8 @@ pub const BUNDLE_TEXT_BYTES: usize = liaison_proto::limits::BUNDLE_BYTES * 2;
 pub const HOST_PORT_BYTES: usize = 260;
 /// How much older than the newest a bundle may be that was overtaken on its way.
 pub const BUNDLES_CROSS: time::Duration = time::Duration::MINUTE;
+/// How long after a bundle was refused as older than the one that is known the next is made.
+pub const BUNDLE_RETRY: Duration = Duration::from_secs(5);
 /// Connections of one peer's gateway.
 pub const PEER_CONNECTIONS: usize = 16;
 /// Links from one peer: the one that lives, and those whose connection has yet to go.

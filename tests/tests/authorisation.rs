@@ -286,7 +286,7 @@ fn is_about_caller(status: &Status) -> bool {
 /// Endpoints that anybody on the host may read.
 const OPEN_ENDPOINTS: [(&str, &str); 2] = [("get", "/openapi.json"), ("get", "/livez")];
 /// Endpoints that show the API token and name an actor.
-const GUARDED_ENDPOINTS: [(&str, &str); 13] = [
+const GUARDED_ENDPOINTS: [(&str, &str); 14] = [
     ("post", "/v1/preview"),
     ("post", "/v1/referrals"),
     ("get", "/v1/referrals"),
@@ -299,6 +299,7 @@ const GUARDED_ENDPOINTS: [(&str, &str); 13] = [
     ("get", "/v1/alerts"),
     ("get", "/v1/alerts/{id}"),
     ("get", "/v1/agencies"),
+    ("get", "/v1/messages/{id}/receipts"),
     ("get", "/v1/status"),
 ];
 

@@ -32,6 +32,8 @@ const DATABASE: &str = "agent.db";
 /// The files of the data folder that a backup holds beside the database and what is in `keys`.
 const FILES_OF_FOLDER: [&str; 6] =
     ["agent.toml", "agent.pem", "agent.key", "roots.pem", "gateway.pub", "api-token"];
+/// The same, where the gateway has told the key of its log.
+const LOG_KEY: &str = "log.pub";
 
 /// Why there is no backup, or nothing was restored.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +72,9 @@ pub async fn backup(folder: &Folder, target: &Path, passphrase: &str) -> Result<
     // After the database, so that no key is missing which it needs.
     for name in FILES_OF_FOLDER {
         files.push((name.to_owned(), folder.path().join(name)));
+    }
+    if folder.log_key().exists() {
+        files.push((LOG_KEY.to_owned(), folder.log_key()));
     }
     for entry in fs::read_dir(folder.keys()).map_err(at(&folder.keys()))? {
         let path = entry.map_err(at(&folder.keys()))?.path();
@@ -225,7 +230,10 @@ fn next_file(from: &mut impl Read) -> Result<Option<(String, u64)>, BackupError>
 
 /// Only names that a backup holds are written to the disk.
 fn is_known(name: &str) -> bool {
-    name == DATABASE || FILES_OF_FOLDER.contains(&name) || name.strip_prefix("keys/").is_some_and(is_plain)
+    name == DATABASE
+        || name == LOG_KEY
+        || FILES_OF_FOLDER.contains(&name)
+        || name.strip_prefix("keys/").is_some_and(is_plain)
 }
 
 fn is_plain(name: &str) -> bool {

@@ -227,7 +227,7 @@ async fn prepare(
     if let Some(other) =
         releases.iter().find(|release| release.scheme_hash != policies.scheme_hash().as_ref())
     {
-        return Err(scheme_mismatch(&other.scheme_hash, policies.scheme_hash()));
+        return Err(scheme_mismatch(message.sender.domain(), &other.scheme_hash, policies.scheme_hash()));
     }
     let in_thread = matches!(message.manifest.kind(), Kind::State | Kind::Onward);
     let (mut copies, mut decisions, mut permits) = (Vec::new(), Vec::new(), Permits::new());
