@@ -49,7 +49,11 @@ enum Failed {
 pub(crate) async fn keep(agent: &Agent, stop: &CancellationToken) {
     let mut looked: Option<Instant> = None;
     while stop.run_until_cancelled(tokio::time::sleep(limits::RECEIPT_TURN)).await.is_some() {
-        let Some(key) = agent.link.log_key().filter(|_| agent.link.status().connected) else { continue };
+        let Some(key) = agent.link.log_key().filter(|_| agent.link.status().connected) else {
+            // The next gateway that it is connected to may be a restored one.
+            looked = None;
+            continue;
+        };
         let is_old = looked.is_none_or(|looked| looked.elapsed() >= limits::HEAD_AGE);
         match stop.run_until_cancelled(turn(agent, &key, is_old)).await {
             Some(Ok(true)) => looked = Some(Instant::now()),
@@ -251,6 +255,10 @@ fn must_be_there(agent: &Agent, due: &Due) -> bool {
 }
 
 async fn missing(agent: &Agent, due: &Due) -> Result<(), StoreError> {
+    // A gateway that was restored from a copy of the moment before does not know it any more.
+    if due.event == Event::Accepted {
+        agent.store.offer_again().await?;
+    }
     let (message, event) = (due.message, due.event.as_str_name());
     let of = if due.agency.is_empty() { String::new() } else { format!(" of the copy of {}", due.agency) };
     let alarm = Alarm {

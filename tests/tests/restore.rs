@@ -15,10 +15,13 @@ use liaison_tests::{
 };
 use serde_json::Value;
 
-async fn copied(gateway: &mut Gateway) -> Result<()> {
+/// Copies the database; tells how many leaves its log has.
+async fn copied(gateway: &mut Gateway) -> Result<u64> {
     gateway.stop().await?;
     fs::copy(gateway.data.join("liaison.db"), gateway.data.join("liaison.copy"))?;
-    gateway.start().await
+    let shown: Value = serde_json::from_str(&gateway.command(&["--json", "log", "head"]).await?)?;
+    gateway.start().await?;
+    shown.get("size").and_then(Value::as_u64).with_context(|| format!("no size in {shown}"))
 }
 
 /// Ends the gateway, puts the copy back, and opens a new log, since nothing else lets it go on.
@@ -38,14 +41,12 @@ async fn restored(gateway: &mut Gateway) -> Result<()> {
     gateway.start().await
 }
 
-/// Waits until the guard file has a head of this size.
-async fn guarded(gateway: &Gateway) -> Result<()> {
-    let shown: Value = serde_json::from_str(&gateway.command(&["--json", "log", "head"]).await?)?;
-    let size = shown.get("size").and_then(Value::as_u64).with_context(|| format!("no size in {shown}"))?;
+/// Waits until the guard file has a larger head than this.
+async fn guarded(gateway: &Gateway, size: u64) -> Result<()> {
     let guard = gateway.data.join("log.head");
     wait::until("the guard file has the newest head", async || {
         let head = fs::read_to_string(&guard).ok()?;
-        (head.lines().nth(1)?.parse::<u64>().ok()? >= size).then_some(())
+        (head.lines().nth(1)?.parse::<u64>().ok()? > size).then_some(())
     })
     .await
 }
@@ -58,7 +59,7 @@ async fn is_sound(gateway: &Gateway) -> Result<()> {
 #[tokio::test]
 async fn what_a_lost_database_had_accepted_is_delivered() -> Result<()> {
     let mut realm = Realm::start(policies::OPEN, &[HOSPITAL, SHELTER]).await?;
-    copied(&mut realm.gateway).await?;
+    let size = copied(&mut realm.gateway).await?;
     for agency in [HOSPITAL, SHELTER] {
         realm.agent(agency)?.connected().await?;
     }
@@ -73,7 +74,7 @@ async fn what_a_lost_database_had_accepted_is_delivered() -> Result<()> {
     realm.agent_mut(SHELTER)?.stop().await?;
     let waits = send(&realm).await?;
     call::referral_in(realm.agent(HOSPITAL)?, &waits, State::Requested).await?;
-    guarded(&realm.gateway).await?;
+    guarded(&realm.gateway, size).await?;
     restored(&mut realm.gateway).await?;
     realm.agent_mut(SHELTER)?.start().await?;
     call::referral_in(realm.agent(HOSPITAL)?, &waits, State::Received).await?;
@@ -94,7 +95,7 @@ async fn what_crosses_a_border_arrives_once_though_its_gateway_was_restored() ->
         agencies: &[SHELTER, SHELTER_HU],
     })
     .await?;
-    copied(&mut federation.realm_mut("be")?.gateway).await?;
+    let size = copied(&mut federation.realm_mut("be")?.gateway).await?;
     federation.links().await?;
     federation.agent(SHELTER)?.connected().await?;
     // Accepted abroad, and not fetched there.
@@ -106,7 +107,7 @@ async fn what_crosses_a_border_arrives_once_though_its_gateway_was_restored() ->
     })
     .await?;
     let be = &mut federation.realm_mut("be")?.gateway;
-    guarded(be).await?;
+    guarded(be, size).await?;
     restored(be).await?;
     federation.realm_mut("hu")?.agent_mut(SHELTER_HU)?.start().await?;
     call::referral_in(federation.agent(SHELTER)?, &id, State::Received).await?;
