@@ -2,6 +2,8 @@
 """Checks the JSON of `cargo demo -- --once --json` on stdin: one object, its shape, and its story."""
 
 import json
+import pathlib
+import subprocess
 import sys
 
 SHAPE = {
@@ -26,6 +28,7 @@ SHAPE = {
         }
     ],
     "policy": {"hash": str},
+    "log": {"entries": int, "head": str, "verified": bool, "receipts": [str]},
 }
 
 
@@ -57,4 +60,15 @@ for alert in story["alerts"]:
     assert both == {"country/" + agency.split("/")[0] for agency in alert["delivered_to"]}, "an alert stayed in one domain"
     assert not {one["agency"] for one in alert["refused_to"]} & set(alert["delivered_to"]), "refused and delivered"
 assert len(story["policy"]["hash"]) == 64
-print(f"the demo told its story: {len(story['referrals'])} referrals, {len(story['alerts'])} alerts")
+log = story["log"]
+assert log["verified"] is True, "a receipt does not hold"
+assert len(bytes.fromhex(log["head"])) == 32
+assert len(set(log["receipts"])) == len(log["receipts"]) <= log["entries"], "more receipts than leaves"
+# Of each message at least its acceptance and what became of one copy.
+assert len(log["receipts"]) >= 2 * (len(story["referrals"]) + len(story["alerts"])), "receipts are missing"
+verifier = pathlib.Path(__file__).parent / "foreign" / "verify_receipt.py"
+verified = subprocess.run([sys.executable, verifier, *log["receipts"]], capture_output=True, text=True)
+assert verified.returncode == 0, verified.stderr
+for message in story["referrals"] + story["alerts"]:
+    assert any("accepted, at" in line and message["id"] in line for line in verified.stdout.splitlines()), f"no receipt of {message['id']}"
+print(f"the demo told its story: {len(story['referrals'])} referrals, {len(story['alerts'])} alerts, {len(log['receipts'])} receipts")

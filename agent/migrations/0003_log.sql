@@ -51,3 +51,16 @@ create table log_alarms (
     shown text not null,
     unique (kind, subject)
 ) strict;
+
+-- Envelopes that the gateway accepted, as long as a recipient has neither signed for its copy nor been given up: they
+-- are offered again to a gateway that was restored from an older copy.
+create table accepted_envelopes (
+    message blob primary key references messages (id),
+    envelope blob not null
+) strict, without rowid;
+-- Under way are the states submitted and requested.
+create trigger accepted_envelopes_end after update of state on deliveries when new.state not in (2, 6)
+begin
+    delete from accepted_envelopes where message = new.message
+        and not exists (select 1 from deliveries where message = new.message and state in (2, 6));
+end;

@@ -143,7 +143,7 @@ impl Link {
     /// The key with which the heads of the domain's log are signed, as it was pinned at enrolment; none where the gateway
     /// has not told it yet.
     pub fn log_key(&self) -> Option<VerifyingKey> {
-        self.0.credentials.load().log_key.clone()
+        self.0.credentials.load().log_key
     }
 
     /// Asks the gateway for receipts.

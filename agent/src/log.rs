@@ -72,7 +72,11 @@ pub(crate) async fn keep(agent: &Agent, stop: &CancellationToken) {
     let mut looked: Option<Instant> = None;
     let mut watched = None;
     while stop.run_until_cancelled(tokio::time::sleep(limits::RECEIPT_TURN)).await.is_some() {
-        let Some(key) = agent.link.log_key().filter(|_| agent.link.status().connected) else { continue };
+        let Some(key) = agent.link.log_key().filter(|_| agent.link.status().connected) else {
+            // The next gateway that it is connected to may be a restored one.
+            looked = None;
+            continue;
+        };
         let is_old = looked.is_none_or(|looked| looked.elapsed() >= limits::HEAD_AGE);
         match stop.run_until_cancelled(look_at_keys(agent, is_old, &mut watched)).await {
             Some(Err(error)) => tracing::warn!(%error, "the log of keys could not be replayed"),
@@ -182,6 +186,9 @@ async fn take(
     let newest = match judge::newest(domain, key, held_head.as_ref(), answer) {
         Ok((newest, alarm)) => {
             if let Some(alarm) = alarm {
+                // Before the new log's head counts as seen: a crash in between does it again.
+                let messages = agent.store.offer_again().await?;
+                tracing::warn!(messages, "a new log: what no recipient has signed for is offered again");
                 raise(&agent.store, &alarm).await?;
             }
             newest
@@ -290,6 +297,10 @@ fn must_be_there(agent: &Agent, due: &Due) -> bool {
 }
 
 async fn missing(agent: &Agent, due: &Due) -> Result<(), StoreError> {
+    // A gateway that was restored from a copy of the moment before does not know it any more.
+    if due.event == Event::Accepted {
+        agent.store.offer_again().await?;
+    }
     let (message, event) = (due.message, due.event.as_str_name());
     let of = if due.agency.is_empty() { String::new() } else { format!(" of the copy of {}", due.agency) };
     let alarm = Alarm {

@@ -1,6 +1,7 @@
 //! What is wrong with a gateway, if anything, and what to do about it. Works whether or not the
 //! gateway runs, and changes nothing.
 
+mod logs;
 mod peers;
 mod running;
 
@@ -70,6 +71,9 @@ pub async fn examine(folder: &DataFolder) -> Vec<Finding> {
     findings.push(revocations(folder));
     findings.push(disk(folder.path()));
     findings.extend(database(folder, now).await);
+    if let Ok(config) = &config {
+        findings.extend(logs::examine(folder, &config.domain).await);
+    }
     findings.extend(running::examine(folder, config.ok().as_ref(), now).await);
     findings
 }

@@ -129,6 +129,8 @@ pub const BUNDLE_TEXT_BYTES: usize = liaison_proto::limits::BUNDLE_BYTES * 2;
 pub const HOST_PORT_BYTES: usize = 260;
 /// How much older than the newest a bundle may be that was overtaken on its way.
 pub const BUNDLES_CROSS: time::Duration = time::Duration::MINUTE;
+/// How long after a bundle was refused as older than the one that is known the next is made.
+pub const BUNDLE_RETRY: Duration = Duration::from_secs(5);
 /// Connections of one peer's gateway.
 pub const PEER_CONNECTIONS: usize = 16;
 /// Links from one peer: the one that lives, and those whose connection has yet to go.
@@ -187,6 +189,12 @@ pub const PREVIEW_WAIT: Duration = Duration::from_secs(5);
 pub const LOG_GROWS: Duration = Duration::from_millis(200);
 /// Leaves that a log grows by at once.
 pub const LOG_PAGE: u32 = 4_096;
+/// Faults of logs that are listed; more are counted.
+pub const LOG_FAULTS: usize = 100;
+/// Leaves that one command shows, at most and by itself.
+pub const LOG_SHOWN: u32 = 10_000;
+/// Leaves whose records one command erases.
+pub const LOG_ERASED: usize = 100;
 /// Receipts of one answer to an agent, and the bytes of their records, but for one that has more by itself.
 pub const RECEIPTS: usize = 256;
 pub const RECEIPTS_BYTES: usize = 4 << 20;

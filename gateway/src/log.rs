@@ -2,10 +2,13 @@
 //! others. Leaves are staged by the store with what they record; here they get into the tree, under a signed head, and
 //! proofs are made.
 
+pub mod disclosure;
+pub mod export;
 mod guard;
 pub mod reopen;
 mod sequencer;
 pub mod serve;
+pub mod verify;
 pub mod witness;
 
 use std::{
@@ -19,8 +22,8 @@ use liaison_trust::{
     digest::Digest,
     keys::{SigningKey, VerifyingKey},
     log::{
-        Checkpoint, CheckpointError, Frontier, FrontierError, KeyName, LogSigner, Node, Note, NoteError,
-        NoteSignature, OpenError, Tile, TileError, TileHashes, TreeError, VkeyError, consistency,
+        Checkpoint, CheckpointError, Frontier, FrontierError, KeyName, LogKey, LogSigner, Node, Note,
+        NoteError, NoteSignature, OpenError, Tile, TileError, TileHashes, TreeError, VkeyError, consistency,
         consistency_nodes, inclusion, inclusion_nodes, root_nodes,
     },
     names::Domain,
@@ -38,6 +41,8 @@ pub use sequencer::run;
 
 /// Under this label the key that signs heads follows from the gateway's.
 pub const SIGNER: &str = "log-key/v1";
+/// The administrative act by which a record is erased; its subject is [`subject`].
+pub const ERASE: &str = "erase_record";
 /// Under this label the key that cosigns others' heads follows from the gateway's.
 pub const WITNESS: &str = "witness-key/v1";
 
@@ -267,6 +272,24 @@ impl Log {
         let tiles: BTreeSet<Tile> = nodes.into_iter().filter_map(|node| Tile::holding(node, size)).collect();
         Ok(self.store.tiles(self.id, tiles).await?)
     }
+}
+
+/// The key by which others verify the heads of a domain's log.
+///
+/// # Errors
+/// The domain is too long for the name of a log.
+pub fn log_key(
+    domain: &Domain,
+    kind: LogKind,
+    number: u32,
+    gateway: &SigningKey,
+) -> Result<LogKey, VkeyError> {
+    Ok(LogKey::new(origin(domain, kind, number)?, gateway.derived(SIGNER).public()))
+}
+
+/// How an act names a leaf.
+pub fn subject(origin: &str, index: u64) -> String {
+    format!("{origin} {index}")
 }
 
 /// Where the guard of a log is kept.

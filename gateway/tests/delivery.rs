@@ -161,6 +161,7 @@ fn decided(recipient: usize, verdict: Verdict, explain: usize) -> Decided {
     let withheld = CategoryOutcome {
         verdict: Verdict::Withheld,
         rule: Some(rule("scheme.category")),
+        permitted_by: Vec::new(),
         basis: Basis::PublicTask,
         name_withheld: false,
         retention_days: 30,

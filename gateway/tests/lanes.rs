@@ -316,7 +316,7 @@ fn message(sender: &str, recipients: &[&str]) -> NewMessage {
     let own = domain("be");
     let from = address(sender);
     NewMessage {
-        leaf: leaf(),
+        leaf: Some(leaf()),
         id,
         digest: sha256(id.as_bytes()),
         expires: OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap(),

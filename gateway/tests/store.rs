@@ -335,7 +335,7 @@ fn message(sender: &str, recipients: &[&str]) -> NewMessage {
         id,
         digest: sha256(id.as_bytes()),
         expires: now() + Duration::days(7),
-        leaf: leaf(),
+        leaf: Some(leaf()),
         acceptance: Bytes::from_static(b"accepted"),
         extends: None,
         content: Envelope {

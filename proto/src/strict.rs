@@ -96,6 +96,12 @@ fn check_message(message: &MessageDescriptor, bytes: &[u8], all: &mut usize) -> 
                             check_value(field.full_name(), &values, value)?;
                         }
                     }
+                    kind if field.is_list() && kind.wire_type() == WireType::Varint => {
+                        while !part.is_empty() {
+                            count()?;
+                            decode_varint(&mut part).map_err(|_| malformed())?;
+                        }
+                    }
                     _ => return Err(malformed()),
                 }
             }

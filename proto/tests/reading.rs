@@ -100,6 +100,18 @@ fn an_unknown_value_is_not_hidden_by_a_later_one() {
     ));
 }
 
+#[test]
+fn packed_numbers_are_read_to_their_end_and_bounded() {
+    use liaison_proto::admin::v1::EraseRecordsRequest;
+    let some = EraseRecordsRequest { indexes: vec![0, 300, u64::MAX] };
+    assert_eq!(strict::decode::<EraseRecordsRequest>(&some.encode_to_vec()), Ok(some));
+    // A list of two bytes that ends inside its number.
+    assert!(strict::decode::<EraseRecordsRequest>(&[0x0a, 2, 0x80, 0x80]).is_err());
+    let many = EraseRecordsRequest { indexes: vec![1; MESSAGE_FIELDS + 1] };
+    let refused = strict::decode::<EraseRecordsRequest>(&many.encode_to_vec());
+    assert!(matches!(refused, Err(StrictError::TooManyFields { .. })), "{refused:?}");
+}
+
 /// Two bytes make an empty message in a list, which takes some 300 bytes of memory.
 #[test]
 fn lists_are_bounded_before_they_are_decoded() {

@@ -5,6 +5,7 @@ pub mod ca;
 pub mod call;
 pub mod called;
 pub mod dead_peer;
+pub mod evidence;
 pub mod federation;
 pub mod forge;
 pub mod hostile;

@@ -43,6 +43,10 @@ const REFERRAL: Uuid = uuid!("01934567-89ab-7cde-8f01-23456789abcd");
 const THREAD: Uuid = uuid!("01934567-89ab-7cde-8f01-23456789abce");
 const OTHER: Uuid = uuid!("01934567-89ab-7cde-8f01-23456789abcf");
 
+/// A head of a log as somebody holds it: gateways don't look at it.
+const HEAD: &str =
+    "hu/log/1\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n\n\u{2014} hu/log/1 AAAAAAA=\n";
+
 /// The key with which the gateway of a domain signs.
 pub fn gateway(domain: &str) -> SigningKey {
     SigningKey::from_seed(&seed(&format!("{domain}/gateway")))
@@ -272,9 +276,12 @@ fn notices() -> Result<BTreeMap<&'static str, SignedNotice>> {
         log_head: Bytes::new(),
     };
     let acknowledged = notice::Event::Acknowledged(statement::sign(&acknowledgement, &shelter.signing));
+    let holding = Acknowledgement { log_head: Bytes::from_static(HEAD.as_bytes()), ..acknowledgement };
+    let holding = notice::Event::Acknowledged(statement::sign(&holding, &shelter.signing));
     let relayed = notice("hu", acknowledged.clone(), None);
     Ok(BTreeMap::from([
         ("acknowledged", relayed.clone()),
+        ("acknowledged-with-head", notice("hu", holding, None)),
         ("expired", notice("hu", notice::Event::Expired(notice::Expired::default()), None)),
         ("narrowed", notice("hu", notice::Event::Narrowed(decision()), None)),
         ("quarantined", notice("hu", notice::Event::Quarantined(refusal()), None)),

@@ -143,7 +143,7 @@ async fn nothing_crosses_between_different_schemes() -> Result<()> {
         &federation.realm("be")?.gateway.command(&["--json", "peer", "show", "hu"]).await?,
     )?;
     let problem = shown.get("problem").and_then(Value::as_str).unwrap_or_default();
-    ensure!(problem.contains("scheme"), "nothing tells why it does not cross: {shown}");
+    ensure!(problem.contains("that of hu"), "nothing tells why it does not cross: {shown}");
 
     // Once they agree again it goes on by itself, as far as the scheme now lets it.
     federation.realm("hu")?.load_scheme(&tight).await?;
@@ -207,6 +207,11 @@ async fn what_an_agency_does_is_not_its_gateways_fault() -> Result<()> {
     ensure!(matches!(&waits, notice::Event::Waiting(why) if why.code() == ErrorCode::Suspended), "{waits:?}");
     let shown = hu.peer("be").await?;
     ensure!(shown.get("violations") == Some(&json!(0)), "{shown}");
+    for (of, other, word) in [(hu, "be", "de"), (be, "hu", "administrator")] {
+        let shown = of.peer(other).await?;
+        let problem = shown.get("problem").and_then(Value::as_str).unwrap_or_default();
+        ensure!(problem.contains(word), "nothing tells {other}'s peer what waits: {shown}");
+    }
 
     hu.accept(&be.invite().await?).await?;
     call::received(federation.agent(SHELTER_HU)?, &draft.message_id.to_string()).await.map(drop)

@@ -121,7 +121,7 @@ async fn key_records_are_bounded() -> Result<()> {
         answer = Some(link.forward(&Forward { sender, ..forward }).await?);
     }
     let answer = answer.context("nothing was sent")?;
-    scene.violation("more key records than an agency has", answer, ErrorCode::PeerViolation).await?;
+    scene.violation("more key records than an agency has", answer, ErrorCode::UnknownKey).await?;
     scene.harmless(&mut link).await
 }
 

@@ -53,7 +53,7 @@ async fn agencies_that_are_not_its_own_to_list() -> Result<()> {
     let attacks: Vec<(&str, DirectoryPage)> = vec![
         ("an agency of this domain", listed(of(HOSPITAL)?)),
         ("an agency of a third domain", listed(of("hu/shelter")?)),
-        ("a country that it was not accepted for", listed(scene.hostile.shelter.described("be"))),
+        ("a country that is none", listed(scene.hostile.shelter.described("Narnia"))),
         ("no sector", listed(Agency { sectors: Vec::new(), ..own() })),
         ("an agency twice", scene.hostile.page(vec![own(), own()])),
         ("another domain's page", DirectoryPage { domain: "hu".to_owned(), ..listed(own()) }),
@@ -88,10 +88,18 @@ async fn agencies_that_are_not_its_own_to_list() -> Result<()> {
         let page = statement::sign(&scene.hostile.page(vec![odd, third.clone()]), &scene.hostile.signing);
         let answer = link.directory(page).await?;
         ensure!(matches!(answer, Answer::Done), "{what}: {answer:?}");
-        scene.counted(what, ErrorCode::PeerViolation).await?;
+        scene.counted(what, ErrorCode::UnknownKey).await?;
         ensure!(!scene.lists(address).await?, "{what}: {address} can be addressed");
         ensure!(scene.lists("xx/third").await?, "{what}: another agency was left out with it");
     }
+    // Its bundle may have named a country until a moment ago: an agency of one that was not confirmed is left out.
+    let page = scene.hostile.page(vec![Outsider::new("xx/fourth")?.described("be")]);
+    let answer = link.directory(statement::sign(&page, &scene.hostile.signing)).await?;
+    ensure!(matches!(answer, Answer::Done), "a country that is not confirmed: {answer:?}");
+    ensure!(
+        !scene.lists("xx/fourth").await?,
+        "an agency of a country that was not confirmed can be addressed"
+    );
     // Of all that, be's own hospital still has its own keys, and is there.
     scene.harmless(&mut link).await
 }
@@ -120,7 +128,7 @@ async fn senders_and_recipients_that_are_not_its_own() -> Result<()> {
     scene.violation("another agency described", answer, ErrorCode::PeerViolation).await?;
     let elsewhere = Some(Agency { keys: Vec::new(), ..scene.hostile.shelter.described("be") });
     let answer = link.forward(&Forward { sender: elsewhere, ..honest.clone() }).await?;
-    scene.violation("a sender of a country not its own", answer, ErrorCode::PeerViolation).await?;
+    refused("a sender of a country that was not confirmed", answer, ErrorCode::Suspended)?;
     let answer = link.forward(&Forward { sender: None, ..honest.clone() }).await?;
     scene.violation("no sender", answer, ErrorCode::PeerViolation).await?;
     let answer = link.forward(&Forward { sender_key: None, ..honest }).await?;

@@ -1,11 +1,13 @@
 //! Whatever dies at whatever moment, an accepted message arrives, and arrives once.
 
+#![allow(clippy::indexing_slicing, reason = "an absent field of JSON is null")]
+
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result};
 use liaison_proto::message::v1::referral_state::Code as State;
 use liaison_tests::{
-    Realm, call, message,
+    Realm, call, evidence, message,
     names::{HOSPITAL, SHELTER},
     policies, seed,
     traffic::{every_one_arrived_once, under_traffic},
@@ -27,7 +29,15 @@ async fn a_gateway_killed_at_random_moments_loses_nothing() -> Result<()> {
         Ok(())
     })
     .await?;
-    every_one_arrived_once(&realm, &sent).await
+    every_one_arrived_once(&realm, &sent).await?;
+    // Whatever was cut off: no acceptance without its leaf, no leaf without its message.
+    let report = evidence::sound(&realm.gateway).await?;
+    // A cut-off submission is offered again, and accepted once.
+    let accepted = evidence::leaves(&realm.gateway).await?;
+    let accepted = accepted.iter().filter(|leaf| leaf["event"] == "accepted").count();
+    assert_eq!(report["messages"], accepted, "{report}");
+    assert!(accepted >= sent.len());
+    Ok(())
 }
 
 #[tokio::test]

@@ -73,9 +73,9 @@ async fn administrators_see_what_their_gateway_refuses_of_a_peer() -> Result<()>
     problem(&scene, str::is_empty).await?;
 
     let mut link = scene.hostile.link().await?;
-    let foreign = Agency { country: "hu".to_owned(), ..scene.hostile.shelter.described(DOMAIN) };
+    let foreign = Agency { country: "Narnia".to_owned(), ..scene.hostile.shelter.described(DOMAIN) };
     let answer = page(&scene, &mut link, foreign).await?;
-    refused("a country of others", answer, ErrorCode::PeerViolation)?;
+    refused("a country that is none", answer, ErrorCode::PeerViolation)?;
     problem(&scene, |told| told.contains("this gateway refuses") && told.contains("country")).await?;
     list(&scene, &mut link).await?;
     problem(&scene, str::is_empty).await?;

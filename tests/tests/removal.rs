@@ -7,7 +7,7 @@ use liaison_demo::{Gateway, http, wait};
 use liaison_proto::message::v1::{error_code::Code as ErrorCode, referral_state::Code as State};
 use liaison_tests::{
     Federation, Realm, call,
-    federation::{Setup, knows, listed},
+    federation::{Setup, knows, listed, waiting_for},
     forge::Claim,
     insider, message,
     names::{HOSPITAL, SHELTER, SHELTER_HU},
@@ -128,6 +128,25 @@ async fn a_domain_that_was_rebuilt_is_a_peer_anew() -> Result<()> {
 }
 
 /// The domain `hu`, running.
+/// The other domain's senders wait for the words about what it sent before.
+#[tokio::test]
+async fn what_was_said_while_a_domain_was_removed_reaches_it_anew() -> Result<()> {
+    let mut federation = two().await?;
+    federation.realm_mut("hu")?.agent_mut(SHELTER_HU)?.stop().await?;
+    let sent = federation.send(SHELTER, message::small_referral(SHELTER_HU)).await?;
+    let id = sent.first().context("no referral was made")?.clone();
+    let (be, hu) = (&federation.realm("be")?.gateway, &federation.realm("hu")?.gateway);
+    wait::until("hu has it", async || (waiting_for(be, "hu").await.ok()? == (0, 1)).then_some(())).await?;
+    hu.command(&["peer", "remove", "be"]).await?;
+    federation.realm_mut("hu")?.agent_mut(SHELTER_HU)?.start().await?;
+    call::received(federation.agent(SHELTER_HU)?, &id).await?;
+    // A sweep and more.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let (be, hu) = (&federation.realm("be")?.gateway, &federation.realm("hu")?.gateway);
+    hu.accept(&be.invite().await?).await?;
+    call::referral_in(federation.agent(SHELTER)?, &id, State::Received).await.map(drop)
+}
+
 async fn domain(agencies: &[&str]) -> Result<Realm> {
     let mut realm = Realm::prepare_domain(HU, &[("scheme/test.cedar", policies::OPEN)]).await?;
     realm.gateway.start().await?;

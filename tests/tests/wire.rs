@@ -103,7 +103,7 @@ fn what_is_signed_is_believed_and_an_unknown_field_or_value_in_it_is_not() -> Re
         }
         events += 1;
     }
-    ensure!(events == 7, "{events} notices");
+    ensure!(events == 8, "{events} notices");
     Ok(())
 }
 

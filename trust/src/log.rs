@@ -25,9 +25,13 @@
 //! A tlog-proof whose `extra` line is base64(salt || record). To verify one: the checkpoint's signature
 //! under the log's key; the checkpoint's origin, which is the key's name; the leaf hash of salt and
 //! record; and from it, along the proof, the checkpoint's root.
+//!
+//! # The bytes of a continuation
+//! C2SP has no file for a consistency proof; ours looks like a tlog-proof: see [`Continuation`].
 
 mod bundle;
 mod checkpoint;
+mod continuation;
 mod cosignature;
 mod frontier;
 mod note;
@@ -44,6 +48,7 @@ mod vkey;
 
 pub use bundle::{BundleError, EntryBundle, new_bundles};
 pub use checkpoint::{Checkpoint, CheckpointError, LogKey, LogSigner, OpenError};
+pub use continuation::{Continuation, ContinuationError};
 pub use cosignature::{CosignatureError, Witness, WitnessKey};
 pub use frontier::{Frontier, FrontierError};
 pub use note::{Note, NoteError, NoteSignature};

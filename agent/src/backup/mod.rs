@@ -29,11 +29,11 @@ pub const PASSPHRASE_CHARS: usize = 12;
 const FILES: usize = 4_096;
 /// The database as it stands in a backup.
 const DATABASE: &str = "agent.db";
-/// The pinned key of the domain's log; there is none in a folder of before there was a log.
-const LOG_KEY: &str = "log.pub";
 /// The files of the data folder that a backup holds beside the database and what is in `keys`.
 const FILES_OF_FOLDER: [&str; 6] =
     ["agent.toml", "agent.pem", "agent.key", "roots.pem", "gateway.pub", "api-token"];
+/// The same, where the gateway has told the key of its log.
+const LOG_KEY: &str = "log.pub";
 
 /// Why there is no backup, or nothing was restored.
 #[derive(Debug, thiserror::Error)]

@@ -64,7 +64,7 @@ pub(super) fn head(kind: &str, domain: &Domain, key: &VerifyingKey, note: &str) 
     let origin = note.text().lines().next().unwrap_or_default();
     let number = origin.strip_prefix(&format!("{domain}/{kind}/")).and_then(|number| number.parse().ok());
     let number = number.ok_or_else(|| format!("it is not of a log of {domain}"))?;
-    let key = LogKey::new(origin.parse().map_err(|_| "its log has no name".to_owned())?, key.clone());
+    let key = LogKey::new(origin.parse().map_err(|_| "its log has no name".to_owned())?, *key);
     let checkpoint = key.open(&note).map_err(|error| error.to_string())?;
     let bare = key.bare(note.clone()).map_err(|error| error.to_string())?;
     Ok(Head { checkpoint, note, bare, number })
@@ -173,7 +173,7 @@ pub(super) fn receipt(key: &VerifyingKey, head: &Head, shown: &Shown) -> Result<
     let proof = proof.map_err(|_| "its proof is none".to_owned())?;
     let receipt = Receipt { record, index: shown.index, proof, checkpoint: head.note.clone() };
     let name = head.checkpoint.origin().parse().map_err(|_| "its log has no name".to_owned())?;
-    receipt.verify(&LogKey::new(name, key.clone())).map_err(|error| error.to_string())?;
+    receipt.verify(&LogKey::new(name, *key)).map_err(|error| error.to_string())?;
     let told = Told::read(receipt.record.record()).map_err(|error| error.to_string())?;
     Ok((receipt, told))
 }

@@ -180,7 +180,7 @@ impl Store {
         Ok(attempts.and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or(0))
     }
 
-    /// The gateway has the message: its decisions are kept, its envelope is not.
+    /// The gateway has the message: its decisions are kept, and its envelope until its recipients have it.
     pub async fn accepted(
         &self,
         id: Uuid,
@@ -188,6 +188,13 @@ impl Store {
         signed: &SignedAcceptance,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
+        sqlx::query(
+            "insert or replace into accepted_envelopes (message, envelope) \
+             select message, envelope from outbox where message = ? and envelope is not null",
+        )
+        .bind(id.as_bytes().as_slice())
+        .execute(&mut *tx)
+        .await?;
         let Some(sent) = take(&mut tx, id).await? else { return Ok(()) };
         let at = acceptance
             .accepted_at
@@ -234,10 +241,38 @@ impl Store {
         {
             states::set_by_gateway(&mut tx, &standing, State::Requested, at, domain.as_str()).await?;
         }
+        // Where the gateway told the end ahead of its acceptance.
+        sqlx::query(
+            "delete from accepted_envelopes where message = ?1 \
+             and not exists (select 1 from deliveries where message = ?1 and state in (?2, ?3))",
+        )
+        .bind(id.as_bytes().as_slice())
+        .bind(i32::from(State::Submitted))
+        .bind(i32::from(State::Requested))
+        .execute(&mut *tx)
+        .await?;
         tx.commit().await?;
         // The next of its thread may go.
         self.wake_outbox();
         Ok(())
+    }
+
+    /// Offers everything again that the gateway accepted and no recipient has signed for: the gateway may not know of it
+    /// any more. Tells how many messages that are.
+    pub async fn offer_again(&self) -> Result<u64, StoreError> {
+        let mut tx = self.begin().await?;
+        let offered = sqlx::query(
+            "insert into outbox (seq, message, thread, expires, bytes, envelope) \
+             select m.seq, m.id, m.thread, m.expires, length(a.envelope), a.envelope \
+             from accepted_envelopes a join messages m on m.id = a.message \
+             where m.id not in (select message from outbox)",
+        )
+        .execute(&mut *tx)
+        .await?
+        .rows_affected();
+        tx.commit().await?;
+        self.wake_outbox();
+        Ok(offered)
     }
 
     /// The message is refused for good.

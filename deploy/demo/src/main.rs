@@ -50,7 +50,7 @@ async fn demonstrate(arguments: &Arguments) -> Result<()> {
     let ground = Ground::claim()?;
     let federation = Federation::start(&programs, ground.folder(), &cast::DOMAINS).await?;
     federation.write_record(ground.folder())?;
-    let story = story::play(&federation).await?;
+    let story = story::play(&federation, ground.folder()).await?;
     if arguments.json {
         println!("{}", serde_json::to_string(&story)?);
     } else {

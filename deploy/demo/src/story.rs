@@ -1,8 +1,13 @@
 //! What happens in a demonstration: what is sent, what each agency then finds, and how it is told.
 
+mod evidence;
 mod messages;
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Context, Result, ensure};
 use liaison_demo::{Agent, wait};
@@ -20,6 +25,20 @@ pub(crate) struct Story {
     referrals: Vec<Referral>,
     alerts: Vec<Alert>,
     policy: Policy,
+    log: Log,
+}
+
+/// What the sender's domain's log of evidence holds of it, by the word of the agencies that sent.
+#[derive(Debug, Serialize)]
+struct Log {
+    /// Leaves under the highest head that they have seen.
+    entries: u64,
+    /// The root under that head, hexadecimal.
+    head: String,
+    /// Whether every receipt holds, checked offline with `liaison-agent verify`.
+    verified: bool,
+    /// Files, each with the receipt of one event.
+    receipts: Vec<PathBuf>,
 }
 
 #[derive(Debug, Serialize)]
@@ -75,10 +94,13 @@ struct Policy {
 }
 
 /// Plays the story to its end.
-pub(crate) async fn play(federation: &Federation) -> Result<Story> {
+pub(crate) async fn play(federation: &Federation, folder: &Path) -> Result<Story> {
     let (referrals, hash) = refer(federation).await?;
     let alerts = vec![alert(federation, POLICE, &messages::forged_papers()).await?];
-    Ok(Story { referrals, alerts, policy: Policy { hash } })
+    let ids = referrals.iter().map(|one| (one.from.as_str(), one.id.as_str()));
+    let ids: Vec<_> = ids.chain(alerts.iter().map(|one| (one.from.as_str(), one.id.as_str()))).collect();
+    let log = evidence::gather(federation, &ids, folder).await?;
+    Ok(Story { referrals, alerts, policy: Policy { hash }, log })
 }
 
 /// A shelter refers one case to a shelter and to a health service abroad; the shelter there takes it on.
@@ -204,7 +226,10 @@ impl Story {
             );
             layers.extend(alert.withheld.iter().map(|one| one.what.layer.as_str()));
         }
-        both_countries("the alert", layers)
+        both_countries("the alert", layers)?;
+        ensure!(self.log.verified, "not every receipt holds");
+        ensure!(!self.log.receipts.is_empty(), "the log gave no receipt");
+        Ok(())
     }
 
     /// Tells it in plain words.
@@ -238,6 +263,15 @@ impl Story {
             }
         }
         println!("\nIn the sender's domain policy set {} decided.", self.policy.hash);
+        println!(
+            "The log of evidence of be has {} entries; {} receipts of it {} offline:",
+            self.log.entries,
+            self.log.receipts.len(),
+            if self.log.verified { "hold" } else { "do NOT all hold" }
+        );
+        for receipt in &self.log.receipts {
+            println!("  {}", receipt.display());
+        }
         println!("Both gateways decided for their own side, and could read none of the sections.");
     }
 }

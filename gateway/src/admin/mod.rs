@@ -3,6 +3,7 @@
 mod agencies;
 mod client;
 mod desk;
+mod erasure;
 mod peering;
 mod rollover;
 mod server;
@@ -12,10 +13,11 @@ use std::sync::Arc;
 use liaison_proto::{
     admin::v1::{
         AcceptPeerRequest, AddAgencyRequest, AgencyRequest, AgencyStatus, AuthorityRequest, AuthorityStatus,
-        CreateTokenRequest, CreateTokenResponse, DescribeAgencyRequest, ExplainPolicyRequest,
-        InvitePeerRequest, ListAgenciesRequest, ListAgenciesResponse, ListPeersRequest, ListPeersResponse,
-        LoadPolicyRequest, LoadPolicyResponse, PeerInvitation, PeerRequest, PeerStatus,
-        PolicyFile as WirePolicyFile, StatusRequest, StatusResponse, admin_service_server::AdminService,
+        CreateTokenRequest, CreateTokenResponse, DescribeAgencyRequest, EraseRecordsRequest,
+        EraseRecordsResponse, ExplainPolicyRequest, InvitePeerRequest, ListAgenciesRequest,
+        ListAgenciesResponse, ListPeersRequest, ListPeersResponse, LoadPolicyRequest, LoadPolicyResponse,
+        PeerInvitation, PeerRequest, PeerStatus, PolicyFile as WirePolicyFile, StatusRequest, StatusResponse,
+        admin_service_server::AdminService,
     },
     exchange::v1::PreviewResponse,
 };
@@ -156,6 +158,15 @@ impl AdminService for Admin {
     ) -> Result<Response<AuthorityStatus>, Status> {
         let (desk, by) = (Arc::clone(&self.desk), actor(&request));
         let done = to_the_end(async move { desk.authority(request.into_inner(), &by).await }).await?;
+        Ok(Response::new(done))
+    }
+
+    async fn erase_records(
+        &self,
+        request: Request<EraseRecordsRequest>,
+    ) -> Result<Response<EraseRecordsResponse>, Status> {
+        let (desk, by) = (Arc::clone(&self.desk), actor(&request));
+        let done = to_the_end(async move { desk.erase(request.into_inner(), &by).await }).await?;
         Ok(Response::new(done))
     }
 

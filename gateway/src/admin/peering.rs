@@ -259,6 +259,15 @@ impl Desk {
         let live: &Live = &peer.live;
         let refused =
             gate(gateway, peer).err().map(|refusal| format!("{}; {}", refusal.message, refusal.action));
+        let unconfirmed_here = live.is_linked()
+            && gateway.store.waits(&peer.domain, ErrorCode::Suspended).await.map_err(internal)?;
+        let waits = (unconfirmed_here && peer.state == PeerState::Active).then(|| {
+            format!(
+                "messages wait until {} has confirmed the country of their senders; have its administrator accept \
+                 this domain's bundle anew",
+                peer.domain
+            )
+        });
         let directory = gateway.directory.load();
         Ok(PeerStatus {
             domain: peer.domain.to_string(),
@@ -269,7 +278,7 @@ impl Desk {
             unconfirmed_countries: unconfirmed.into_iter().collect(),
             linked: live.is_linked(),
             linked_from: live.is_linked_from(),
-            problem: live.problem().or(refused).unwrap_or_default(),
+            problem: live.problem().or(refused).or(waits).unwrap_or_default(),
             same_scheme: peer.bundle.scheme_hash == gateway.policy.load().scheme_hash(),
             bundle_issued: Some(times::to_wire(peer.bundle.issued)),
             roots: count(peer.bundle.roots.len()),

@@ -5,6 +5,7 @@ mod agency;
 mod ca;
 mod doctor;
 mod init;
+mod log;
 mod output;
 mod peer;
 mod policy;
@@ -79,6 +80,9 @@ pub enum Command {
     /// Check policies, ask them, and make them active
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Show, prove, verify and export what was recorded, and tell what was disclosed to whom
+    #[command(subcommand)]
+    Log(log::Command),
     /// Say what is wrong with this gateway, if anything, and what to do about it; works when it is stopped
     Doctor,
 }
@@ -120,6 +124,7 @@ pub async fn execute(arguments: Arguments) -> anyhow::Result<()> {
         Command::Peer(command) => peer::execute(&folder, command, output).await,
         Command::Ca(command) => ca::execute(&folder, &command, output).await,
         Command::Policy(command) => policy::execute(&folder, command, output).await,
+        Command::Log(command) => log::execute(&folder, command, output).await,
         Command::Doctor => doctor::execute(&folder, output).await,
     }
 }

@@ -78,7 +78,14 @@ pub(super) async fn execute(folder: &DataFolder, command: Command, output: Outpu
             let invitation = gateway.invite_peer(InvitePeerRequest {}).await.map_err(refused)?.into_inner();
             let json = json!({"bundle": invitation.bundle, "fingerprint": invitation.fingerprint});
             output.print(&json, || format!("{}\n{}", invitation.bundle, invitation.fingerprint))?;
-            if let Ok(bundle) = Bundle::from_text(&invitation.bundle)
+            let bundle = Bundle::from_text(&invitation.bundle).ok();
+            if bundle.as_ref().is_some_and(|bundle| bundle.countries.is_empty()) {
+                eprintln!(
+                    "this domain has no agencies yet, so the bundle names no country, and whoever accepts it takes \
+                     messages of none: add agencies with `liaison-gateway agency add` before you send it"
+                );
+            }
+            if let Some(bundle) = bundle
                 && bundle.addresses.iter().all(|address| is_loopback(address))
             {
                 eprintln!(
@@ -109,7 +116,17 @@ pub(super) async fn execute(folder: &DataFolder, command: Command, output: Outpu
         Command::Accept(Accept { bundle, fingerprint }) => {
             let request =
                 AcceptPeerRequest { bundle: read(&bundle)?, fingerprint: fingerprint.unwrap_or_default() };
-            gateway.accept_peer(request).await
+            let accepted = gateway.accept_peer(request).await;
+            if let Ok(peer) = &accepted
+                && peer.get_ref().countries.is_empty()
+            {
+                let domain = &peer.get_ref().domain;
+                eprintln!(
+                    "the bundle of {domain} names no country, so nothing is taken from its agencies: once it has \
+                     some, ask for a new bundle and accept that"
+                );
+            }
+            accepted
         }
         Command::Suspend(peer) => gateway.suspend_peer(PeerRequest::from(peer)).await,
         Command::Resume(peer) => gateway.resume_peer(PeerRequest::from(peer)).await,
@@ -148,15 +165,31 @@ fn read(path: &Path) -> anyhow::Result<String> {
 fn show_bundle(text: &str) -> anyhow::Result<()> {
     let bundle = Bundle::from_text(text)?;
     let message = format!(
-        "the bundle says that it is of the domain {}, with the fingerprint {}, at {}, for the countries {}; nothing was accepted",
+        "the bundle says that it is of the domain {}, with the fingerprint {}, at {}, for {}; nothing was accepted",
         bundle.domain,
         bundle.fingerprint(),
         bundle.addresses.join(", "),
-        bundle.countries.iter().cloned().collect::<Vec<_>>().join(", ")
+        match bundle.countries.iter().cloned().collect::<Vec<_>>().join(", ") {
+            none if none.is_empty() => "no country, because the domain has no agencies".to_owned(),
+            countries => format!("the countries {countries}"),
+        }
     );
     let action = "call the other domain's administrator at a number that you know, have the fingerprint read out, \
                   and give it with --fingerprint";
     Err(Failure::wrong_use(message, action).into())
+}
+
+/// What is wrong and what to do, where something is.
+fn problem(peer: &PeerStatus) -> String {
+    if !peer.problem.is_empty() || peer.unconfirmed_countries.is_empty() {
+        return peer.problem.clone();
+    }
+    format!(
+        "messages from {} are not taken: its administrator has to confirm that {} speaks for it; then accept its bundle \
+         anew",
+        peer.unconfirmed_countries.join(", "),
+        peer.domain
+    )
 }
 
 fn list(peers: &[PeerStatus]) -> String {
@@ -174,7 +207,7 @@ fn list(peers: &[PeerStatus]) -> String {
             peer.agencies.to_string(),
             peer.queued.to_string(),
             peer.violations.to_string(),
-            peer.problem.clone(),
+            problem(peer),
         ]
     };
     table(
@@ -210,8 +243,9 @@ fn show(peer: &PeerStatus) -> String {
     }
     line("linked", &yes(peer.linked));
     line("linked from", &yes(peer.linked_from));
-    if !peer.problem.is_empty() {
-        line("problem", &peer.problem);
+    let problem = problem(peer);
+    if !problem.is_empty() {
+        line("problem", &problem);
     }
     line("same scheme", &yes(peer.same_scheme));
     line("bundle issued", moment(peer.bundle_issued.as_ref()).as_deref().unwrap_or("never"));
@@ -233,7 +267,7 @@ fn to_json(peer: &PeerStatus) -> Value {
         "unconfirmed_countries": peer.unconfirmed_countries,
         "linked": peer.linked,
         "linked_from": peer.linked_from,
-        "problem": (!peer.problem.is_empty()).then_some(&peer.problem),
+        "problem": Some(problem(peer)).filter(|problem| !problem.is_empty()),
         "same_scheme": peer.same_scheme,
         "bundle_issued": moment(peer.bundle_issued.as_ref()),
         "roots": peer.roots,

@@ -87,6 +87,7 @@ pub fn may_have_passed(code: ErrorCode) -> bool {
     matches!(
         code,
         ErrorCode::Expired
+            | ErrorCode::ClockSkew
             | ErrorCode::UnknownKey
             | ErrorCode::UnknownRecipient
             | ErrorCode::UnknownDomain

@@ -1,10 +1,12 @@
 //! What the log says of messages: plain functions from what happened to the leaf that records it.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use liaison_proto::{
     log::v1::{
-        Accepted, CategoryDecision, Decision, Ended, HandedOver, Outcome, Refused, RuleName, ended,
-        outcome::Event as What, record::Event as Recorded,
+        self as wire, Accepted, CategoryDecision, Decision, Ended, HandedOver, Outcome, Refused, RuleName,
+        ended, outcome::Event as What, record::Event as Recorded,
     },
     message::v1::{
         Acceptance, RecipientDecision, Refusal, Rule, data_category::Code as Category,
@@ -18,9 +20,23 @@ use uuid::Uuid;
 
 use super::{Event, category, positions};
 use crate::{
-    policy::PolicySet,
+    policy::{self, PolicySet},
     store::{ForwardedCopy, Head, NewLeaf, QueuedCopy, StoreError},
 };
+
+/// The policies by which categories are released to recipients.
+pub type Permits = BTreeMap<(String, i32), Vec<RuleName>>;
+
+/// The policies by which a decision releases categories to a recipient.
+pub fn permits(
+    recipient: &AgencyAddress,
+    decision: &policy::Decision,
+) -> impl Iterator<Item = ((String, i32), Vec<RuleName>)> {
+    decision.released().filter_map(|category| {
+        let permits = decision.categories.get(&category)?.permitted_by.clone();
+        Some(((recipient.to_string(), category.into()), permits))
+    })
+}
 
 /// A message was accepted with these decisions.
 ///
@@ -30,8 +46,24 @@ pub fn accepted(
     message: &Verified,
     policies: &PolicySet,
     decisions: &[RecipientDecision],
+    permits: &Permits,
     at: OffsetDateTime,
 ) -> Result<NewLeaf, StoreError> {
+    let mut places = BTreeMap::new();
+    let mut named = Vec::new();
+    let mut decisions: Vec<Decision> = decisions.iter().map(decision).collect();
+    for decision in &mut decisions {
+        for category in &mut decision.categories {
+            let Some(permits) = permits.get(&(decision.recipient.clone(), category.category)) else {
+                continue;
+            };
+            let policies = permits.iter().map(|rule| (&rule.layer, &rule.rule)).collect::<Vec<_>>();
+            category.permitted_by = *places.entry(policies).or_insert_with(|| {
+                named.push(wire::Permits { policies: permits.clone() });
+                named.len() as u32
+            });
+        }
+    }
     let accepted = Accepted {
         sender: message.sender.to_string(),
         message_id: bytes(message.id),
@@ -40,14 +72,10 @@ pub fn accepted(
         kind: message.manifest.kind,
         policy_hash: policies.hash().into(),
         scheme_hash: policies.scheme_hash().into(),
-        decisions: decisions.iter().map(decision).collect(),
+        decisions,
+        permits: named,
     };
-    Ok(NewLeaf {
-        message: Some(message.id),
-        thread: Some(message.thread),
-        readers: vec![message.sender.clone()],
-        ..NewLeaf::new(Recorded::Accepted(accepted), at)?
-    })
+    NewLeaf::new(Recorded::Accepted(accepted), at)
 }
 
 /// A message was refused by a rule of a policy.
@@ -66,8 +94,7 @@ pub fn refused(
         manifest_digest: digest.into(),
         rule: Some(name(rule)),
     };
-    let leaf = NewLeaf::new(Recorded::Refused(refused), at)?;
-    Ok(NewLeaf { message: Some(id), readers: vec![sender.clone()], ..leaf })
+    NewLeaf::new(Recorded::Refused(refused), at)
 }
 
 /// A copy goes to its recipient's agent, or to the gateway of its recipient's domain.
@@ -93,8 +120,7 @@ pub fn handed_over(copy: &QueuedCopy, at: OffsetDateTime) -> Result<NewLeaf, Sto
         policy_hash: record.policy_hash,
         released,
     };
-    let leaf = NewLeaf::new(Recorded::HandedOver(handed_over), at)?;
-    Ok(NewLeaf { message: Some(*message), readers: vec![recipient.clone()], ..leaf })
+    NewLeaf::new(Recorded::HandedOver(handed_over), at)
 }
 
 /// What became of a copy; none where it only waits.
@@ -122,10 +148,6 @@ pub fn outcome(
         Event::Quarantined(refusal) => ended(ended::Code::Quarantined, refusal.code()),
         Event::Undeliverable(refusal) => ended(ended::Code::Undeliverable, refusal.code()),
     };
-    let mut readers = vec![copy.sender.clone()];
-    if matches!(what, What::Acknowledged(_)) {
-        readers.push(copy.recipient.clone());
-    }
     let outcome = Outcome {
         message_id: bytes(copy.message),
         manifest_digest: copy.digest.into(),
@@ -133,16 +155,17 @@ pub fn outcome(
         recipient: copy.recipient.to_string(),
         event: Some(what),
     };
-    let leaf = NewLeaf::new(Recorded::Outcome(outcome), at)?;
-    Ok(Some(NewLeaf { message: Some(copy.message), readers, ..leaf }))
+    NewLeaf::new(Recorded::Outcome(outcome), at).map(Some)
 }
 
-fn decision(told: &RecipientDecision) -> Decision {
+/// A decision as the log has it, as far as its sender is told it.
+pub fn decision(told: &RecipientDecision) -> Decision {
     let categories = told.categories.iter().map(|told| CategoryDecision {
         category: told.category,
         verdict: told.verdict,
         rule: told.rule.as_ref().map(name),
         basis: told.basis,
+        permitted_by: 0,
     });
     Decision {
         recipient: told.recipient.clone(),

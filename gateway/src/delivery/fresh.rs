@@ -1,6 +1,7 @@
 //! A copy looked at once more before it goes: is it still to go, and with all that was released?
 
 use liaison_proto::{
+    admin::v1::agency_state::Code as AgencyState,
     message::v1::{
         Facts, Manifest, RecipientDecision, Refusal, ReleaseRecord, error_code::Code as ErrorCode,
         kind::Code as Kind,
@@ -28,6 +29,14 @@ pub async fn fresh(gateway: &Gateway, mut queued: QueuedCopy) -> Result<Option<Q
     // Whether a peer took it before it expired, the peer alone can say.
     if queued.head.expires <= now && !queued.head.offered {
         sweep::expire(gateway, &queued.head, now).await.map_err(internal)?;
+        return Ok(None);
+    }
+    let sender = gateway.directory.load().get(&queued.head.sender).map(|sender| sender.state);
+    if sender == Some(AgencyState::Revoked) {
+        info!(message = %queued.head.message, "the sender of a queued message was revoked; it goes nowhere");
+        let to = if queued.head.offered { Next::Forwarded } else { Next::Gone };
+        let event = Event::Undeliverable(revoked(&queued.head));
+        sweep::end_as(gateway, &queued.head, to, event, now).await.map_err(internal)?;
         return Ok(None);
     }
     let policies = gateway.policy.load_full();
@@ -140,6 +149,14 @@ fn narrowed_since(copy: &Head, told: &RecipientDecision) -> Refusal {
         "ask the agency itself whether it has the message; send it again for what may go now",
     )
     .by_rule(told.rule.clone().or(withheld).unwrap_or_default())
+}
+
+fn revoked(copy: &Head) -> Refusal {
+    Refusal::new(
+        ErrorCode::Revoked,
+        format!("the membership of {} was ended before the message was handed over", copy.sender),
+        "ask the gateway's administrator",
+    )
 }
 
 fn gone() -> Refusal {

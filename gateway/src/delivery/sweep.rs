@@ -6,9 +6,12 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use liaison_proto::{
     admin::v1::agency_state::Code as AgencyState,
-    message::v1::{Refusal, error_code::Code as ErrorCode, notice::Expired},
+    limits::{CLOCK_AHEAD, LIFETIME, REPLAY_MEMORY},
+    message::v1::{Notice, Refusal, error_code::Code as ErrorCode, notice::Expired},
+    times,
 };
 use liaison_trust::names::{AgencyAddress, Domain};
+use prost::Message;
 use time::OffsetDateTime;
 use tracing::{error, info};
 
@@ -17,7 +20,7 @@ use crate::{
     federation::tell_waiting,
     gateway::Gateway,
     limits,
-    store::{Change, DeliveryId, ForwardedCopy, Head, Next, Queue, Settled, Settlement, StoreError},
+    store::{Change, DeliveryId, ForwardedCopy, Head, Next, Queue, Settled, Settlement, StoreError, Unit},
 };
 
 /// Sweeps every [`limits::SWEEP`] until the gateway stops.
@@ -64,6 +67,10 @@ pub async fn sweep(gateway: &Gateway, now: OffsetDateTime) -> Result<(), StoreEr
     }
     for domain in gateway.peers.removed() {
         for lane in gateway.store.lanes(&domain) {
+            if matches!(lane, Queue::Notices { .. }) {
+                drop_old(gateway, &lane, now).await?;
+                continue;
+            }
             give_back(gateway, &lane, (&peering_ended(&domain), &peering_ended_offered(&domain)), now)
                 .await?;
         }
@@ -168,6 +175,21 @@ async fn give_back(
             undeliverable(gateway, *delivery, head.as_ref(), why, now)
         });
         join_all(ends).await.into_iter().collect::<Result<(), _>>()?;
+    }
+    Ok(())
+}
+
+/// Drops the words for a removed domain whose messages nobody remembers any more. The others wait: its own
+/// administrator may not have ended the peering, and takes them when the domain is accepted anew.
+async fn drop_old(gateway: &Gateway, queue: &Queue, now: OffsetDateTime) -> Result<(), StoreError> {
+    // The oldest stand first.
+    while let Some(Unit::Notice { id, notice }) = gateway.store.unit(queue, DeliveryId::default()).await? {
+        let at = Notice::decode(notice.notice.clone()).ok().and_then(|notice| times::from_wire(&notice.at?));
+        // A message was made before what is said of it.
+        if at.is_some_and(|at| now < at + CLOCK_AHEAD + LIFETIME + REPLAY_MEMORY) {
+            break;
+        }
+        gateway.store.change(Change { delivery: id, to: Next::Gone, notice: None }).await?;
     }
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! From an agency's queue to its session, in order: each copy is looked at once more before it goes.
 
-use std::{pin::pin, sync::Arc};
+use std::{collections::BTreeSet, pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use liaison_proto::{
+    admin::v1::agency_state::Code as AgencyState,
     chunks,
     exchange::v1::{Delivery, DeliveryChunk, delivery::Content, session_response::Frame as Response},
     message::v1::{Refusal, ReleaseRecord, SealedCopy},
@@ -20,6 +21,7 @@ use uuid::Uuid;
 use super::session::{Attempt, Delivered, Gone, Session};
 use crate::{
     delivery::{self, evidence, internal},
+    gateway::Gateway,
     limits,
     store::{Change, DeliveryId, Item, Next, Queue, Queued, QueuedCopy},
 };
@@ -28,15 +30,32 @@ use crate::{
 pub(super) async fn run(session: &Session, window: u32) -> Result<(), Refusal> {
     let turns = Arc::new(Semaphore::new(window as usize));
     let queue = Queue::Agency(session.agency.clone());
-    let mut last = DeliveryId::default();
+    let mut revised = session.gateway.revised.subscribe();
+    let (mut last, mut furthest) = (DeliveryId::default(), DeliveryId::default());
+    // Copies of senders that are suspended: looked at again when the directory changes.
+    let mut held = BTreeSet::new();
     loop {
-        let page = session.gateway.store.queue(&queue, last).await.map_err(internal)?;
+        let mut page = session.gateway.store.queue(&queue, last).await.map_err(internal)?;
         if page.is_empty() {
-            session.place.wake.notified().await;
+            tokio::select! {
+                () = session.place.wake.notified() => {}
+                _ = revised.changed(), if !held.is_empty() => {
+                    last = held.first().map_or(last, |first: &DeliveryId| first.before());
+                }
+            }
         }
         if let Some(queued) = page.last() {
             last = queued.id;
         }
+        page.retain(|queued| {
+            let is_new = queued.id > furthest || held.remove(&queued.id);
+            furthest = furthest.max(queued.id);
+            let is_held = is_new && is_held(&session.gateway, queued);
+            if is_held {
+                held.insert(queued.id);
+            }
+            is_new && !is_held
+        });
         // Side by side, since each is logged before it goes, but one after another onto the stream.
         let most = page.len().max(1);
         let logged = stream::iter(page).map(async |queued| {
@@ -54,6 +73,13 @@ pub(super) async fn run(session: &Session, window: u32) -> Result<(), Refusal> {
             }
         }
     }
+}
+
+/// Whether it is a copy whose sender is suspended.
+fn is_held(gateway: &Gateway, queued: &Queued) -> bool {
+    let Item::Copy(copy) = &queued.item else { return false };
+    let directory = gateway.directory.load();
+    directory.get(&copy.head.sender).is_some_and(|sender| sender.state == AgencyState::Suspended)
 }
 
 async fn send(session: &Session, attempt: Uuid, delivery: &Delivery) -> Result<(), Gone> {

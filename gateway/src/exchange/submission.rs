@@ -23,7 +23,10 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
-    delivery::{self, Decided, NewThreadCopy, evidence},
+    delivery::{
+        self, Decided, NewThreadCopy,
+        evidence::{self, Permits},
+    },
     directory::{Agency, Directory, is_empty},
     gateway::Gateway,
     policy::{Decision, PolicySet},
@@ -123,10 +126,10 @@ async fn prepare(
         sections: verified.sections.iter().map(|section| section.section.clone()).collect(),
         ..Envelope::default()
     };
-    let (copies, decisions) = if in_thread {
+    let (copies, decisions, permits) = if in_thread {
         let NewThreadCopy { copy, decision, .. } =
             delivery::authorise(gateway, policies, &verified, now).await?;
-        (vec![copy], vec![decision])
+        (vec![copy], vec![decision], Permits::new())
     } else {
         message(gateway, directory, policies, sender, (&verified, content.encoded_len()), now)?
     };
@@ -138,10 +141,10 @@ async fn prepare(
         scheme_hash: policies.scheme_hash().into(),
         decisions,
     };
-    let leaf =
-        evidence::accepted(&verified, policies, &acceptance.decisions, now).map_err(delivery::internal)?;
+    let leaf = evidence::accepted(&verified, policies, &acceptance.decisions, &permits, now)
+        .map_err(delivery::internal)?;
     Ok(NewMessage {
-        leaf,
+        leaf: Some(leaf),
         extends: None,
         id: verified.id,
         digest: verified.digest,
@@ -186,7 +189,7 @@ fn message(
     sender: &Agency,
     (verified, content): (&Verified, usize),
     now: OffsetDateTime,
-) -> Result<(Vec<NewCopy>, Vec<RecipientDecision>), Refusal> {
+) -> Result<(Vec<NewCopy>, Vec<RecipientDecision>, Permits), Refusal> {
     let kind = verified.manifest.kind();
     let audience = verified.facts.as_ref().and_then(|facts| facts.audience.as_ref());
     if kind == Kind::Alert && audience.is_none_or(is_empty) {
@@ -227,7 +230,8 @@ fn message(
             }
         })
         .collect();
-    Ok((copies, told))
+    let permits = decided.iter().flat_map(|decided| evidence::permits(&decided.recipient, &decided.decision));
+    Ok((copies, told, permits.collect()))
 }
 
 /// An alert does not wait for those who have no room, as long as there are others: whom it does not reach is told with

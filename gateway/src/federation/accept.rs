@@ -30,7 +30,11 @@ use super::{
     refusals::{scheme_mismatch, violation},
 };
 use crate::{
-    delivery::{self, NewThreadCopy, aside, evidence, internal},
+    delivery::{
+        self, NewThreadCopy, aside,
+        evidence::{self, Permits},
+        internal,
+    },
     directory::Agency,
     gateway::Gateway,
     limits,
@@ -228,10 +232,10 @@ async fn prepare(
     if let Some(other) =
         releases.iter().find(|release| release.scheme_hash != policies.scheme_hash().as_ref())
     {
-        return Err(scheme_mismatch(&other.scheme_hash, policies.scheme_hash()));
+        return Err(scheme_mismatch(message.sender.domain(), &other.scheme_hash, policies.scheme_hash()));
     }
     let in_thread = matches!(message.manifest.kind(), Kind::State | Kind::Onward);
-    let (mut copies, mut decisions) = (Vec::new(), Vec::new());
+    let (mut copies, mut decisions, mut permits) = (Vec::new(), Vec::new(), Permits::new());
     let mut acceptances: Acceptances = match &extends {
         Some(before) => strict::decode(before)?,
         None => Acceptances::default(),
@@ -260,6 +264,7 @@ async fn prepare(
                 continue;
             }
             is_for_somebody = true;
+            permits.extend(evidence::permits(&recipient.address, &decision));
             decisions.push(decision.to_wire(&recipient.address));
             copies.extend(copy);
         }
@@ -267,7 +272,7 @@ async fn prepare(
             return Err(delivery::queue_full(&queue, &message.sender));
         }
     }
-    let leaf = evidence::accepted(&message, &policies, &decisions, now).map_err(internal)?;
+    let leaf = evidence::accepted(&message, &policies, &decisions, &permits, now).map_err(internal)?;
     let signed = decisions.into_iter().map(|decision| accepted(gateway, &message, &policies, decision, now));
     acceptances.acceptances.extend(signed);
     let acceptance: Bytes = acceptances.encode_to_vec().into();
@@ -279,7 +284,7 @@ async fn prepare(
         ));
     }
     Ok(NewMessage {
-        leaf,
+        leaf: Some(leaf),
         id: message.id,
         digest: message.digest,
         expires: message.expires,

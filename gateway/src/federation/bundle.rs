@@ -115,18 +115,22 @@ impl Bundle {
                 "compare fingerprints with the domain's administrator, and accept its bundle anew",
             ));
         }
-        // Both links between two domains carry bundles, and may cross.
-        let is_overtaken = next.sequence < self.sequence
-            && (time::Duration::ZERO..=limits::BUNDLES_CROSS).contains(&(self.issued - next.issued));
-        if is_overtaken {
-            return Ok(self.clone());
-        }
         if next.sequence <= self.sequence {
-            return Err(Refusal::new(
+            // Both links between two domains carry bundles, and may cross.
+            let is_overtaken = (time::Duration::ZERO..=limits::BUNDLES_CROSS)
+                .contains(&(self.issued - next.issued))
+                && next.sequence < self.sequence;
+            if is_overtaken && self.says_what(&next) {
+                return Ok(self.clone());
+            }
+            let refusal = Refusal::new(
                 ErrorCode::StaleBundle,
                 format!("the bundle of {} is older than the one that is known", self.domain),
                 "send the newest one; if the gateway was restored from a backup, its clock must be right",
-            ));
+            );
+            // What says something else was perhaps made later, by a clock that went back: its gateway is to know that
+            // it was not taken.
+            return Err(if is_overtaken { refusal.retry_after(limits::BUNDLE_RETRY) } else { refusal });
         }
         if next.issued > now + CLOCK_AHEAD {
             return Err(Refusal::new(
@@ -136,6 +140,12 @@ impl Bundle {
             ));
         }
         Ok(next)
+    }
+
+    /// Whether another bundle of the same gateway says the same of its domain.
+    fn says_what(&self, other: &Self) -> bool {
+        let Self { sequence, issued, ref signed, .. } = *self;
+        *self == Self { sequence, issued, signed: signed.clone(), ..other.clone() }
     }
 
     /// The keys of the domain, which stay the same as long as it is peered with.
@@ -245,6 +255,45 @@ fn is_host_port(text: &str) -> bool {
             .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
-fn is_country(text: &str) -> bool {
+pub(super) fn is_country(text: &str) -> bool {
     text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use liaison_trust::{ca::Authority, keys::SigningKey};
+    use time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_bundle_that_was_overtaken_is_taken_only_if_it_says_the_same() {
+        let (signing, now) = (SigningKey::generate(), OffsetDateTime::now_utc());
+        let root = Authority::create(&"hu".parse().unwrap()).unwrap().certificate_der().to_vec();
+        let bundle = |sequence, issued, country: &str| {
+            let bundle = Wire {
+                domain: "hu".to_owned(),
+                roots: vec![root.clone().into()],
+                gateway_signing_key: Bytes::copy_from_slice(signing.public().as_bytes()),
+                addresses: vec!["gateway.example.hu:7402".to_owned()],
+                countries: vec![country.to_owned()],
+                sequence,
+                issued: Some(times::to_wire(issued)),
+                scheme_hash: vec![1; 32].into(),
+                protocol: PROTOCOL,
+                log_key: Bytes::copy_from_slice(signing.public().as_bytes()),
+                witness_key: Bytes::copy_from_slice(signing.public().as_bytes()),
+            };
+            statement::sign(&bundle, &signing)
+        };
+        let known = Bundle::read(&bundle(9, now, "hu")).unwrap();
+        let before = now - Duration::seconds(20);
+        assert_eq!(known.renewed(&bundle(8, before, "hu"), now), Ok(known.clone()));
+        let refusal = known.renewed(&bundle(8, before, "sk"), now).unwrap_err();
+        assert_eq!(refusal.code(), ErrorCode::StaleBundle, "its clock may have gone back: it is to know");
+        assert!(refusal.retry_after_ms > 0, "two links may cross: no violation");
+        let refusal = known.renewed(&bundle(8, now - Duration::hours(1), "hu"), now).unwrap_err();
+        assert_eq!((refusal.code(), refusal.retry_after_ms), (ErrorCode::StaleBundle, 0));
+        assert_eq!(known.renewed(&bundle(10, before, "sk"), now).unwrap().sequence, 10);
+    }
 }

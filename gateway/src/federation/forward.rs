@@ -45,7 +45,7 @@ pub fn gate(gateway: &Gateway, peer: &Peer) -> Result<(), Refusal> {
         return Err(stale(&peer.domain));
     }
     if peer.bundle.scheme_hash != own {
-        return Err(scheme_mismatch(peer.bundle.scheme_hash.as_ref(), own));
+        return Err(scheme_mismatch(&peer.domain, peer.bundle.scheme_hash.as_ref(), own));
     }
     Ok(())
 }

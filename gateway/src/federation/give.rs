@@ -8,6 +8,7 @@ use std::{
 };
 
 use liaison_proto::{
+    admin::v1::agency_state::Code as AgencyState,
     federation::v1::{RelayNotice, link_request::Frame as Request},
     message::v1::{Envelope, Manifest, Notice, Refusal, SignedNotice, error_code::Code as ErrorCode},
 };
@@ -118,9 +119,13 @@ impl Lanes<'_> {
         Ok(gave)
     }
 
-    /// Notices may go where messages may not.
+    /// Notices may go where messages may not: of an agency that is suspended they wait.
     fn may_go(&self, queue: &Queue) -> bool {
-        !matches!(queue, Queue::Lane { .. }) || forward::gate(&self.link.gateway, &self.link.peer()).is_ok()
+        let Queue::Lane { of, .. } = queue else { return true };
+        let gateway = &self.link.gateway;
+        let directory = gateway.directory.load();
+        let is_suspended = directory.get(of).is_some_and(|sender| sender.state == AgencyState::Suspended);
+        !is_suspended && forward::gate(gateway, &self.link.peer()).is_ok()
     }
 
     /// When the first of what was postponed may go.
@@ -266,6 +271,7 @@ pub(super) fn passes(refusal: &Refusal) -> bool {
         || matches!(
             refusal.code(),
             ErrorCode::QueueFull
+                | ErrorCode::ClockSkew
                 | ErrorCode::RateLimited
                 | ErrorCode::GatewayUnreachable
                 | ErrorCode::ShuttingDown
@@ -307,4 +313,20 @@ fn thread(unit: &Unit) -> Result<Uuid, Refusal> {
     id.ok()
         .and_then(|id| Uuid::from_slice(&id).ok())
         .ok_or_else(|| internal(StoreError::Corrupt("a queued message or notice")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_by_itself_is_offered_again() {
+        let refusal = |code| Refusal::new(code, "what it is", "what to do");
+        for code in [ErrorCode::QueueFull, ErrorCode::Suspended, ErrorCode::ClockSkew] {
+            assert!(passes(&refusal(code)), "{}", code.as_str_name());
+        }
+        for code in [ErrorCode::Expired, ErrorCode::UnknownKey, ErrorCode::NotAParty] {
+            assert!(!passes(&refusal(code)), "{}", code.as_str_name());
+        }
+    }
 }

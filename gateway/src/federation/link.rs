@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
-use super::{bundle, cosign, dial::dial, give, incoming, peers::Peer, tell, watch};
+use super::{bundle, cosign, dial::dial, give, incoming, peers::Peer, refusals::is_violation, tell, watch};
 use crate::{authority::Authority, gateway::Gateway, limits};
 
 /// Keeps a link to every active peer until the gateway stops.
@@ -126,13 +126,14 @@ async fn once(
         Ok::<_, Status>((inbound, first))
     };
     let begun = timeout(limits::HELLO, begin).await.map_err(|_| no_welcome(&peer.domain))?;
-    let (inbound, first) = begun.map_err(|status| broke(peer, &status))?;
+    let begun = begun.map_err(|status| broke(peer, &status));
+    let (inbound, first) = begun.inspect_err(|refusal| gateway.peers.refused_own(&own, refusal))?;
     let Some(LinkResponse { frame: Some(Response::Welcome(welcome)) }) = first else {
         return Err(no_welcome(&peer.domain));
     };
     same_clock(peer, &welcome)?;
     let bundle = welcome.bundle.clone().unwrap_or_default();
-    incoming::renew(gateway, &peer.domain, &bundle).await.inspect_err(|refusal| peer.violation(refusal))?;
+    renew(gateway, peer, &bundle).await?;
     peer.live.took(bundle::sequence(&own));
     peer.live.set_problem(None);
     peer.live.set_channel(Some(channel.clone()));
@@ -246,9 +247,12 @@ impl Link {
                 Some(Response::Done(done)) => self.answered(done.number, Answer::Done)?,
                 Some(Response::Renewal(renewal)) => {
                     let bundle = renewal.bundle.unwrap_or_default();
-                    incoming::renew(&self.gateway, &self.peer.domain, &bundle)
-                        .await
-                        .inspect_err(|refusal| self.peer.violation(refusal))?;
+                    match renew(&self.gateway, &self.peer, &bundle).await {
+                        // The peer hears so where it asks, on its own link.
+                        Err(refusal)
+                            if refusal.code() == ErrorCode::StaleBundle && !is_violation(&refusal) => {}
+                        taken => taken?,
+                    }
                 }
                 Some(Response::Drain(_)) => return Ok(()),
                 Some(Response::Welcome(_)) | None => return Err(self.protocol("an unexpected frame")),
@@ -274,7 +278,13 @@ impl Link {
                     |number| vec![Request::Renewal(Renewal { number, bundle: Some(newest.clone()) })];
                 match self.ask(renewal).await {
                     Ok(Answer::Done) => self.peer.live.took(bundle::sequence(&newest)),
-                    Ok(Answer::Refused(refusal)) => return Err(refusal),
+                    // The newer one is on its way over the other link, and comes over this one next.
+                    Ok(Answer::Refused(refusal))
+                        if refusal.code() == ErrorCode::StaleBundle && *own.borrow() != newest => {}
+                    Ok(Answer::Refused(refusal)) => {
+                        self.gateway.peers.refused_own(&newest, &refusal);
+                        return Err(refusal);
+                    }
                     Ok(Answer::Accepted(_)) => return Err(self.protocol("an answer of another kind")),
                     Err(Gone) => return Err(closed(&self.peer.domain)),
                 }
@@ -327,6 +337,15 @@ impl Parts {
         self.bytes -= whole.len();
         Ok(Some(whole))
     }
+}
+
+/// Takes a newer bundle of the peer.
+async fn renew(gateway: &Arc<Gateway>, peer: &Peer, bundle: &SignedBundle) -> Result<(), Refusal> {
+    incoming::renew(gateway, &peer.domain, bundle).await.inspect_err(|refusal| {
+        if is_violation(refusal) {
+            peer.violation(refusal);
+        }
+    })
 }
 
 const UNASKED: &str = "an answer to something that is not under way";

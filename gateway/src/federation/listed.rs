@@ -17,6 +17,7 @@ use liaison_trust::{
 use tracing::{info, warn};
 
 use super::{
+    bundle::is_country,
     peers::Peer,
     refusals::{not_its_word, violation},
 };
@@ -35,8 +36,8 @@ use crate::{
 fn read(peer: &Peer, listed: &wire::Agency) -> Result<Agency, Refusal> {
     let address = address(peer, &listed.address)?;
     let wrong = |what: &str| violation(format!("{} says {what} of its agency {address}", peer.domain));
-    if !peer.countries.contains(&listed.country) {
-        return Err(wrong("a country that it was not accepted for"));
+    if !is_country(&listed.country) {
+        return Err(wrong("a country that is none"));
     }
     let sectors: Vec<Sector> = listed.sectors().collect();
     if !(1..=limits::AGENCY_SECTORS).contains(&sectors.len()) || sectors.contains(&Sector::Unspecified) {
@@ -76,8 +77,14 @@ pub(super) fn keys(
     known: &[ProvenKey],
     told: &[SignedKeyRecord],
 ) -> Result<Vec<ProvenKey>, Refusal> {
-    let wrong = |what: String| violation(format!("{} says {what} of its agency {address}", peer.domain));
-    chain(address, known, told).map_err(wrong)
+    // No violation: an agency that changes its keys often enough leaves a gap by itself.
+    chain(address, known, told).map_err(|what| {
+        Refusal::new(
+            ErrorCode::UnknownKey,
+            format!("{} says {what} of its agency {address}", peer.domain),
+            "have the agency's keys looked at; if its gateway was restored from a backup, peer anew",
+        )
+    })
 }
 
 fn chain(
@@ -158,24 +165,19 @@ struct Read {
     broken: Vec<AgencyAddress>,
 }
 
-/// Whether a peer names a country in its bundle that no administrator has confirmed yet.
-fn is_unconfirmed(peer: &Peer, country: &str) -> bool {
-    !peer.countries.contains(country) && peer.bundle.countries.contains(country)
-}
-
-/// Reads the agencies of a page. Those of a country that the peer names in its bundle and that no administrator
-/// has confirmed yet are left out.
+/// Reads the agencies of a page. Those of a country that no administrator has confirmed are left out, whether or not
+/// the peer's bundle of now names it: that depends on what other agencies the domain has.
 fn read_all(gateway: &Gateway, peer: &Peer, listed: &[wire::Agency]) -> Result<Read, Refusal> {
     let directory = gateway.directory.load();
     let own = directory.of(&peer.domain).count();
     let mut seen = BTreeSet::new();
     let mut page = Read::default();
     for listed in listed {
-        if is_unconfirmed(peer, &listed.country) {
-            warn!(peer = %peer.domain, country = listed.country, "an agency of a country that is not confirmed is left out");
+        let agency = read(peer, listed)?;
+        if !peer.countries.contains(&agency.country) {
+            warn!(peer = %peer.domain, country = agency.country, "an agency of a country that is not confirmed is left out");
             continue;
         }
-        let agency = read(peer, listed)?;
         let known = directory.get(&agency.address);
         if !seen.insert(agency.address.clone()) {
             return Err(violation(format!("{} lists {} twice on one page", peer.domain, agency.address)));
@@ -201,14 +203,14 @@ fn read_all(gateway: &Gateway, peer: &Peer, listed: &[wire::Agency]) -> Result<R
 /// # Errors
 /// The peer has no right to say so.
 pub(super) fn sender(gateway: &Gateway, peer: &Peer, described: &wire::Agency) -> Result<Agency, Refusal> {
-    let address = address(peer, &described.address)?;
-    let known = gateway.directory.load().get(&address).cloned();
-    if is_unconfirmed(peer, &described.country) {
+    let agency = read(peer, described)?;
+    let known = gateway.directory.load().get(&agency.address).cloned();
+    if !peer.countries.contains(&agency.country) {
         return Err(Refusal::new(
             ErrorCode::Suspended,
             format!(
                 "{} has yet to confirm that {} speaks for {}",
-                gateway.domain, peer.domain, described.country
+                gateway.domain, peer.domain, agency.country
             ),
             format!(
                 "have the administrator of {} accept this domain's bundle anew; messages wait",
@@ -217,7 +219,6 @@ pub(super) fn sender(gateway: &Gateway, peer: &Peer, described: &wire::Agency) -
         )
         .retry_after(limits::QUEUE_RETRY));
     }
-    let agency = read(peer, described)?;
     match known {
         Some(known) if known.listed => Ok(Agency::clone(&known)),
         known => {
@@ -249,7 +250,8 @@ pub(super) async fn note(gateway: &Gateway, peer: &Peer, agency: Agency) -> Resu
     Ok(())
 }
 
-/// The agencies of peers that the store knows. One that its peer may not have any more is left out.
+/// The agencies of peers that the store knows. One of a country that is not confirmed any more can't be addressed,
+/// but what it sent and was sent before may have to be decided again.
 pub fn from_store(listed: &[(wire::Agency, bool)], peers: &[Arc<Peer>]) -> Vec<Agency> {
     let mut agencies = Vec::with_capacity(listed.len());
     for (agency, is_listed) in listed {
@@ -259,7 +261,10 @@ pub fn from_store(listed: &[(wire::Agency, bool)], peers: &[Arc<Peer>]) -> Vec<A
         let read = read(peer, agency)
             .and_then(|read| Ok(Agency { keys: keys(peer, &read.address, &[], &agency.keys)?, ..read }));
         match read {
-            Ok(read) => agencies.push(Agency { listed: *is_listed, ..read }),
+            Ok(read) => {
+                let listed = *is_listed && peer.countries.contains(&read.country);
+                agencies.push(Agency { listed, ..read });
+            }
             Err(refusal) => {
                 warn!(agency = agency.address, "an agency of a peer is left out: {}", refusal.message);
             }
@@ -285,4 +290,19 @@ pub(super) fn address(peer: &Peer, text: &str) -> Result<AgencyAddress, Refusal>
     address
         .filter(|address| *address.domain() == peer.domain)
         .ok_or_else(|| violation(format!("{} speaks of an agency that is not one of its own", peer.domain)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing, *};
+
+    #[test]
+    fn agencies_of_a_country_that_is_not_confirmed_any_more_are_known_and_not_addressed() {
+        let peer = Arc::new(testing::peer("hu", &["hu"], &["hu"]));
+        let kept = [testing::agency("hu/shelter", "hu"), testing::agency("hu/annex", "at")];
+        let kept: Vec<_> = kept.iter().map(|agency| (agency.to_wire(), true)).collect();
+        let read = from_store(&kept, &[peer]);
+        let read: Vec<_> = read.iter().map(|agency| (agency.country.as_str(), agency.listed)).collect();
+        assert_eq!(read, [("hu", true), ("at", false)]);
+    }
 }

@@ -49,6 +49,11 @@ pub async fn renew_own(gateway: Arc<Gateway>, authority: Arc<Authority>, address
         let aged = tokio::select! {
             () = gateway.stop.cancelled() => return,
             () = sleep(limits::BUNDLE_RENEWAL) => true,
+            // A peer knows one of a clock that has gone back since.
+            () = gateway.peers.not_taken() => {
+                sleep(limits::BUNDLE_RETRY).await;
+                true
+            }
             _ = revised.changed() => false,
             _ = roots.changed() => false,
         };

@@ -14,7 +14,7 @@ use liaison_proto::{
 };
 use liaison_trust::names::Domain;
 use metrics::{counter, gauge};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::warn;
 
 use super::{bundle::Bundle, live::Live};
@@ -29,6 +29,8 @@ pub struct Peers {
     peers: ArcSwap<BTreeMap<Domain, Arc<Peer>>>,
     /// This domain's own bundle as it stands now.
     own: watch::Sender<SignedBundle>,
+    /// Told when a peer does not take it, because it knows a later one.
+    not_taken: Notify,
     /// Changes when there are other peers, or one of them is another.
     changed: watch::Sender<()>,
 }
@@ -148,6 +150,19 @@ impl Peers {
         self.own.subscribe()
     }
 
+    /// A peer refused a bundle of this domain as older than the one that it knows: where no newer one is there, the
+    /// next is to be made.
+    pub(super) fn refused_own(&self, bundle: &SignedBundle, refusal: &Refusal) {
+        if refusal.code() == ErrorCode::StaleBundle && *bundle == *self.own.borrow() {
+            self.not_taken.notify_one();
+        }
+    }
+
+    /// Waits until a peer refused this domain's newest bundle as older than the one that it knows.
+    pub(super) async fn not_taken(&self) {
+        self.not_taken.notified().await;
+    }
+
     /// Makes a bundle this domain's own.
     pub fn set_own(&self, bundle: SignedBundle) {
         self.own.send_replace(bundle);
@@ -185,8 +200,7 @@ impl Peer {
         counter!("liaison_gateway_peer_violations_total", "peer" => self.domain.to_string(), "kind" => kind)
             .increment(1);
         self.live.violations.fetch_add(1, Ordering::Relaxed);
-        // What an agency can bring about by itself is not to silence its whole domain.
-        if matches!(refusal.code(), ErrorCode::UnknownKey | ErrorCode::TransitionNotAllowed) {
+        if !is_a_gateways_alone(refusal.code()) {
             return;
         }
         let mut standing = self.live.standing();
@@ -232,6 +246,20 @@ impl Peer {
     }
 }
 
+/// Whether what is refused so is a gateway's doing alone. What an agency can bring about by itself, such as keys that
+/// it changes often, an id that it uses again or two referrals at once in one thread, is not to silence its whole
+/// domain; nor is what an honest gateway of a newer version says.
+fn is_a_gateways_alone(code: ErrorCode) -> bool {
+    !matches!(
+        code,
+        ErrorCode::UnknownKey
+            | ErrorCode::TransitionNotAllowed
+            | ErrorCode::IdReused
+            | ErrorCode::UnknownValue
+            | ErrorCode::Unsupported
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::testing, *};
@@ -245,11 +273,18 @@ mod tests {
     #[test]
     fn what_an_agency_does_silences_no_domain() {
         let peer = testing::peer("hu", &["hu"], &["hu"]);
-        for code in [ErrorCode::UnknownKey, ErrorCode::TransitionNotAllowed] {
+        let codes = [
+            ErrorCode::UnknownKey,
+            ErrorCode::TransitionNotAllowed,
+            ErrorCode::IdReused,
+            ErrorCode::UnknownValue,
+            ErrorCode::Unsupported,
+        ];
+        for code in codes {
             violations(&peer, code);
         }
         let counted = peer.live.violations.load(Ordering::Relaxed);
-        assert_eq!(counted, 2 * u64::from(limits::VIOLATIONS), "they are counted");
+        assert_eq!(counted, 5 * u64::from(limits::VIOLATIONS), "they are counted");
         peer.may_speak().unwrap();
 
         violations(&peer, ErrorCode::BadSignature);

@@ -47,10 +47,10 @@ pub(super) fn queue_full(domain: &Domain) -> Refusal {
 }
 
 /// Two domains with different schemes exchange nothing.
-pub(super) fn scheme_mismatch(theirs: &[u8], own: Digest) -> Refusal {
+pub(super) fn scheme_mismatch(domain: &Domain, theirs: &[u8], own: Digest) -> Refusal {
     Refusal::new(
         ErrorCode::SchemeMismatch,
-        format!("the scheme here has the hash {own}, the sending domain's {}", hex::encode(theirs)),
+        format!("the scheme here has the hash {own}, that of {domain} {}", hex::encode(theirs)),
         "make the federation's scheme of the same version active in both domains; messages wait meanwhile",
     )
     .retry_after(limits::QUEUE_RETRY)

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     delivery::{Event, about, internal},
-    directory::Agency,
+    directory::{Agency, Directory},
     gateway::Gateway,
     limits,
     store::{ForwardedCopy, Settled, Settlement},
@@ -121,7 +121,7 @@ fn check(
             Err(violation(format!("a notice of {} holds the decision for another agency", peer.domain)))
         }
         Event::Narrowed(decision) => {
-            is_its_to_decide(peer, decision)?;
+            is_its_to_decide(&gateway.directory.load(), peer, decision)?;
             Ok(Checked::end(decision.verdict() != Verdict::Released))
         }
         Event::Expired(_) | Event::Quarantined(_) | Event::Undeliverable(_) => Ok(Checked::end(true)),
@@ -150,9 +150,16 @@ fn recipient_with(
 
 /// Checks that every rule of a decision is of a layer that the peer decides by: a sender is not to be told that its
 /// own country forbade what another did.
-pub(super) fn is_its_to_decide(peer: &Peer, decision: &RecipientDecision) -> Result<(), Refusal> {
+pub(super) fn is_its_to_decide(
+    directory: &Directory,
+    peer: &Peer,
+    decision: &RecipientDecision,
+) -> Result<(), Refusal> {
+    let recipient: Option<AgencyAddress> = decision.recipient.parse().ok();
+    let recipient = recipient.and_then(|recipient| directory.get(&recipient));
+    let country = recipient.map(|recipient| recipient.country.as_str());
     let rules = decision.categories.iter().filter_map(|category| category.rule.as_ref());
-    match rules.chain(&decision.rule).find(|rule| !is_its_layer(peer, &rule.layer)) {
+    match rules.chain(&decision.rule).find(|rule| !is_its_layer(peer, country, &rule.layer)) {
         None => Ok(()),
         Some(rule) => Err(violation(format!(
             "{} decides by the layer {}, which is not its own",
@@ -161,10 +168,14 @@ pub(super) fn is_its_to_decide(peer: &Peer, decision: &RecipientDecision) -> Res
     }
 }
 
-fn is_its_layer(peer: &Peer, layer: &str) -> bool {
+/// Whether a peer decides by a layer for a recipient of this country: it may be one that the peer speaks for no more,
+/// because its last other agency there left or its bundle was accepted anew.
+fn is_its_layer(peer: &Peer, recipient: Option<&str>, layer: &str) -> bool {
     match layer.split_once('/') {
         Some(("country", country)) => {
-            peer.countries.contains(country) || peer.bundle.countries.contains(country)
+            peer.countries.contains(country)
+                || peer.bundle.countries.contains(country)
+                || recipient == Some(country)
         }
         Some(("agency", address)) => {
             address.parse().is_ok_and(|address: AgencyAddress| *address.domain() == peer.domain)
@@ -241,12 +252,20 @@ mod tests {
             rule: Some(Rule { layer: layer.to_owned(), ..Rule::default() }),
             ..RecipientDecision::default()
         };
+        let none = Directory::default();
         for own in ["scheme", "consent", "country/hu", "country/sk", "agency/hu/shelter"] {
-            is_its_to_decide(&peer, &by(own)).unwrap();
+            is_its_to_decide(&none, &peer, &by(own)).unwrap();
         }
         for foreign in ["country/be", "agency/be/shelter", "agency/hu", "else", "else/hu"] {
-            let refusal = is_its_to_decide(&peer, &by(foreign)).unwrap_err();
+            let refusal = is_its_to_decide(&none, &peer, &by(foreign)).unwrap_err();
             assert_eq!(refusal.code(), ErrorCode::PeerViolation, "{foreign}");
         }
+
+        // Nor is one that it speaks for no more that of another country's agency.
+        let directory = none.with(testing::agency("hu/annex", "at"));
+        let decision =
+            |recipient: &str| RecipientDecision { recipient: recipient.to_owned(), ..by("country/at") };
+        is_its_to_decide(&directory, &peer, &decision("hu/annex")).unwrap();
+        is_its_to_decide(&directory, &peer, &decision("hu/shelter")).unwrap_err();
     }
 }

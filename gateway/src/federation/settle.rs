@@ -160,11 +160,13 @@ fn next(link: &Link, copy: &QueuedCopy, Word { read, .. }: &Word) -> Result<Next
     }
     let decision = read.decisions.first();
     if let Some(decision) = decision {
-        relay::is_its_to_decide(&link.peer(), decision).map_err(|refusal| {
-            link.peer.violation(&refusal);
-            // It concerns this message alone.
-            Refusal { code: ErrorCode::Unsupported.into(), ..refusal }
-        })?;
+        relay::is_its_to_decide(&link.gateway.directory.load(), &link.peer(), decision).map_err(
+            |refusal| {
+                link.peer.violation(&refusal);
+                // It concerns this message alone.
+                Refusal { code: ErrorCode::Unsupported.into(), ..refusal }
+            },
+        )?;
     }
     match decision.map(RecipientDecision::verdict) {
         Some(Verdict::Released) => Ok(Next::Forwarded),
@@ -197,7 +199,11 @@ async fn postponed(
     // It says so of what it has not taken.
     let is_back = matches!(
         why.code(),
-        ErrorCode::QueueFull | ErrorCode::Suspended | ErrorCode::SchemeMismatch | ErrorCode::StaleBundle
+        ErrorCode::QueueFull
+            | ErrorCode::ClockSkew
+            | ErrorCode::Suspended
+            | ErrorCode::SchemeMismatch
+            | ErrorCode::StaleBundle
     );
     if why.code() == ErrorCode::QueueFull {
         copies.iter().for_each(|copy| full.note(&copy.head.recipient));

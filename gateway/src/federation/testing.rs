@@ -2,11 +2,17 @@
 
 use std::sync::Arc;
 
-use liaison_proto::{admin::v1::peer_state::Code as State, federation::v1::SignedBundle};
+use liaison_proto::{
+    admin::v1::{agency_state::Code as AgencyState, peer_state::Code as State},
+    exchange::v1::Services,
+    federation::v1::SignedBundle,
+    message::v1::sector::Code as Sector,
+};
 use liaison_trust::{digest::Digest, keys::SigningKey};
 use time::OffsetDateTime;
 
 use super::{bundle::Bundle, peers::Peer};
+use crate::directory::Agency;
 
 /// An active peer with these countries confirmed, and those in its bundle.
 pub(super) fn peer(domain: &str, countries: &[&str], named: &[&str]) -> Peer {
@@ -29,5 +35,20 @@ pub(super) fn peer(domain: &str, countries: &[&str], named: &[&str]) -> Peer {
         },
         countries: set(countries),
         live: Arc::default(),
+    }
+}
+
+/// A listed agency of a country.
+pub(super) fn agency(address: &str, country: &str) -> Agency {
+    Agency {
+        address: address.parse().unwrap(),
+        name: address.to_owned(),
+        country: country.to_owned(),
+        sectors: vec![Sector::Ngo],
+        groups: Vec::new(),
+        state: AgencyState::Active,
+        listed: true,
+        services: Services::default(),
+        keys: Vec::new(),
     }
 }

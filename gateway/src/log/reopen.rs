@@ -44,6 +44,8 @@ pub async fn reopen(
             LogKind::Keys => None,
         };
         store.reopen_log(kind, number, first, act).await?;
+        // So that nobody who asks finds it without a head.
+        Log::load(store, kind, domain, gateway, folder.path()).await?.grow().await?;
         reopened.push(Reopened {
             origin: super::origin(domain, kind, number)?.to_string(),
             before: (checkpoint.origin().to_owned(), checkpoint.size()),

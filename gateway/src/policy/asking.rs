@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use cedar_policy::Entities;
-use liaison_proto::message::v1::{Rule, data_category::Code as Category, verdict};
+use liaison_proto::{
+    log::v1::RuleName,
+    message::v1::{Rule, data_category::Code as Category, verdict},
+};
 use liaison_trust::names::Domain;
 use serde::Deserialize;
 
@@ -146,12 +149,17 @@ impl<'a> Asking<'a> {
         basis: Basis,
     ) -> CategoryAnswer {
         let mut incidents = Vec::new();
-        let mut refusal = |action| self.refusal(&layers.all, action, Some((category, basis)), &mut incidents);
         let mut outcome = CategoryOutcome::withheld(basis);
-        if let Some(rule) = refusal(Action::Share(category)) {
-            outcome.rule = Some(rule);
-            outcome.name_withheld = refusal(Action::NameWithheld).is_none();
-            return CategoryAnswer { outcome, incidents };
+        let section = Some((category, basis));
+        let shared = self.permits(&layers.all, Action::Share(category), section, &mut incidents);
+        let mut refusal = |action| self.refusal(&layers.all, action, section, &mut incidents);
+        match shared {
+            Ok(permits) => outcome.permitted_by = permits,
+            Err(rule) => {
+                outcome.rule = Some(rule);
+                outcome.name_withheld = refusal(Action::NameWithheld).is_none();
+                return CategoryAnswer { outcome, incidents };
+            }
         }
         outcome.rule = refusal(Action::AutoRelease);
         outcome.verdict = if outcome.rule.is_some() { verdict::Code::Held } else { verdict::Code::Released };
@@ -188,10 +196,29 @@ impl<'a> Asking<'a> {
         section: Option<(Category, Basis)>,
         incidents: &mut Vec<Incident>,
     ) -> Option<Rule> {
+        self.permits(layers, action, section, incidents).err()
+    }
+
+    /// The policies by which all of these layers permit the action, or the rule of the first that does not.
+    fn permits(
+        &mut self,
+        layers: &[&Layer],
+        action: Action,
+        section: Option<(Category, Basis)>,
+        incidents: &mut Vec<Incident>,
+    ) -> Result<Vec<RuleName>, Rule> {
         let entities = self.entities.get_or_insert_with(|| question::entities(&[self.from, self.to]));
         let request = self.head.request(self.from, self.to, action, section);
-        let denial = layers.iter().find_map(|layer| layer.ask(action, &request, entities).err())?;
-        incidents.extend(denial.incident);
-        Some(denial.rule)
+        let mut permits = Vec::new();
+        for layer in layers {
+            match layer.ask(action, &request, entities) {
+                Ok(policies) => permits.extend(policies),
+                Err(denial) => {
+                    incidents.extend(denial.incident);
+                    return Err(denial.rule);
+                }
+            }
+        }
+        Ok(permits)
     }
 }

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use liaison_proto::message::v1::{
-    CategoryDecision, RecipientDecision, Rule, basis, data_category::Code as Category, verdict,
+use liaison_proto::{
+    log::v1::RuleName,
+    message::v1::{
+        CategoryDecision, RecipientDecision, Rule, basis, data_category::Code as Category, verdict,
+    },
 };
 use liaison_trust::names::AgencyAddress;
 
@@ -30,6 +33,8 @@ pub struct CategoryOutcome {
     pub verdict: verdict::Code,
     /// The rule that withholds or holds; none if released.
     pub rule: Option<Rule>,
+    /// The policies by which each layer lets it be shared, for the log; none if withheld.
+    pub permitted_by: Vec<RuleName>,
     /// On which basis the recipient may have it.
     pub basis: basis::Code,
     /// Whether the recipient may be told that it was withheld.
@@ -148,6 +153,7 @@ impl CategoryOutcome {
         Self {
             verdict: verdict::Code::Withheld,
             rule: None,
+            permitted_by: Vec::new(),
             basis,
             name_withheld: false,
             retention_days: 30,

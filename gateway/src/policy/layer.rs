@@ -9,10 +9,10 @@ use std::{
 use cedar_policy::{
     AuthorizationError, Authorizer, Decision, Entities, Policy, PolicyId, PolicySet, Request,
 };
-use liaison_proto::message::v1::Rule;
+use liaison_proto::{log::v1::RuleName, message::v1::Rule};
 use liaison_trust::names::AgencyAddress;
 
-use super::{decision::Incident, schema::Action};
+use super::{decision::Incident, limits, schema::Action};
 
 /// Whose policies they are. In the order in which layers are asked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,13 +80,13 @@ impl Layer {
         &self.name
     }
 
-    /// Whether the layer permits the action; if not, by which rule.
+    /// Whether the layer permits the action: by which policies, or by which rule not.
     pub(super) fn ask(
         &self,
         action: Action,
         request: &Result<Request, String>,
         entities: &Result<Entities, String>,
-    ) -> Result<(), Box<Denial>> {
+    ) -> Result<Vec<RuleName>, Box<Denial>> {
         static AUTHORIZER: LazyLock<Authorizer> = LazyLock::new(Authorizer::new);
         let (request, entities) = match (request, entities) {
             (Ok(request), Ok(entities)) => (request, entities),
@@ -102,7 +102,11 @@ impl Layer {
             return Err(self.failed(action, Some(error.policy_id()), error.to_string()));
         }
         if response.decision() == Decision::Allow {
-            return Ok(());
+            let mut permits: Vec<_> = response.diagnostics().reason().map(ToString::to_string).collect();
+            permits.sort_unstable();
+            permits.truncate(limits::PERMITS);
+            let layer = self.name.to_string();
+            return Ok(permits.into_iter().map(|rule| RuleName { layer: layer.clone(), rule }).collect());
         }
         let forbids = response.diagnostics().reason().min().and_then(|id| self.rules.get(id));
         Err(match forbids {

@@ -16,6 +16,8 @@ pub const PATH_BYTES: usize = 512;
 pub const ID_CHARS: usize = 64;
 /// Any other annotation, characters.
 pub const ANNOTATION_CHARS: usize = 1_000;
+/// Policies of one layer that are named for permitting a category; by their names, the first.
+pub const PERMITS: usize = 4;
 /// Faults that one refusal of a set lists.
 pub const FAULTS: usize = 50;
 /// Remembered answers about messages, and as many about categories, about naming what was withheld, and

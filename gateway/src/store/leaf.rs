@@ -1,7 +1,8 @@
 //! Leaves of the log, as they are staged: in the transaction of what they record.
 
+use bytes::Bytes;
 use liaison_proto::{
-    log::v1::{self as wire, Record, record::Event},
+    log::v1::{self as wire, Outcome, Record, outcome, record::Event},
     times,
 };
 use liaison_trust::{log::SaltedRecord, names::AgencyAddress};
@@ -15,6 +16,12 @@ use super::StoreError;
 #[derive(Debug, Clone)]
 pub struct NewLeaf {
     pub record: SaltedRecord,
+    pub about: About,
+}
+
+/// What a leaf is found by. It follows from its record.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct About {
     /// The message that it is about.
     pub message: Option<Uuid>,
     /// The thread that an accepted message belongs to.
@@ -24,15 +31,50 @@ pub struct NewLeaf {
 }
 
 impl NewLeaf {
-    /// The leaf of an event, about no message and for nobody to read.
+    /// The leaf of an event.
     ///
     /// # Errors
-    /// Its record is longer than a log takes.
+    /// Its record is longer than a log takes, or names what is none.
     pub fn new(event: Event, at: OffsetDateTime) -> Result<Self, StoreError> {
+        let about = About::of(&event)?;
         let record = Record { at: Some(times::to_wire(at)), event: Some(event) };
         let record = SaltedRecord::new(record.encode_to_vec())?;
-        Ok(Self { record, message: None, thread: None, readers: Vec::new() })
+        Ok(Self { record, about })
     }
+}
+
+impl About {
+    /// What an event is found by.
+    ///
+    /// # Errors
+    /// It names an id or an address that is none.
+    pub fn of(event: &Event) -> Result<Self, StoreError> {
+        let (message, thread, readers) = match event {
+            Event::Accepted(event) => (&event.message_id, Some(&event.thread), vec![&event.sender]),
+            Event::Refused(event) => (&event.message_id, None, vec![&event.sender]),
+            Event::HandedOver(event) => (&event.message_id, None, vec![&event.recipient]),
+            Event::Outcome(event) => (&event.message_id, None, outcome_readers(event)),
+            Event::Opened(_) | Event::Act(_) => return Ok(Self::default()),
+        };
+        let readers = readers.into_iter().map(|reader| reader.parse());
+        Ok(Self {
+            message: Some(id(message)?),
+            thread: thread.map(id).transpose()?,
+            readers: readers.collect::<Result<_, _>>().map_err(|_| StoreError::Corrupt("agency address"))?,
+        })
+    }
+}
+
+/// What a recipient signed concerns both; the rest is the sender's.
+fn outcome_readers(event: &Outcome) -> Vec<&String> {
+    match event.event {
+        Some(outcome::Event::Acknowledged(_)) => vec![&event.sender, &event.recipient],
+        _ => vec![&event.sender],
+    }
+}
+
+fn id(bytes: &Bytes) -> Result<Uuid, StoreError> {
+    Uuid::from_slice(bytes).map_err(|_| StoreError::Corrupt("message id"))
 }
 
 /// Which log.
@@ -83,8 +125,7 @@ pub struct Leaf {
     pub entry: Vec<u8>,
     /// None where it was erased, or the entry is in clear.
     pub record: Option<SaltedRecord>,
-    pub message: Option<Uuid>,
-    pub readers: Vec<AgencyAddress>,
+    pub about: About,
 }
 
 /// An administrative act, for the audit and the log: who of this machine, what, to what.

@@ -22,11 +22,12 @@ use uuid::Uuid;
 
 use crate::limits;
 
-pub use leaf::{Act, Leaf, LogHead, LogId, LogKind, NewLeaf};
+pub use leaf::{About, Act, Leaf, LogHead, LogId, LogKind, NewLeaf};
 pub use queue::Queue;
 pub use sqlite::{
-    Addition, DatabaseVersion, ForeignKey, Inspection, IssuedBy, IssuedCertificate, KnownPeer, Renewal,
-    RevokedCertificate, Store, Token, TokenUse, ToldPage, probe,
+    Addition, DatabaseVersion, Erasure, ForeignKey, Inspection, IssuedBy, IssuedCertificate, KeyRow,
+    KnownPeer, LeafRow, MessageRow, Renewal, RevokedCertificate, Snapshot, Store, Token, TokenUse, ToldPage,
+    probe,
 };
 
 /// A message to accept, with everything that follows from it: it is all stored, or nothing is.
@@ -47,8 +48,9 @@ pub struct NewMessage {
     pub opens: Option<Thread>,
     /// What goes to each recipient that the decision lets it reach.
     pub copies: Vec<NewCopy>,
-    /// What the log says of its acceptance.
-    pub leaf: NewLeaf,
+    /// What the log says of its acceptance. None in the measurement of what that costs (`examples/log_cost`), and nowhere
+    /// else: `log verify` tells of a message without its leaf.
+    pub leaf: Option<NewLeaf>,
 }
 
 /// The two parties of a referral.
@@ -287,6 +289,10 @@ pub enum StoreError {
     Migration(#[from] sqlx::migrate::MigrateError),
     #[error("SQLite {0} can corrupt its write-ahead log; 3.51.3 or newer is needed")]
     OldEngine(String),
+    #[error(
+        "another version of the gateway wrote the database: start this one once, or use that version's commands"
+    )]
+    OtherVersion,
     #[error("the database holds a {0} that can't be read")]
     Corrupt(&'static str),
     #[error(transparent)]

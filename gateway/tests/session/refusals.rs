@@ -316,7 +316,7 @@ async fn states_of_strangers_and_states_of_the_other_party() {
     }
     let mut exercise = shelter.state(&police, draft.thread, State::Cancelled);
     exercise.status = Status::Exercise;
-    assert_eq!(link.submit(&shelter.seal(&exercise)).await.unwrap_err().code(), ErrorCode::Malformed);
+    assert_eq!(link.submit(&shelter.seal(&exercise)).await.unwrap_err().code(), ErrorCode::NotAParty);
     assert_eq!(world.queued(&police).await, 1);
     assert_eq!(world.queued(&shelter).await, 0);
 }

@@ -1,5 +1,7 @@
 //! What is accepted reaches its recipients once, and no more of it than policies let through.
 
+use std::time::Duration;
+
 use liaison_gateway::delivery::sweep;
 use liaison_proto::{
     admin::v1::agency_state::Code as AgencyState,
@@ -7,16 +9,18 @@ use liaison_proto::{
         MessageHead, PreviewRecipient, PreviewRequest, PublishKeyRequest, ResolveAudienceRequest,
     },
     message::v1::{
-        Audience, CategoryBasis, Facts, Notice, Refusal, alert_kind::Code as AlertKind, basis::Code as Basis,
-        data_category::Code as Category, error_code::Code as ErrorCode, kem::Code as Kem, kind::Code as Kind,
-        notice::Event, purpose::Code as Purpose, referral_state::Code as State, status::Code as Status,
-        urgency::Code as Urgency, verdict::Code as Verdict,
+        Audience, CategoryBasis, Facts, Manifest, Notice, Refusal, SealedCopy, alert_kind::Code as AlertKind,
+        basis::Code as Basis, data_category::Code as Category, error_code::Code as ErrorCode,
+        kem::Code as Kem, kind::Code as Kind, notice::Event, purpose::Code as Purpose,
+        referral_state::Code as State, status::Code as Status, urgency::Code as Urgency,
+        verdict::Code as Verdict,
     },
 };
 use liaison_trust::{
     key_record,
     keys::{KemKey, SigningKey},
 };
+use prost::Message;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
@@ -394,4 +398,26 @@ async fn a_revoked_agency_is_cut_off() {
     let mut client = world.client(Some(world.identity(&police.address))).await;
     let Err(status) = Link::open(&mut client).await else { panic!("a revoked agency has a session") };
     assert_eq!(Refusal::from(&status).code(), ErrorCode::Revoked);
+}
+
+#[tokio::test]
+async fn what_a_suspended_agency_sent_waits_and_what_a_revoked_one_sent_goes_nowhere() {
+    let (world, [police, shelter, health, rapporteur]) = World::start().await;
+    let of = |copy: &SealedCopy| Manifest::decode(copy.manifest.clone()).unwrap().sender;
+    for sender in [&shelter, &rapporteur, &health] {
+        let draft = sender.referral(&police, Basis::ConsentOfPerson);
+        world.session(sender).await.submit(&sender.seal(&draft)).await.unwrap();
+    }
+    world.set_state(&shelter, AgencyState::Suspended);
+    world.set_state(&rapporteur, AgencyState::Revoked);
+    let mut link = world.session(&police).await;
+    let (_, copy) = link.copy().await;
+    assert_eq!(of(&copy), health.address.to_string());
+    world.until_queued(&police, 2).await;
+    // Once, however often the directory changes.
+    world.set_state(&shelter, AgencyState::Active);
+    world.set_state(&shelter, AgencyState::Active);
+    let (_, copy) = link.copy().await;
+    assert_eq!(of(&copy), shelter.address.to_string());
+    assert!(timeout(Duration::from_millis(300), link.copy()).await.is_err(), "handed over twice");
 }

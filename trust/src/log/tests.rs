@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::digest::Digest;
 
+mod continuations;
 mod entries;
 mod noise;
 mod notes;

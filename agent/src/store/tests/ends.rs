@@ -202,3 +202,38 @@ async fn a_failure_that_another_message_told_stays_told() {
     let message = police.store.message(id).await.unwrap().unwrap();
     assert_eq!((message.state.state(), message.refusal), (State::Received, Some(lost())));
 }
+
+#[tokio::test]
+async fn what_nobody_has_signed_for_is_offered_again_to_a_restored_gateway() {
+    let domain = Domain::new();
+    let (_dir, police) = domain.agent("police").await;
+    let (_shelter_dir, other) = domain.agent("shelter").await;
+    held_referral(&domain, &police, &other).await;
+    let refused = add(&police.store, referral(&shelter())).await;
+    seal(&police, &other, refused).await;
+    accept(&domain, &police.store, refused, &[("be/shelter", Verdict::Withheld)]).await;
+    let id = add(&police.store, referral(&shelter())).await;
+    seal(&police, &other, id).await;
+    let digest = digest_of(&police.store, id).await;
+    accept(&domain, &police.store, id, &[("be/shelter", Verdict::Released)]).await;
+
+    let police = reopened(police).await;
+    assert!(due(&police.store).await.is_empty(), "it was accepted");
+    assert_eq!(
+        police.store.offer_again().await.unwrap(),
+        1,
+        "what is there, and what was refused, is not offered"
+    );
+    assert_eq!(police.store.offer_again().await.unwrap(), 0, "it waits already");
+    assert_eq!(due(&police.store).await, [id]);
+    assert_eq!(digest_of(&police.store, id).await, digest, "the very same");
+    assert_eq!(state(&police.store, id).await, State::Requested);
+    accept(&domain, &police.store, id, &[("be/shelter", Verdict::Released)]).await;
+    assert_eq!(police.store.offer_again().await.unwrap(), 1, "the gateway may be restored once more");
+    accept(&domain, &police.store, id, &[("be/shelter", Verdict::Released)]).await;
+    police.store.notice(id, &shelter(), now(), &belgium(), acknowledged(State::Received)).await.unwrap();
+    assert_eq!(police.store.offer_again().await.unwrap(), 0, "its recipient has it");
+    let history = police.store.message(id).await.unwrap().unwrap().history;
+    let states: Vec<_> = history.iter().map(|event| event.change.state()).collect();
+    assert_eq!(states, [State::Submitted, State::Requested, State::Received]);
+}

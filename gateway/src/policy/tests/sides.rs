@@ -94,6 +94,36 @@ fn a_side_may_let_a_withheld_category_be_named() {
     assert_eq!(answer.incidents.len(), 1);
 }
 
+/// For the log: by which policies of which layers a category is released, whether or not it was asked before.
+#[test]
+fn a_released_category_names_what_permits_it() {
+    let law = file("country/hu/law.cedar", annotated("law", ALL));
+    let share = "permit (principal, action == Action::\"share_risk\", resource);";
+    let set = PolicySet::load(&[scheme(&[ALL, share]), law]).unwrap();
+    let (from, to) = (Member::new("be/a", &[]), Member::new("hu/b", &[]));
+    for _ in 0..2 {
+        for (side, risk, health) in [
+            (
+                Side::Both,
+                vec!["scheme p0", "scheme p1", "country/hu law"],
+                vec!["scheme p0", "country/hu law"],
+            ),
+            (Side::Sender, vec!["scheme p0", "scheme p1"], vec!["scheme p0"]),
+        ] {
+            let decision = set.decide(side, &from.party(), &to.party(), &referral(&[RISK, HEALTH]));
+            for (category, permits) in [(Category::Risk, risk), (Category::Health, health)] {
+                let named = decision.categories[&category].permitted_by.iter();
+                let named: Vec<_> = named.map(|rule| format!("{} {}", rule.layer, rule.rule)).collect();
+                assert_eq!(named, permits, "{side:?} {category:?}");
+            }
+        }
+    }
+    let not = "forbid (principal, action == Action::\"share_risk\", resource);";
+    let set = PolicySet::load(&[scheme(&[ALL, not])]).unwrap();
+    let decision = set.decide(Side::Both, &from.party(), &to.party(), &referral(&[RISK]));
+    assert!(decision.categories[&Category::Risk].permitted_by.is_empty());
+}
+
 fn of_domain(folders: &Folders, domain: &str) -> Folders {
     let own = |folder: &str| folder.split('/').nth(1).is_none_or(|owner| owner == domain);
     folders.iter().filter(|(folder, _)| own(folder)).map(|(folder, p)| (*folder, p.clone())).collect()

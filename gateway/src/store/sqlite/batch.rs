@@ -206,7 +206,7 @@ impl<'a> Rows<'a> {
                 }
             };
             self.add_copies(seq, message);
-            self.leaves.push(&message.leaf);
+            self.leaves.extend(message.leaf.as_ref());
             let acceptance = message.acceptance.clone();
             known.insert(key, Before { seq, digest: message.digest, acceptance });
             threads.extend(message.opens.as_ref().map(|thread| thread.id));

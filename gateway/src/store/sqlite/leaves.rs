@@ -17,7 +17,7 @@ use super::{
     columns::{address, id, number},
     statements::{insert, list, runs},
 };
-use crate::store::{Act, Leaf, LogHead, LogId, LogKind, NewLeaf, StoreError};
+use crate::store::{About, Act, Leaf, LogHead, LogId, LogKind, NewLeaf, StoreError};
 
 /// The log that grows of a kind.
 const NEWEST: &str = "SELECT id FROM log WHERE kind = ? ORDER BY number DESC LIMIT 1";
@@ -35,14 +35,15 @@ pub(super) async fn append<'l>(
     let (log, next) = end(db, LogKind::Evidence).await?;
     let rows: Vec<(i64, &NewLeaf)> = (next..).zip(leaves).collect();
     insert(db, LEAF, &rows, |row, (idx, leaf)| {
-        let readers: Vec<String> = leaf.readers.iter().map(ToString::to_string).collect();
+        let About { message, thread, readers } = &leaf.about;
+        let readers: Vec<String> = readers.iter().map(ToString::to_string).collect();
         row.push_bind(log)
             .push_bind(*idx)
             .push_bind(leaf.record.entry().as_bytes().to_vec())
             .push_bind(leaf.record.salt().to_vec())
             .push_bind(leaf.record.record().to_vec())
-            .push_bind(leaf.message.map(|id| id.as_bytes().to_vec()))
-            .push_bind(leaf.thread.map(|id| id.as_bytes().to_vec()))
+            .push_bind(message.map(|id| id.as_bytes().to_vec()))
+            .push_bind(thread.map(|id| id.as_bytes().to_vec()))
             .push_bind(readers.join(" "));
     })
     .await
@@ -316,12 +317,19 @@ fn leaf(row: &SqliteRow) -> Result<Leaf, StoreError> {
         Ok::<_, StoreError>(SaltedRecord::from_parts(salt, record)?)
     });
     let readers: &str = row.try_get("readers")?;
-    let message: Option<Vec<u8>> = row.try_get("message")?;
+    let id = |column| {
+        let id: Option<Vec<u8>> = row.try_get(column)?;
+        id.map(|id| super::columns::id(&id)).transpose()
+    };
+    let about = About {
+        message: id("message")?,
+        thread: id("thread")?,
+        readers: readers.split_whitespace().map(address).collect::<Result<_, _>>()?,
+    };
     Ok(Leaf {
         index: row.try_get::<i64, _>("idx")?.unsigned_abs(),
         entry: row.try_get("entry")?,
         record: record.transpose()?,
-        message: message.map(|message| id(&message)).transpose()?,
-        readers: readers.split_whitespace().map(address).collect::<Result<_, _>>()?,
+        about,
     })
 }

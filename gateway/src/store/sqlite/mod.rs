@@ -5,6 +5,7 @@ mod authority;
 mod batch;
 mod columns;
 mod enrolment;
+mod erase;
 mod forwarded;
 mod inspect;
 mod keys;
@@ -13,6 +14,7 @@ mod leaves;
 mod peers;
 mod policies;
 mod queue;
+mod snapshot;
 mod statements;
 mod sweep;
 mod witnessed;
@@ -35,8 +37,10 @@ pub use self::{
     agencies::Addition,
     authority::IssuedBy,
     enrolment::{IssuedCertificate, Renewal, RevokedCertificate, Token, TokenUse},
+    erase::Erasure,
     inspect::{DatabaseVersion, Inspection, probe},
     peers::{KnownPeer, ToldPage},
+    snapshot::{KeyRow, LeafRow, MessageRow, Snapshot},
     witnessed::ForeignKey,
 };
 use super::{Load, Queue, QueueBound, StoreError};

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use liaison_proto::message::v1::{Envelope, error_code::Code as ErrorCode, status::Code as Status};
-use liaison_trust::{digest::Digest, names::AgencyAddress};
+use liaison_trust::{
+    digest::Digest,
+    names::{AgencyAddress, Domain},
+};
 use sqlx::{Row, SqlitePool, sqlite::SqliteRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -92,6 +95,24 @@ impl Store {
         .fetch_all(&self.readers)
         .await?;
         rows.iter().map(head).collect()
+    }
+
+    /// Whether something waits for a domain for this reason.
+    pub async fn waits(&self, domain: &Domain, why: ErrorCode) -> Result<bool, StoreError> {
+        let lanes = self.lanes(domain);
+        for lane in lanes {
+            let waits: bool = sqlx::query_scalar(
+                "SELECT EXISTS (SELECT 1 FROM delivery WHERE queue = ? AND quarantined IS NULL AND waiting = ?)",
+            )
+            .bind(lane.to_string())
+            .bind(i32::from(why))
+            .fetch_one(&self.readers)
+            .await?;
+            if waits {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Copies that nobody took before they expired. One that a peer may have taken is left for the peer to

@@ -1,0 +1,55 @@
+//! Erasing records of the log where the law demands it. The tree keeps what it committed to.
+
+use liaison_proto::{
+    admin::v1::{EraseRecordsRequest, EraseRecordsResponse},
+    message::v1::{Refusal, error_code::Code as ErrorCode},
+};
+use time::OffsetDateTime;
+use tracing::info;
+
+use super::desk::{Desk, internal};
+use crate::{
+    limits,
+    log::{ERASE, subject},
+    store::{Act, Erasure},
+};
+
+impl Desk {
+    /// Erases records of leaves about messages, all of them or none; each in an act of its own.
+    pub(super) async fn erase(
+        &self,
+        request: EraseRecordsRequest,
+        by: &str,
+    ) -> Result<EraseRecordsResponse, Refusal> {
+        let EraseRecordsRequest { indexes } = request;
+        if indexes.is_empty() || indexes.len() > limits::LOG_ERASED {
+            let message = format!("name 1 to {} leaves, not {}", limits::LOG_ERASED, indexes.len());
+            return Err(Refusal::new(ErrorCode::Malformed, message, "see `liaison-gateway log show`"));
+        }
+        let _one_at_a_time = self.acts.lock().await;
+        let log = &self.gateway.logs.evidence;
+        let (size, origin) = (log.head().size, log.signer().key().name().as_str());
+        if let Some(index) = indexes.iter().find(|index| **index >= size) {
+            return Err(Refusal::new(
+                ErrorCode::UnknownMessage,
+                format!("{origin} has no leaf {index} under its head of {size} leaves"),
+                "look its index up with `liaison-gateway log show`; a new leaf is there within a second",
+            ));
+        }
+        let subjects: Vec<_> = indexes.iter().map(|index| (*index, subject(origin, *index))).collect();
+        let now = OffsetDateTime::now_utc();
+        let act = |subject| Act { at: now, actor: by, act: ERASE, subject };
+        let acts: Vec<_> = subjects.iter().map(|(index, subject)| (*index, act(subject))).collect();
+        match self.gateway.store.erase_records(log.id(), &acts).await.map_err(internal)? {
+            Erasure::Done(erased) => {
+                info!(by, records = erased.len(), "records of the log erased");
+                Ok(EraseRecordsResponse { erased })
+            }
+            Erasure::NoMessage(index) => Err(Refusal::new(
+                ErrorCode::TransitionNotAllowed,
+                format!("leaf {index} of {origin} is an act, about no message: it holds nothing of a person"),
+                "name leaves about messages alone; nothing was erased",
+            )),
+        }
+    }
+}

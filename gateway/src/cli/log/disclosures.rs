@@ -1,0 +1,171 @@
+//! `log disclosures`
+
+use std::io::{self, Write};
+
+use clap::Args;
+use liaison_proto::log::v1::Record;
+use prost::Message;
+use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use uuid::Uuid;
+
+use super::{Logs, Output, nothing};
+use crate::log::disclosure::{Disclosure, disclosures};
+
+/// Of what.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The thread of a referral or an alert, as caseworkers see it, or the id of one of its messages
+    #[arg(value_name = "THREAD")]
+    thread: Uuid,
+    /// Print CSV, with a header, to be opened in a spreadsheet
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
+}
+
+pub(super) async fn execute(logs: &mut Logs, arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+    let log = logs.newest(false).await?;
+    let mut messages = logs.snapshot.messages_of(log.head.log, arguments.thread).await?;
+    if messages.is_empty() {
+        let id = arguments.thread.as_bytes();
+        let rows = logs.snapshot.leaves_about(log.head.log, id).await?;
+        let thread = rows.iter().find_map(|row| Uuid::from_slice(row.thread.as_deref()?).ok());
+        messages = match thread {
+            Some(thread) => logs.snapshot.messages_of(log.head.log, thread).await?,
+            None => vec![id.to_vec()],
+        };
+    }
+    let (mut leaves, mut erased) = (Vec::new(), 0_u64);
+    for message in messages {
+        for row in logs.snapshot.leaves_about(log.head.log, &message).await? {
+            match &row.record {
+                Some(record) => leaves.push((row.index(), Record::decode(record.as_slice())?)),
+                None => erased += 1,
+            }
+        }
+    }
+    if leaves.is_empty() && erased == 0 {
+        return Err(nothing(&format!("a thread or a message {}", arguments.thread)).into());
+    }
+    leaves.sort_by_key(|(index, _)| *index);
+    let told = disclosures(&leaves);
+    if arguments.csv {
+        return Ok(print_csv(&told)?);
+    }
+    let json = json!({
+        "log": log.key.name().as_str(),
+        "erased": erased,
+        "disclosures": told.iter().map(to_json).collect::<Vec<_>>(),
+    });
+    output.print(&json, || show(&told, erased))?;
+    Ok(())
+}
+
+fn show(told: &[Disclosure], erased: u64) -> String {
+    let rows: Vec<_> = told
+        .iter()
+        .map(|one| {
+            let verdict = match one.peer_verdict.as_str() {
+                "" => one.verdict.clone(),
+                theirs => format!("{}, there {theirs}", one.verdict),
+            };
+            let rules = [&one.withheld_by, &one.peer_withheld_by].into_iter().filter(|rule| !rule.is_empty());
+            let rules: Vec<&str> = rules.chain(&one.permitted_by).map(String::as_str).collect();
+            [
+                one.recipient.clone(),
+                one.category.clone(),
+                verdict,
+                one.basis.clone(),
+                rules.join(", "),
+                moment(one.handed_over_at),
+                moment(one.acknowledged_at),
+                one.ended.clone(),
+            ]
+        })
+        .collect();
+    let header =
+        ["RECIPIENT", "CATEGORY", "VERDICT", "BASIS", "RULES", "HANDED OVER", "ACKNOWLEDGED", "ENDED"];
+    let table = super::super::output::table(header, &rows);
+    if erased == 0 {
+        table
+    } else {
+        format!("{table}\n{erased} records were erased; what they said is not here.")
+    }
+}
+
+fn to_json(one: &Disclosure) -> Value {
+    let mut object = serde_json::Map::new();
+    for (name, value) in columns(one) {
+        object.insert(name.to_owned(), if value.is_empty() { Value::Null } else { value.into() });
+    }
+    object.insert("permitted_by".to_owned(), json!(one.permitted_by));
+    object.insert("leaves".to_owned(), json!(one.leaves));
+    Value::Object(object)
+}
+
+fn columns(one: &Disclosure) -> [(&'static str, String); 18] {
+    let leaves: Vec<String> = one.leaves.iter().map(u64::to_string).collect();
+    [
+        ("thread", one.thread.clone()),
+        ("message", one.message.clone()),
+        ("sender", one.sender.clone()),
+        ("recipient", one.recipient.clone()),
+        ("category", one.category.clone()),
+        ("basis", one.basis.clone()),
+        ("verdict", one.verdict.clone()),
+        ("withheld_by", one.withheld_by.clone()),
+        ("permitted_by", one.permitted_by.join("; ")),
+        ("policy_set", one.policy_set.clone()),
+        ("decided_at", moment(one.decided_at)),
+        ("peer_verdict", one.peer_verdict.clone()),
+        ("peer_withheld_by", one.peer_withheld_by.clone()),
+        ("handed_over_at", moment(one.handed_over_at)),
+        ("acknowledged_at", moment(one.acknowledged_at)),
+        ("ended", one.ended.clone()),
+        ("ended_at", moment(one.ended_at)),
+        ("leaves", leaves.join(" ")),
+    ]
+}
+
+fn print_csv(told: &[Disclosure]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    let line = |cells: &[String]| cells.iter().map(|cell| csv(cell)).collect::<Vec<_>>().join(",");
+    let header = columns(&Disclosure::default()).map(|(name, _)| name.to_owned());
+    // RFC 4180 ends lines so.
+    write!(stdout, "{}\r\n", line(&header))?;
+    for one in told {
+        write!(stdout, "{}\r\n", line(&columns(one).map(|(_, value)| value)))?;
+    }
+    stdout.flush()
+}
+
+/// A cell that every reader takes for text: quoted, and with a `'` before what a spreadsheet would compute.
+fn csv(cell: &str) -> String {
+    let computes =
+        cell.trim_start().starts_with(['=', '+', '-', '@']) || cell.starts_with(['\t', '\r', '\n']);
+    format!("\"{}{}\"", if computes { "'" } else { "" }, cell.replace('"', "\"\""))
+}
+
+fn moment(at: Option<OffsetDateTime>) -> String {
+    at.and_then(|at| at.replace_nanosecond(0).ok()?.format(&Rfc3339).ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_is_text_to_a_spreadsheet() {
+        for (cell, written) in [
+            ("scheme share", "\"scheme share\""),
+            ("a\"b,c", "\"a\"\"b,c\""),
+            ("=1+1", "\"'=1+1\""),
+            (" @SUM(A1)", "\"' @SUM(A1)\""),
+            ("-2", "\"'-2\""),
+            ("\tx", "\"'\tx\""),
+            ("", "\"\""),
+        ] {
+            assert_eq!(csv(cell), written);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The logs in a database file as of one moment, and what they vouch for, whether or not a gateway runs on it. Rows come
+//! as they stand: whoever reads them judges them.
+
+use std::path::Path;
+
+use liaison_trust::log::{SaltedRecord, Tile, TileHashes};
+use sqlx::{ConnectOptions, Connection, FromRow, SqliteConnection, sqlite::SqliteConnectOptions};
+use uuid::Uuid;
+
+use super::{MIGRATIONS, columns::number};
+use crate::{
+    limits,
+    store::{LogHead, LogId, LogKind, StoreError},
+};
+
+/// A look at one moment of a database file. Nothing is changed, and the gateway that may run on it goes on.
+pub struct Snapshot {
+    connection: SqliteConnection,
+}
+
+/// A leaf as it stands in the database.
+#[derive(Debug, Clone, FromRow)]
+pub struct LeafRow {
+    #[sqlx(rename = "idx")]
+    pub index: i64,
+    pub entry: Vec<u8>,
+    pub salt: Option<Vec<u8>>,
+    pub record: Option<Vec<u8>>,
+    pub message: Option<Vec<u8>>,
+    pub thread: Option<Vec<u8>>,
+    pub readers: String,
+}
+
+/// An accepted message as it stands in the database.
+#[derive(Debug, Clone, FromRow)]
+pub struct MessageRow {
+    pub seq: i64,
+    pub sender: String,
+    pub id: Vec<u8>,
+    pub digest: Vec<u8>,
+    pub acceptance: Vec<u8>,
+}
+
+/// A key record as it stands in the database.
+#[derive(Debug, Clone, FromRow)]
+pub struct KeyRow {
+    pub agency: String,
+    pub sequence: i64,
+    pub record: Vec<u8>,
+}
+
+impl LeafRow {
+    /// The record with its salt; none where it was erased, or is no record of a log.
+    pub fn salted(&self) -> Option<SaltedRecord> {
+        let salt = self.salt.as_deref()?.try_into().ok()?;
+        SaltedRecord::from_parts(salt, self.record.clone()?).ok()
+    }
+
+    /// Where it stands in its log.
+    pub fn index(&self) -> u64 {
+        self.index.unsigned_abs()
+    }
+}
+
+impl Snapshot {
+    /// Looks at a database file that this version wrote.
+    ///
+    /// # Errors
+    /// It can't be read, or another version wrote it.
+    pub async fn of(file: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(false)
+            .pragma("query_only", "ON")
+            .busy_timeout(limits::DATABASE_BUSY)
+            .disable_statement_logging();
+        let mut connection = options.connect().await?;
+        // One moment for all that is read: the moment of the first reading.
+        sqlx::query("BEGIN").execute(&mut connection).await?;
+        let applied: i64 = sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations")
+            .fetch_one(&mut connection)
+            .await?;
+        if Some(applied) != MIGRATIONS.iter().map(|migration| migration.version).max() {
+            return Err(StoreError::OtherVersion);
+        }
+        Ok(Self { connection })
+    }
+
+    /// The logs of a kind, the oldest first.
+    pub async fn logs(&mut self, kind: LogKind) -> Result<Vec<LogHead>, StoreError> {
+        let rows: Vec<(i64, u32, i64, Option<Vec<u8>>)> =
+            sqlx::query_as("SELECT id, number, size, checkpoint FROM log WHERE kind = ? ORDER BY number")
+                .bind(kind.name())
+                .fetch_all(&mut self.connection)
+                .await?;
+        let head = |(log, number, size, checkpoint): (i64, u32, i64, Option<Vec<u8>>)| LogHead {
+            log: LogId(log),
+            number,
+            size: size.unsigned_abs(),
+            checkpoint,
+        };
+        Ok(rows.into_iter().map(head).collect())
+    }
+
+    /// Leaves of a log from an index on, a page of them.
+    pub async fn leaves(&mut self, log: LogId, from: u64, most: u32) -> Result<Vec<LeafRow>, StoreError> {
+        Ok(sqlx::query_as("SELECT * FROM leaf WHERE log = ? AND idx >= ? ORDER BY idx LIMIT ?")
+            .bind(log.0)
+            .bind(number(from))
+            .bind(most)
+            .fetch_all(&mut self.connection)
+            .await?)
+    }
+
+    /// The leaves of a log about a message, in their order.
+    pub async fn leaves_about(&mut self, log: LogId, message: &[u8]) -> Result<Vec<LeafRow>, StoreError> {
+        Ok(sqlx::query_as("SELECT * FROM leaf WHERE log = ? AND message = ? ORDER BY idx")
+            .bind(log.0)
+            .bind(message)
+            .fetch_all(&mut self.connection)
+            .await?)
+    }
+
+    /// The messages of a thread that a log tells of.
+    pub async fn messages_of(&mut self, log: LogId, thread: Uuid) -> Result<Vec<Vec<u8>>, StoreError> {
+        Ok(sqlx::query_scalar(
+            "SELECT DISTINCT message FROM leaf WHERE log = ? AND thread = ? AND message IS NOT NULL",
+        )
+        .bind(log.0)
+        .bind(thread.as_bytes().to_vec())
+        .fetch_all(&mut self.connection)
+        .await?)
+    }
+
+    /// The content of a tile, as wide as it is kept.
+    pub async fn tile(&mut self, log: LogId, level: u8, index: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(sqlx::query_scalar("SELECT hashes FROM tile WHERE log = ? AND level = ? AND idx = ?")
+            .bind(log.0)
+            .bind(level)
+            .bind(number(index))
+            .fetch_optional(&mut self.connection)
+            .await?)
+    }
+
+    /// The hashes of tiles; those that are missing or not as wide are left out.
+    pub async fn tiles(
+        &mut self,
+        log: LogId,
+        tiles: impl IntoIterator<Item = Tile>,
+    ) -> Result<TileHashes, StoreError> {
+        let mut hashes = TileHashes::new();
+        for tile in tiles {
+            let content = self.tile(log, tile.level(), tile.index()).await?;
+            let wide = content.as_deref().and_then(|content| content.get(..usize::from(tile.width()) * 32));
+            if let Some(content) = wide {
+                hashes.insert(tile, content).map_err(|_| StoreError::Corrupt("tile"))?;
+            }
+        }
+        Ok(hashes)
+    }
+
+    /// Some of the tiles, by level and index, that a log of this size does not have.
+    pub async fn tiles_outside(
+        &mut self,
+        log: LogId,
+        size: u64,
+        most: u32,
+    ) -> Result<Vec<(i64, i64)>, StoreError> {
+        Ok(sqlx::query_as(
+            "SELECT level, idx FROM tile WHERE log = ?1 AND (level NOT BETWEEN 0 AND 7 OR idx NOT BETWEEN 0 AND (1 << 55) \
+             OR (idx << 8) >= (?2 >> (8 * level))) LIMIT ?3",
+        )
+        .bind(log.0)
+        .bind(number(size))
+        .bind(most)
+        .fetch_all(&mut self.connection)
+        .await?)
+    }
+
+    /// Accepted messages that are remembered, from a number on, a page of them.
+    pub async fn messages(&mut self, after: i64, most: u32) -> Result<Vec<MessageRow>, StoreError> {
+        Ok(sqlx::query_as(
+            "SELECT seq, sender, id, digest, acceptance FROM message WHERE seq > ? ORDER BY seq LIMIT ?",
+        )
+        .bind(after)
+        .bind(most)
+        .fetch_all(&mut self.connection)
+        .await?)
+    }
+
+    /// Whether a message of a sender is remembered.
+    pub async fn remembers(&mut self, sender: &str, message: &[u8]) -> Result<bool, StoreError> {
+        Ok(sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM message WHERE sender = ? AND id = ?)")
+            .bind(sender)
+            .bind(message)
+            .fetch_one(&mut self.connection)
+            .await?)
+    }
+
+    /// Key records after this agency and sequence number, a page of them.
+    pub async fn key_records(&mut self, after: (&str, i64), most: u32) -> Result<Vec<KeyRow>, StoreError> {
+        Ok(sqlx::query_as(
+            "SELECT agency, sequence, record FROM key_record WHERE (agency, sequence) > (?, ?) \
+             ORDER BY agency, sequence LIMIT ?",
+        )
+        .bind(after.0)
+        .bind(after.1)
+        .bind(most)
+        .fetch_all(&mut self.connection)
+        .await?)
+    }
+
+    /// The active policy set: its hash, and its encoded files.
+    pub async fn active_policy(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+        Ok(sqlx::query_as("SELECT hash, files FROM policy_set WHERE active = 1")
+            .fetch_optional(&mut self.connection)
+            .await?)
+    }
+
+    /// Ends the look.
+    pub async fn close(self) -> Result<(), StoreError> {
+        Ok(self.connection.close().await?)
+    }
+}

@@ -1,0 +1,117 @@
+//! A gateway that is restored from an older copy goes on by an administrator's word, and nothing accepted is lost.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use liaison_demo::{Gateway, wait};
+use liaison_proto::message::v1::referral_state::Code as State;
+use liaison_tests::{
+    Federation, Realm, call,
+    federation::Setup,
+    message,
+    names::{HOSPITAL, SHELTER, SHELTER_HU},
+    policies,
+    realm::{BE, HU},
+};
+use serde_json::Value;
+
+/// Copies the database; tells how many leaves its log has.
+async fn copied(gateway: &mut Gateway) -> Result<u64> {
+    gateway.stop().await?;
+    fs::copy(gateway.data.join("liaison.db"), gateway.data.join("liaison.copy"))?;
+    let shown: Value = serde_json::from_str(&gateway.command(&["--json", "log", "head"]).await?)?;
+    gateway.start().await?;
+    shown.get("size").and_then(Value::as_u64).with_context(|| format!("no size in {shown}"))
+}
+
+/// Ends the gateway, puts the copy back, and opens a new log, since nothing else lets it go on.
+async fn restored(gateway: &mut Gateway) -> Result<()> {
+    gateway.kill()?;
+    for file in ["liaison.db-wal", "liaison.db-shm"] {
+        _ = fs::remove_file(gateway.data.join(file));
+    }
+    fs::copy(gateway.data.join("liaison.copy"), gateway.data.join("liaison.db"))?;
+    let refused = gateway.start().await.err().context("it starts on an older copy")?.to_string();
+    ensure!(refused.contains("older copy"), "{refused}");
+    let opened: Value = serde_json::from_str(&gateway.command(&["--json", "log", "reopen"]).await?)?;
+    let origin = opened.pointer("/logs/0/origin").and_then(Value::as_str);
+    ensure!(origin == Some("be/log/2"), "{opened}");
+    let again = gateway.attempt(&["log", "reopen"]).await?;
+    ensure!(again.status.code() == Some(1), "there is nothing more to open");
+    gateway.start().await
+}
+
+/// Waits until the guard file has a larger head than this.
+async fn guarded(gateway: &Gateway, size: u64) -> Result<()> {
+    let guard = gateway.data.join("log.head");
+    wait::until("the guard file has the newest head", async || {
+        let head = fs::read_to_string(&guard).ok()?;
+        (head.lines().nth(1)?.parse::<u64>().ok()? > size).then_some(())
+    })
+    .await
+}
+
+async fn is_sound(gateway: &Gateway) -> Result<()> {
+    wait::until("the new log has a head", async || gateway.command(&["log", "head"]).await.ok()).await?;
+    gateway.command(&["log", "verify"]).await.map(drop)
+}
+
+#[tokio::test]
+async fn what_a_lost_database_had_accepted_is_delivered() -> Result<()> {
+    let mut realm = Realm::start(policies::OPEN, &[HOSPITAL, SHELTER]).await?;
+    let size = copied(&mut realm.gateway).await?;
+    for agency in [HOSPITAL, SHELTER] {
+        realm.agent(agency)?.connected().await?;
+    }
+    let send = async |realm: &Realm| {
+        let request = message::small_referral(SHELTER);
+        let sent = call::case(realm.agent(HOSPITAL)?)?.send_referral(request).await?.into_inner();
+        Ok::<_, anyhow::Error>(sent.referrals.first().context("no referral was made")?.id.clone())
+    };
+    // One that the shelter has, and one that it has not: the gateway forgets both.
+    let there = send(&realm).await?;
+    call::referral_in(realm.agent(HOSPITAL)?, &there, State::Received).await?;
+    realm.agent_mut(SHELTER)?.stop().await?;
+    let waits = send(&realm).await?;
+    call::referral_in(realm.agent(HOSPITAL)?, &waits, State::Requested).await?;
+    guarded(&realm.gateway, size).await?;
+    restored(&mut realm.gateway).await?;
+    realm.agent_mut(SHELTER)?.start().await?;
+    call::referral_in(realm.agent(HOSPITAL)?, &waits, State::Received).await?;
+    let received = call::received_ids(realm.agent(SHELTER)?).await?;
+    for id in [&there, &waits] {
+        ensure!(received.iter().filter(|received| *received == id).count() == 1, "{id}: {received:?}");
+    }
+    // What the restored gateway accepted anew has its receipts in the new log.
+    is_sound(&realm.gateway).await
+}
+
+#[tokio::test]
+async fn what_crosses_a_border_arrives_once_though_its_gateway_was_restored() -> Result<()> {
+    let mut federation = Federation::start(&Setup {
+        domains: &[BE, HU],
+        scheme: policies::OPEN,
+        layers: &[],
+        agencies: &[SHELTER, SHELTER_HU],
+    })
+    .await?;
+    let size = copied(&mut federation.realm_mut("be")?.gateway).await?;
+    federation.links().await?;
+    federation.agent(SHELTER)?.connected().await?;
+    // Accepted abroad, and not fetched there.
+    federation.realm_mut("hu")?.agent_mut(SHELTER_HU)?.stop().await?;
+    let sent = federation.send(SHELTER, message::small_referral(SHELTER_HU)).await?;
+    let id = sent.first().context("no referral was made")?.clone();
+    wait::until("the other domain holds the referral", async || {
+        (call::referral(federation.agent(SHELTER).ok()?, &id).await.ok()?.at == "hu").then_some(())
+    })
+    .await?;
+    let be = &mut federation.realm_mut("be")?.gateway;
+    guarded(be, size).await?;
+    restored(be).await?;
+    federation.realm_mut("hu")?.agent_mut(SHELTER_HU)?.start().await?;
+    call::referral_in(federation.agent(SHELTER)?, &id, State::Received).await?;
+    let received = call::received_ids(federation.agent(SHELTER_HU)?).await?;
+    ensure!(received == [id], "{received:?}");
+    is_sound(&federation.realm("be")?.gateway).await
+}
