@@ -21,11 +21,12 @@ fn interpreter() -> OsString {
     std::env::var_os("LIAISON_PYTHON").unwrap_or_else(|| "python3".into())
 }
 
-/// Prints every row of a database but those that the gateway writes to see whether it can.
+/// Prints every row of a database but those that the gateway writes by itself: to see whether it can, and how far it has read
+/// its peers' logs of keys.
 const DUMP: &str = "
 import sqlite3, sys
 for line in sqlite3.connect(sys.argv[1], uri=True).iterdump():
-    if not line.startswith('INSERT INTO \"probe\"'):
+    if not line.startswith(('INSERT INTO \"probe\"', 'INSERT INTO \"watched\"')):
         print(line)
 ";
 

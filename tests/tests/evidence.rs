@@ -243,13 +243,10 @@ async fn whatever_is_changed_by_hand_is_found_and_named() -> Result<()> {
             "INSERT INTO key_record SELECT agency, 7, record FROM key_record WHERE agency = 'be/police-federal'",
         ),
         ("key_removed", "DELETE FROM key_record WHERE agency = 'be/police-federal'"),
-        (
-            "changed_entry",
-            "UPDATE leaf SET entry = (SELECT entry FROM leaf WHERE log = 2 AND idx = 1) WHERE log = 2 AND idx = 0",
-        ),
+        ("changed_entry", "UPDATE leaf SET entry = CAST(entry || x'00' AS BLOB) WHERE log = 2 AND idx = 0"),
         (
             "broken_key_chain",
-            "UPDATE leaf SET entry = (SELECT entry FROM leaf WHERE log = 2 AND idx = 1) WHERE log = 2 AND idx = 0",
+            "UPDATE leaf SET entry = CAST(entry || x'00' AS BLOB) WHERE log = 2 AND idx = 0",
         ),
         (
             "message_without_leaf",
