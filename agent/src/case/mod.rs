@@ -9,6 +9,7 @@ mod body;
 pub mod caller;
 mod connections;
 pub mod grpc;
+mod metrics;
 mod onward;
 pub mod openapi;
 mod operations;
