@@ -123,18 +123,18 @@ impl Custody {
 
     /// Takes over the records of this agency that the gateway lists and that are not here: those that
     /// this agent's own signing key made after the backup that it was restored from. Their private keys
-    /// are lost, so that the next [`Self::rotate`] replaces them. False if the records are not its own.
-    pub fn adopt(&self, listed: &[SignedKeyRecord]) -> Result<bool, CustodyError> {
+    /// are lost, so that the next [`Self::rotate`] replaces them. Gives them; none if the records are not its own.
+    pub fn adopt(&self, listed: &[SignedKeyRecord]) -> Result<Option<Vec<ProvenKey>>, CustodyError> {
         let ring = self.ring();
         if !ring.chain.iter().zip(listed).all(|(own, listed)| own.signed.record == listed.record) {
-            return Ok(false);
+            return Ok(None);
         }
         let mut last = ring.current.clone();
         let mut lost = Vec::new();
         for listed in listed.iter().skip(ring.chain.len()) {
             match key_record::follows(&last, listed) {
                 Ok(key) if key.signing == self.signing.public() => last = key.clone(),
-                _ => return Ok(false),
+                _ => return Ok(None),
             }
             lost.push(last.clone());
         }
@@ -144,7 +144,23 @@ impl Custody {
         if !lost.is_empty() {
             self.ring.store(Arc::new(Ring::open(&self.folder)?));
         }
-        Ok(true)
+        Ok(Some(lost))
+    }
+
+    /// Whether this agent was restored from a backup and has not published its keys since: it may find records that it
+    /// made after the backup.
+    pub fn is_restored(&self) -> bool {
+        self.folder.join(RESTORED).exists()
+    }
+
+    /// Its keys are published: from now on it knows all that it made.
+    pub fn settle_restored(&self) -> Result<(), FolderError> {
+        if self.is_restored() { folder::destroy(&self.folder.join(RESTORED)) } else { Ok(()) }
+    }
+
+    /// Notes that a data folder is restored from a backup.
+    pub fn note_restored(folder: &Folder) -> Result<(), FolderError> {
+        folder::write_private(&folder.keys().join(RESTORED), b"")
     }
 
     /// Makes the next key record when the current one is old enough or its private key is lost, and
@@ -226,6 +242,9 @@ impl Ring {
     }
 }
 
+/// In the folder of keys: it was restored from a backup, and has not published its keys since.
+const RESTORED: &str = "restored";
+
 /// From when on a record made now holds: drafts that waited their longest are sealed under it as well.
 fn since(now: OffsetDateTime) -> OffsetDateTime {
     now - LIFETIME
@@ -302,7 +321,7 @@ mod tests {
         let listed: Vec<_> = custody.ring().chain().iter().map(|key| key.signed.clone()).collect();
 
         let restored = Custody::open(&old, &agency()).unwrap();
-        assert!(restored.adopt(&listed).unwrap());
+        assert!(restored.adopt(&listed).unwrap().is_some());
         assert!(restored.rotate(now).unwrap(), "nobody can open what is sealed to a lost key");
         let chain = restored.ring().chain().to_vec();
         assert_eq!(chain.len(), 3);
@@ -311,7 +330,7 @@ mod tests {
 
         let stranger = tempfile::tempdir().unwrap();
         let stranger = Custody::create(&Folder::new(stranger.path()), &agency(), now).unwrap();
-        assert!(!stranger.adopt(&listed).unwrap());
+        assert!(stranger.adopt(&listed).unwrap().is_none());
         let mut forged = listed.clone();
         forged[1] = key_record::next(
             &listed[0],
@@ -322,7 +341,7 @@ mod tests {
             now + time::Duration::DAY,
         )
         .unwrap();
-        assert!(!Custody::open(&folder, &agency()).unwrap().adopt(&forged).unwrap());
+        assert!(Custody::open(&folder, &agency()).unwrap().adopt(&forged).unwrap().is_none());
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! The agencies that can be addressed, as the gateway lists them, with their keys as this agent has
-//! proven them: the first key record seen of an agency is pinned, and every later one must follow it.
+//! proven them: the first key record seen of an agency is pinned, and every later one must follow it. None is pinned or
+//! sealed to that the domain's log of keys does not hold.
+
+mod chain;
+mod vouch;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,13 +17,16 @@ use liaison_proto::{
     message::v1::{Refusal, SignedKeyRecord, error_code::Code as ErrorCode, sector::Code as Sector},
 };
 use liaison_trust::{
-    digest::{Digest, sha256},
+    digest::Digest,
     key_record::{self, KeyRecordError, ProvenKey},
     names::AgencyAddress,
 };
 use time::OffsetDateTime;
 
+use self::chain::{added, continued};
 use crate::{limits, link::Link, store::Store};
+
+pub(crate) use chain::standing;
 
 /// The gateway's directory, cached.
 #[derive(Clone)]
@@ -29,6 +36,10 @@ struct Inner {
     link: Link,
     store: Store,
     cache: Mutex<HashMap<AgencyAddress, (Instant, Found)>>,
+    /// Held by whoever replays the log of keys.
+    replaying: tokio::sync::Mutex<()>,
+    /// Keys that were handed out and are not in the log, each since when.
+    unlogged: Mutex<HashMap<Digest, Instant>>,
 }
 
 /// An agency as it was found; none where the gateway lists no such agency.
@@ -64,11 +75,18 @@ pub enum Belief {
 
 impl Directory {
     pub fn new(link: Link, store: Store) -> Self {
-        Self(Arc::new(Inner { link, store, cache: Mutex::default() }))
+        Self(Arc::new(Inner {
+            link,
+            store,
+            cache: Mutex::default(),
+            replaying: Default::default(),
+            unlogged: Mutex::default(),
+        }))
     }
 
     /// An agency by its address; none where the gateway lists no such agency. A chain of keys that does
-    /// not continue the one seen before is refused as `key_chain_broken`.
+    /// not continue the one seen before, or beside which the log of keys holds another, is refused as `key_chain_broken`;
+    /// one that the log does not hold yet, for now, as `unknown_key`.
     pub async fn agency(&self, address: &AgencyAddress) -> Result<Option<Agency>, Refusal> {
         self.agencies(std::slice::from_ref(address)).await?.remove(address).unwrap_or(Ok(None))
     }
@@ -78,7 +96,10 @@ impl Directory {
     /// then.
     pub async fn last_listed(&self, address: &AgencyAddress) -> Result<Option<Agency>, Refusal> {
         match self.agency(address).await {
-            Err(refusal) if refusal.code() == ErrorCode::GatewayUnreachable => {
+            // Whom it can be sealed to turns out when it is sealed.
+            Err(refusal)
+                if matches!(refusal.code(), ErrorCode::GatewayUnreachable | ErrorCode::UnknownKey) =>
+            {
                 let listed = self.0.store.agency(address).await?.ok_or(refusal)?;
                 Ok(Some(Agency::without_keys(address.clone(), &listed)))
             }
@@ -150,7 +171,7 @@ impl Directory {
     /// known, stands in the gateway's directory, or is the first of an agency that is not listed there. `told`
     /// are the newest records of such an agency, as they came with the message.
     pub async fn believe(&self, record: &SignedKeyRecord, told: &[SignedKeyRecord]) -> Belief {
-        match self.try_believe(record, told).await {
+        match patiently(async || self.try_believe(record, told).await).await {
             Ok(belief) => belief,
             Err(refusal) if refusal.code() == ErrorCode::KeyChainBroken => Belief::Broken(refusal),
             Err(refusal) => Belief::Unknown(refusal),
@@ -176,11 +197,12 @@ impl Directory {
             self.0.store.add_keys(std::slice::from_ref(&key)).await?;
             return Ok(Belief::Proven(Box::new(key)));
         }
-        if self.key(&key.agency, &key.id, told).await?.is_some() {
+        if self.try_key(&key.agency, &key.id, told).await?.is_some() {
             return Ok(Belief::Proven(Box::new(key)));
         }
         let known = self.0.store.keys(&key.agency).await?;
         if known.is_empty() && self.agency(&key.agency).await?.is_none() {
+            self.vouch(&key.agency, std::slice::from_ref(&key)).await?;
             self.0.store.add_keys(std::slice::from_ref(&key)).await?;
             return Ok(Belief::Proven(Box::new(key)));
         }
@@ -197,6 +219,15 @@ impl Directory {
     /// The key record of this id, if it is the agency's. `told` are the newest records of an agency that the
     /// gateway does not list, as they came with what it signed.
     pub async fn key(
+        &self,
+        agency: &AgencyAddress,
+        id: &Digest,
+        told: &[SignedKeyRecord],
+    ) -> Result<Option<ProvenKey>, Refusal> {
+        patiently(async || self.try_key(agency, id, told).await).await
+    }
+
+    async fn try_key(
         &self,
         agency: &AgencyAddress,
         id: &Digest,
@@ -228,8 +259,13 @@ impl Directory {
         if told.is_empty() {
             return Ok(Vec::new());
         }
-        match added(agency, &self.0.store.keys(agency).await?, told) {
+        let known = self.0.store.keys(agency).await?;
+        match added(agency, &known, told) {
             Ok(new) => {
+                // What continues a pin was signed by the agency itself.
+                if known.is_empty() {
+                    self.vouch(agency, &new).await?;
+                }
                 self.0.store.add_keys(&new).await?;
                 Ok(new)
             }
@@ -253,13 +289,24 @@ impl Directory {
             return Ok(agency);
         }
         let known = self.0.store.keys(&agency.address).await?;
-        let chain = continued(&agency.address, &known, &listed.keys).map_err(|error| broken(&error))?;
+        let chain = match continued(&agency.address, &known, &listed.keys) {
+            Ok(chain) => chain,
+            Err(error) => {
+                // So that a person sees what the log says of it.
+                if let Err(error) = self.replay().await {
+                    tracing::warn!(%error, "the log of keys could not be replayed");
+                }
+                return Err(broken(&error));
+            }
+        };
         let new: Vec<_> = chain.iter().filter(|key| !known.contains(key)).cloned().collect();
+        // Where the gateway's list is behind what is known here, what is known here is newer.
+        let newest = chain.last().into_iter().chain(known.last()).max_by_key(|key| key.sequence).cloned();
+        let used: Vec<_> = new.iter().chain(&newest).cloned().collect();
+        self.vouch(&agency.address, &used).await?;
         if !new.is_empty() {
             self.0.store.add_keys(&new).await?;
         }
-        // Where the gateway's list is behind what is known here, what is known here is newer.
-        let newest = chain.last().into_iter().chain(known.last()).max_by_key(|key| key.sequence).cloned();
         let key = newest.filter(|key| OffsetDateTime::now_utc() <= key.not_after);
         Ok(Agency { fingerprint: chain.first().map(|key| key.id), reachable: key.is_some(), key, ..agency })
     }
@@ -306,122 +353,23 @@ impl Agency {
 }
 
 const COMPARE: &str = "compare the agency's fingerprint with it by telephone before anything is sent to it; \
-                       tell the gateway's administrator";
+                       tell the gateway's administrator; `liaison-agent keys` lists what the log holds of it";
 
-/// Proves a whole chain that holds every known record where it was.
-fn continued(
-    agency: &AgencyAddress,
-    known: &[ProvenKey],
-    listed: &[SignedKeyRecord],
-) -> Result<Vec<ProvenKey>, KeyRecordError> {
-    let other = |what| KeyRecordError::BrokenChain { agency: agency.clone(), what };
-    if listed.len() > limits::KEY_CHAIN {
-        return Err(other("length"));
-    }
-    let chain = key_record::prove_chain(listed)?;
-    if chain.iter().any(|key| key.agency != *agency) {
-        return Err(other("agency"));
-    }
-    for known in known {
-        let same = chain.iter().find(|key| key.sequence == known.sequence);
-        if same.is_some_and(|same| same.id != known.id) {
-            return Err(other("record"));
+/// Asks again for a while where a key is not in the log yet: what is published stands in it a moment later.
+async fn patiently<T>(ask: impl AsyncFn() -> Result<T, Refusal>) -> Result<T, Refusal> {
+    let begun = Instant::now();
+    loop {
+        match ask().await {
+            Err(refusal)
+                if refusal.code() == ErrorCode::UnknownKey && begun.elapsed() < limits::KEY_PATIENCE =>
+            {
+                tokio::time::sleep(limits::KEY_AGAIN).await;
+            }
+            answer => return answer,
         }
     }
-    Ok(chain)
-}
-
-/// What records add to the chain known of an agency: those after the newest known one, or all of them where
-/// none is known.
-fn added(
-    agency: &AgencyAddress,
-    known: &[ProvenKey],
-    told: &[SignedKeyRecord],
-) -> Result<Vec<ProvenKey>, KeyRecordError> {
-    if told.len() > limits::TOLD_KEYS {
-        return Err(KeyRecordError::BrokenChain { agency: agency.clone(), what: "length" });
-    }
-    let Some(newest) = known.last() else { return continued(agency, known, told) };
-    let after = told.iter().position(|record| sha256(&record.record) == newest.id).map_or(0, |at| at + 1);
-    let mut new = Vec::new();
-    for record in told.iter().skip(after) {
-        let next = key_record::follows(new.last().unwrap_or(newest), record)?;
-        new.push(next);
-    }
-    Ok(new)
 }
 
 fn broken(error: &KeyRecordError) -> Refusal {
     Refusal::new(ErrorCode::KeyChainBroken, error.to_string(), COMPARE)
-}
-
-#[cfg(test)]
-mod tests {
-    use liaison_proto::message::v1::kem::Code as Kem;
-    use liaison_trust::keys::{KemKey, SigningKey};
-    use time::Duration;
-
-    use super::*;
-
-    fn chain(length: usize) -> (AgencyAddress, Vec<SignedKeyRecord>) {
-        let agency: AgencyAddress = "be/shelter".parse().unwrap();
-        let now = OffsetDateTime::now_utc();
-        let (signing, kem) = (SigningKey::generate(), KemKey::generate(Kem::X25519).unwrap());
-        let until = now + Duration::DAY;
-        let mut chain = vec![key_record::first(&agency, &signing, &kem, now, until)];
-        while chain.len() < length {
-            let last = chain.last().unwrap();
-            chain.push(key_record::next(last, &signing, &signing, &kem, now, until).unwrap());
-        }
-        (agency, chain)
-    }
-
-    #[test]
-    fn a_chain_continues_what_is_known_or_is_broken() {
-        let (agency, records) = chain(3);
-        let proven = key_record::prove_chain(&records).unwrap();
-        assert_eq!(continued(&agency, &[], &records).unwrap(), proven);
-        assert_eq!(continued(&agency, &proven[..2], &records).unwrap(), proven);
-        assert_eq!(continued(&agency, &proven, &records[..2]).unwrap().len(), 2, "a list that is behind");
-
-        let (_, others) = chain(3);
-        let broken = continued(&agency, &proven[..1], &others).unwrap_err();
-        assert!(matches!(broken, KeyRecordError::BrokenChain { what: "record", .. }), "{broken}");
-        let swapped = [records[0].clone(), others[1].clone()];
-        assert!(continued(&agency, &[], &swapped).is_err());
-        assert_eq!(continued(&agency, &[], &records[1..]), Err(KeyRecordError::NoFirst));
-        let other: AgencyAddress = "be/police".parse().unwrap();
-        let broken = continued(&other, &[], &records).unwrap_err();
-        assert!(matches!(broken, KeyRecordError::BrokenChain { what: "agency", .. }), "{broken}");
-    }
-
-    #[test]
-    fn records_that_are_told_add_what_follows_the_newest_known_one() {
-        let (agency, records) = chain(5);
-        let proven = key_record::prove_chain(&records).unwrap();
-        let added = |known: &[ProvenKey], told: &[SignedKeyRecord]| added(&agency, known, told);
-        for told in [&records[..], &records[1..], &records[2..]] {
-            assert_eq!(added(&proven[..2], told).unwrap(), proven[2..]);
-        }
-        assert_eq!(added(&proven, &records[2..]).unwrap(), [], "nothing new");
-        assert_eq!(added(&[], &records).unwrap(), proven);
-
-        let (_, others) = chain(5);
-        let mut forked = records.clone();
-        forked[4] = others[4].clone();
-        let long = vec![records[2].clone(); limits::TOLD_KEYS + 1];
-        for (what, known, told) in [
-            ("a gap", &proven[..2], &records[3..]),
-            ("a list that is behind", &proven[..], &records[..3]),
-            ("another chain", &proven[..2], &others[..]),
-            ("a last record of another chain", &proven[..2], &forked[..]),
-            ("more than may be told", &proven[..2], &long[..]),
-            ("no first record", &[], &records[1..]),
-            ("nothing", &[], &[]),
-        ] {
-            assert!(added(known, told).is_err(), "{what}");
-        }
-        let other: AgencyAddress = "be/police".parse().unwrap();
-        assert!(super::added(&other, &[], &records).is_err());
-    }
 }

@@ -16,6 +16,12 @@ pub const DIRECTORY_AGENCIES: usize = 4_096;
 pub const KEY_CHAIN: usize = 1_024;
 /// Key records of one agency that a notice brings.
 pub const TOLD_KEYS: usize = 100;
+/// How long a key that is handed out may be missing in the log of keys before it is an alarm: a gateway that has just been
+/// started signs no head for some seconds.
+pub const KEY_LOGGED: Duration = Duration::from_secs(15);
+/// How long what came with a key that is not in the log yet is kept waiting, and how often the log is looked at meanwhile.
+pub const KEY_PATIENCE: Duration = Duration::from_secs(5);
+pub const KEY_AGAIN: Duration = Duration::from_millis(250);
 /// Deliveries that may be under way on the session without an answer.
 pub const DELIVERY_WINDOW: u32 = 64;
 /// Parts of unfinished deliveries kept in memory, bytes.

@@ -8,8 +8,9 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use liaison_proto::{
     exchange::v1::{
-        ListAgenciesRequest, ListAgenciesResponse, ListReceiptsRequest, ListReceiptsResponse, PreviewRequest,
-        PreviewResponse, PublishKeyRequest, RenewRequest, ResolveAudienceRequest, ResolveAudienceResponse,
+        ListAgenciesRequest, ListAgenciesResponse, ListKeyEntriesRequest, ListKeyEntriesResponse,
+        ListReceiptsRequest, ListReceiptsResponse, PreviewRequest, PreviewResponse, PublishKeyRequest,
+        RenewRequest, ResolveAudienceRequest, ResolveAudienceResponse,
         enrolment_service_client::EnrolmentServiceClient, exchange_service_client::ExchangeServiceClient,
     },
     limits::{GRPC_MESSAGE_BYTES, REQUEST},
@@ -17,6 +18,7 @@ use liaison_proto::{
     refusal::CODE,
 };
 use liaison_trust::{
+    key_record::{self, ProvenKey},
     keys::VerifyingKey,
     names::AgencyAddress,
     tls::{Connector, Fault, SetupError, TlsError},
@@ -33,8 +35,9 @@ use crate::{
     custody::CustodyError,
     dial::{DialError, Dialer},
     folder::Folder,
-    limits,
+    limits, log,
     session::{self, Ended, SessionError},
+    store::StoreError,
 };
 
 /// The connection to the gateway. Cheap to clone.
@@ -85,6 +88,8 @@ pub enum LinkError {
     ForeignKeys(AgencyAddress),
     #[error(transparent)]
     Custody(#[from] CustodyError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error(transparent)]
     Session(#[from] SessionError),
 }
@@ -144,6 +149,14 @@ impl Link {
     /// Asks the gateway for receipts.
     pub async fn list_receipts(&self, request: ListReceiptsRequest) -> Result<ListReceiptsResponse, Refusal> {
         answer(self.client()?.list_receipts(timed(request)).await)
+    }
+
+    /// Asks the gateway for entries of its log of keys.
+    pub async fn list_key_entries(
+        &self,
+        request: ListKeyEntriesRequest,
+    ) -> Result<ListKeyEntriesResponse, Refusal> {
+        answer(self.client()?.list_key_entries(timed(request)).await)
     }
 
     /// The session has begun.
@@ -225,7 +238,14 @@ async fn connect_once(agent: &Agent, stop: &CancellationToken, expired: bool) ->
     let connect = async {
         let channel = link.0.dialer.dial().await?;
         link.0.channel.store(Some(Arc::new(channel.clone())));
+        if link.log_key().is_none() {
+            // A certificate of before there was a log came without it, and nothing is sealed without it.
+            renew(link, channel.clone(), false).await?;
+        }
         publish_keys(agent).await?;
+        if let Err(error) = agent.directory.replay().await {
+            tracing::warn!(%error, "the log of keys could not be replayed");
+        }
         Ok::<_, LinkError>(channel)
     };
     let channel = tokio::select! {
@@ -246,8 +266,18 @@ async fn publish_keys(agent: &Agent) -> Result<(), LinkError> {
     let listed = agent.link.list_agencies(request).await.map_err(LinkError::Publish)?;
     let listed = listed.agencies.into_iter().find(|agency| agency.address == own);
     let listed = listed.map(|agency| agency.keys).unwrap_or_default();
-    if !agent.custody.adopt(&listed)? {
+    let ring = agent.custody.ring();
+    let Some(adopted) = agent.custody.adopt(&listed)? else {
+        let own = |key: &ProvenKey| ring.chain().iter().any(|own| own.id == key.id);
+        for key in listed.iter().filter_map(|record| key_record::prove(record).ok()).filter(|key| !own(key)) {
+            log::keys::foreign(agent, &key, "is listed by the gateway").await?;
+        }
         return Err(LinkError::ForeignKeys(agent.address.clone()));
+    };
+    if !agent.custody.is_restored() {
+        for key in &adopted {
+            log::keys::foreign(agent, key, "is listed by the gateway").await?;
+        }
     }
     agent.custody.rotate(OffsetDateTime::now_utc())?;
     for key in agent.custody.ring().chain().iter().skip(listed.len()) {
@@ -256,7 +286,7 @@ async fn publish_keys(agent: &Agent) -> Result<(), LinkError> {
         answer(client.publish_key(timed(request)).await).map_err(LinkError::Publish)?;
         tracing::info!(key = %key.id, sequence = key.sequence, "key record published");
     }
-    Ok(())
+    Ok(agent.custody.settle_restored().map_err(CustodyError::from)?)
 }
 
 /// Renews the certificate whenever its time comes, over a connection that it made.

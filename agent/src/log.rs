@@ -6,6 +6,7 @@
 //! What an honest log does not do is an alarm with its evidence; messages go on all the same.
 
 mod judge;
+pub(crate) mod keys;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -19,7 +20,7 @@ use liaison_proto::{
     case::v1::{log_alarm::Code as Kind, receipt_event::Code as Event},
     exchange::v1::{ListReceiptsRequest, ListReceiptsResponse},
     limits::{RECEIPT_MESSAGES, SHOWN_HEADS},
-    message::v1::Refusal,
+    message::v1::{Refusal, error_code::Code as ErrorCode},
 };
 use liaison_trust::{keys::VerifyingKey, names::AgencyAddress};
 use time::OffsetDateTime;
@@ -27,27 +28,49 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use judge::EVIDENCE;
 pub use judge::{Alarm, Head, Known};
 pub use told::{NotTold, Told};
 
 use crate::{
     agent::Agent,
     limits,
-    store::{Due, StoreError},
+    store::{Due, Store, StoreError},
 };
 
-/// Why the log could not be asked.
+/// Why a log could not be asked, or nothing of the answer counts.
 #[derive(Debug, thiserror::Error)]
-enum Failed {
+pub(crate) enum Failed {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("{0}")]
     Refused(#[from] Refusal),
+    #[error("the gateway has not told the key of its log yet")]
+    NoKey,
+    #[error("the gateway gives no entries of its log of keys: tell its administrator")]
+    Withheld,
+    #[error("the log of keys is not to be relied on: see the alarm")]
+    NotBelieved,
 }
 
-/// Asks for receipts and heads until `stop`.
+impl From<Failed> for Refusal {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Store(error) => error.into(),
+            Failed::Refused(refusal) => refusal,
+            failed => Refusal::new(
+                ErrorCode::InconsistentLog,
+                failed.to_string(),
+                "what is sent waits; `liaison-agent doctor` says more",
+            ),
+        }
+    }
+}
+
+/// Asks for receipts and heads, and replays the log of keys, until `stop`.
 pub(crate) async fn keep(agent: &Agent, stop: &CancellationToken) {
     let mut looked: Option<Instant> = None;
+    let mut watched = None;
     while stop.run_until_cancelled(tokio::time::sleep(limits::RECEIPT_TURN)).await.is_some() {
         let Some(key) = agent.link.log_key().filter(|_| agent.link.status().connected) else {
             // The next gateway that it is connected to may be a restored one.
@@ -55,12 +78,30 @@ pub(crate) async fn keep(agent: &Agent, stop: &CancellationToken) {
             continue;
         };
         let is_old = looked.is_none_or(|looked| looked.elapsed() >= limits::HEAD_AGE);
+        let keys = stop.run_until_cancelled(look_at_keys(agent, is_old, &mut watched)).await;
+        if let Some(Err(error)) = keys {
+            tracing::warn!(%error, "the log of keys could not be replayed");
+        }
         match stop.run_until_cancelled(turn(agent, &key, is_old)).await {
             Some(Ok(true)) => looked = Some(Instant::now()),
             Some(Ok(false)) | None => {}
             Some(Err(error)) => tracing::warn!(%error, "the log could not be asked for receipts"),
         }
     }
+}
+
+/// Replays the log of keys if it `is_old`, and looks for foreign keys of this agency whenever it has grown, by whomever it
+/// was replayed.
+async fn look_at_keys(agent: &Agent, is_old: bool, watched: &mut Option<u64>) -> Result<(), Failed> {
+    if is_old {
+        agent.directory.replay().await?;
+    }
+    let size = agent.store.key_log().await?.map(|log| log.frontier.size());
+    if size != *watched {
+        keys::watch(agent).await?;
+        *watched = size;
+    }
+    Ok(())
 }
 
 /// Compares the head that a recipient of the own domain holds, by its signed word, when the gateway is asked next.
@@ -71,7 +112,7 @@ pub(crate) async fn shown(agent: &Agent, by: &AgencyAddress, head: &[u8]) -> Res
         return Ok(());
     };
     let text = String::from_utf8_lossy(head);
-    match judge::head(by.domain(), &key, &text) {
+    match judge::head(EVIDENCE, by.domain(), &key, &text) {
         Ok(head) => agent.store.head_shown(by, &head).await,
         Err(why) => {
             let alarm = Alarm {
@@ -81,13 +122,14 @@ pub(crate) async fn shown(agent: &Agent, by: &AgencyAddress, head: &[u8]) -> Res
                 held: agent.store.log_head().await?.unwrap_or_default(),
                 shown: text.into_owned(),
             };
-            raise(agent, &alarm).await
+            raise(&agent.store, &alarm).await
         }
     }
 }
 
-async fn raise(agent: &Agent, alarm: &Alarm) -> Result<(), StoreError> {
-    if agent.store.raise(alarm).await? {
+/// Raises an alarm, once for each subject, and keeps its evidence.
+pub(crate) async fn raise(store: &Store, alarm: &Alarm) -> Result<(), StoreError> {
+    if store.raise(alarm).await? {
         tracing::error!(
             alarm = alarm.kind.as_str_name(),
             detail = alarm.detail,
@@ -140,19 +182,19 @@ async fn take(
 ) -> Result<bool, StoreError> {
     let domain = agent.address.domain();
     // One under another key, of before this agent was enrolled anew, proves nothing now.
-    let held_head = held.and_then(|note| judge::head(domain, key, note).ok());
+    let held_head = held.and_then(|note| judge::head(EVIDENCE, domain, key, note).ok());
     let newest = match judge::newest(domain, key, held_head.as_ref(), answer) {
         Ok((newest, alarm)) => {
             if let Some(alarm) = alarm {
                 // Before the new log's head counts as seen: a crash in between does it again.
                 let messages = agent.store.offer_again().await?;
                 tracing::warn!(messages, "a new log: what no recipient has signed for is offered again");
-                raise(agent, &alarm).await?;
+                raise(&agent.store, &alarm).await?;
             }
             newest
         }
         Err(alarm) => {
-            raise(agent, &alarm).await?;
+            raise(&agent.store, &alarm).await?;
             return Ok(false);
         }
     };
@@ -160,10 +202,10 @@ async fn take(
     let continuations = answer.continuations.iter().skip(usize::from(held.is_some()));
     for (number, (agency, note)) in others.iter().enumerate() {
         let continuation = continuations.clone().nth(number);
-        if let Ok(shown) = judge::head(domain, key, note)
+        if let Ok(shown) = judge::head(EVIDENCE, domain, key, note)
             && let Err(alarm) = judge::compare(agency, &shown, &newest, continuation)
         {
-            raise(agent, &alarm).await?;
+            raise(&agent.store, &alarm).await?;
         }
     }
     agent.store.heads_compared(others).await?;
@@ -191,7 +233,7 @@ async fn take(
                     held: held.unwrap_or_default().to_owned(),
                     shown: newest.bare.to_string(),
                 };
-                raise(agent, &alarm).await?;
+                raise(&agent.store, &alarm).await?;
             }
         }
     }
@@ -268,5 +310,5 @@ async fn missing(agent: &Agent, due: &Due) -> Result<(), StoreError> {
         held: agent.store.log_head().await?.unwrap_or_default(),
         shown: String::new(),
     };
-    raise(agent, &alarm).await
+    raise(&agent.store, &alarm).await
 }

@@ -106,6 +106,14 @@ pub(crate) async fn prepare(agent: &Agent, id: Uuid) -> Result<Offer, StoreError
             postpone(agent, id, 0).await?;
             return Ok(Offer::NotNow);
         }
+        Recipients::Broken(broken) => {
+            for (address, why) in &broken {
+                tracing::warn!(message = %id, %why, "the message waits until a person has looked at the keys");
+                agent.store.wait_for_person(id, address, why).await?;
+            }
+            postpone(agent, id, 0).await?;
+            return Ok(Offer::NotNow);
+        }
         Recipients::None(refusal) => {
             agent.store.refused(id, &refusal).await?;
             return Ok(Offer::NotNow);
@@ -116,17 +124,32 @@ pub(crate) async fn prepare(agent: &Agent, id: Uuid) -> Result<Offer, StoreError
 
 /// Whom a message can be sealed to.
 enum Recipients {
-    Known { sealed_to: Vec<Recipient>, left_out: Vec<(AgencyAddress, Refusal)> },
+    Known {
+        sealed_to: Vec<Recipient>,
+        left_out: Vec<(AgencyAddress, Refusal)>,
+    },
     NotNow(Refusal),
+    /// Nobody but these, whose keys are not to be used until a person has confirmed them.
+    Broken(Vec<(AgencyAddress, Refusal)>),
     None(Refusal),
 }
 
 async fn recipients(agent: &Agent, message: &NewMessage) -> Result<Recipients, StoreError> {
     let addresses: Vec<_> = message.recipients.iter().map(|(address, _)| address.clone()).collect();
-    match agent.directory.agencies(&addresses).await {
-        Ok(found) => Ok(sort(message, found, proven(agent, message).await?)),
-        Err(refusal) => Ok(Recipients::NotNow(refusal)),
+    let mut found = match agent.directory.agencies(&addresses).await {
+        Ok(found) => found,
+        Err(refusal) => return Ok(Recipients::NotNow(refusal)),
+    };
+    let proven = proven(agent, message).await?;
+    // What the directory found, it has looked up in the log of keys.
+    for (address, key) in &proven {
+        if matches!(found.get(address), Some(Ok(None)))
+            && let Err(refusal) = agent.directory.vouch(address, std::slice::from_ref(key)).await
+        {
+            found.insert(address.clone(), Err(refusal));
+        }
     }
+    Ok(sort(message, found, proven))
 }
 
 /// The newest keys known of those who are written to in a thread that both are in already: whoever sent to
@@ -180,6 +203,10 @@ fn sort(
         // An alert does not wait for those whose agents never ran.
         (false, _) => Recipients::Known { sealed_to, left_out },
         (true, Some(refusal)) => Recipients::NotNow(refusal),
+        (true, None) if left_out.iter().any(|(_, why)| why.code() == ErrorCode::KeyChainBroken) => {
+            left_out.retain(|(_, why)| why.code() == ErrorCode::KeyChainBroken);
+            Recipients::Broken(left_out)
+        }
         (true, None) => {
             Recipients::None(left_out.pop().map_or_else(Refusal::internal, |(_, refusal)| refusal))
         }

@@ -52,7 +52,8 @@ async fn a_referral_waits_for_keys_and_is_refused_where_there_can_be_none() {
         Recipients::None(refusal) => refusal.code(),
         _ => panic!("not refused"),
     };
-    assert_eq!(refused(sorted(Some(broken()))), ErrorCode::KeyChainBroken);
+    let Recipients::Broken(waits) = sorted(Some(broken())) else { panic!("it does not wait for a person") };
+    assert_eq!(waits[0].1.code(), ErrorCode::KeyChainBroken);
     assert_eq!(refused(sorted(Some(Ok(None)))), ErrorCode::UnknownRecipient);
     assert_eq!(refused(sorted(None)), ErrorCode::UnknownRecipient);
 }

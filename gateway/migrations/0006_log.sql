@@ -31,6 +31,8 @@ CREATE TABLE leaf (
     PRIMARY KEY (log, idx),
     CHECK ((salt IS NULL) = (record IS NULL))
 ) STRICT, WITHOUT ROWID;
+-- An entry in clear stands in a log once; digests are shorter.
+CREATE UNIQUE INDEX leaf_in_clear ON leaf (log, entry) WHERE LENGTH(entry) > 32;
 CREATE INDEX leaf_message ON leaf (message) WHERE message IS NOT NULL;
 CREATE INDEX leaf_thread ON leaf (thread) WHERE thread IS NOT NULL;
 
@@ -54,6 +56,24 @@ CREATE TABLE witnessed (
     size       INTEGER NOT NULL,
     checkpoint BLOB    NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- How far the log of keys of a peer was read, and the hashes of its liaison-trust Frontier, 32 bytes each.
+CREATE TABLE watched (
+    origin   TEXT    PRIMARY KEY,
+    size     INTEGER NOT NULL,
+    frontier BLOB    NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Evidence: key records of agencies of this domain that a peer has logged and this gateway did not publish, each under a
+-- head that the peer's log signed.
+CREATE TABLE foreign_key (
+    seq        INTEGER PRIMARY KEY,
+    at         INTEGER NOT NULL,
+    origin     TEXT    NOT NULL,
+    idx        INTEGER NOT NULL,
+    record     BLOB    NOT NULL,
+    checkpoint BLOB    NOT NULL
+) STRICT;
 
 -- Evidence: two heads that one log signed, of which the one was not shown to be the beginning of the other.
 CREATE TABLE conflict (

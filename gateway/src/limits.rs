@@ -209,6 +209,15 @@ pub const LOG_COSIGN: Duration = Duration::from_secs(60);
 pub const LOG_COSIGN_WAIT: Duration = Duration::from_secs(10);
 /// What is read of a witness's answer, bytes.
 pub const LOG_COSIGN_BYTES: usize = 256 << 10;
+/// How often a gateway looks whether there is more to read of a peer's log of keys.
+pub const KEYS_WATCH: Duration = Duration::from_secs(5);
+/// Entries of a peer's log of keys that are read at once.
+pub const KEYS_WATCHED: u64 = 1 << 20;
+/// One bundle of 256 key records, bytes.
+pub const KEY_BUNDLE_BYTES: usize = 1 << 20;
+/// Key records of agencies of this domain, logged by peers and not published here, that are kept as evidence: the first
+/// ones.
+pub const FOREIGN_KEYS: usize = 100;
 /// Conflicting heads of one log that are kept as evidence: the first ones.
 pub const LOG_CONFLICTS: u32 = 100;
 

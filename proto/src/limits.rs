@@ -60,6 +60,9 @@ pub const SHOWN_HEADS: usize = 16;
 /// One head of a log that is shown, a signed note, bytes.
 pub const HEAD_BYTES: usize = 16 << 10;
 
+/// Entries of the log of keys in one answer.
+pub const KEY_ENTRIES: u32 = 256;
+
 /// How far in the future a message may have been created.
 pub const CLOCK_AHEAD: Duration = Duration::from_secs(5 * 60);
 /// How long before it expires a message may have been created.

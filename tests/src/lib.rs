@@ -14,6 +14,7 @@ pub mod liar;
 pub mod message;
 pub mod net;
 pub mod net_domain;
+pub mod operator;
 pub mod outsider;
 pub mod paper_log;
 pub mod policies;

@@ -286,7 +286,7 @@ fn is_about_caller(status: &Status) -> bool {
 /// Endpoints that anybody on the host may read.
 const OPEN_ENDPOINTS: [(&str, &str); 3] = [("get", "/openapi.json"), ("get", "/livez"), ("get", "/metrics")];
 /// Endpoints that show the API token and name an actor.
-const GUARDED_ENDPOINTS: [(&str, &str); 14] = [
+const GUARDED_ENDPOINTS: [(&str, &str); 16] = [
     ("post", "/v1/preview"),
     ("post", "/v1/referrals"),
     ("get", "/v1/referrals"),
@@ -298,8 +298,10 @@ const GUARDED_ENDPOINTS: [(&str, &str); 14] = [
     ("post", "/v1/alerts"),
     ("get", "/v1/alerts"),
     ("get", "/v1/alerts/{id}"),
-    ("get", "/v1/agencies"),
     ("get", "/v1/messages/{id}/receipts"),
+    ("get", "/v1/agencies"),
+    ("get", "/v1/keys"),
+    ("post", "/v1/keys/confirm"),
     ("get", "/v1/status"),
 ];
 

@@ -110,6 +110,7 @@ pub async fn restore(folder: &Folder, source: &Path, passphrase: &str) -> Result
     let restored = Folder::new(&scratch.0);
     let config = Config::load(&restored)?;
     Custody::open(&restored, &config.agency)?;
+    Custody::note_restored(&restored)?;
     check_database(&restored.database()).await?;
     File::open(&scratch.0).and_then(|folder| folder.sync_all()).map_err(at(&scratch.0))?;
     // An empty folder gives way to the one that is put in its place.

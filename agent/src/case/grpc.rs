@@ -12,12 +12,13 @@ use futures_util::stream;
 use liaison_proto::{
     DESCRIPTORS, POOL,
     case::v1::{
-        Alert, AnswerOnwardRequestRequest, GetAlertRequest, GetReferralRequest, GetStatusRequest,
-        ListAgenciesRequest, ListAgenciesResponse, ListAlertsRequest, ListAlertsResponse,
-        ListOnwardRequestsRequest, ListOnwardRequestsResponse, ListReceiptsRequest, ListReceiptsResponse,
-        ListReferralsRequest, ListReferralsResponse, OnwardRequest, PreviewRequest, PreviewResponse,
-        ReferOnwardRequest, ReferOnwardResponse, Referral, SendAlertRequest, SendAlertResponse,
-        SendReferralRequest, SendReferralResponse, StatusResponse, UpdateReferralRequest,
+        AgencyKeys, Alert, AnswerOnwardRequestRequest, ConfirmKeysRequest, GetAlertRequest,
+        GetReferralRequest, GetStatusRequest, ListAgenciesRequest, ListAgenciesResponse, ListAlertsRequest,
+        ListAlertsResponse, ListKeysRequest, ListKeysResponse, ListOnwardRequestsRequest,
+        ListOnwardRequestsResponse, ListReceiptsRequest, ListReceiptsResponse, ListReferralsRequest,
+        ListReferralsResponse, OnwardRequest, PreviewRequest, PreviewResponse, ReferOnwardRequest,
+        ReferOnwardResponse, Referral, SendAlertRequest, SendAlertResponse, SendReferralRequest,
+        SendReferralResponse, StatusResponse, UpdateReferralRequest,
         case_service_server::{CaseService, CaseServiceServer, SERVICE_NAME},
     },
     limits as wire,
@@ -33,7 +34,7 @@ use super::{
     ServeError, audience, body,
     caller::{ApiToken, Caller},
     connections::Connections,
-    onward, operations, receipts,
+    keys, onward, operations, receipts,
 };
 use crate::{agent::Agent, limits};
 
@@ -237,6 +238,21 @@ impl CaseService for Handler {
         request: Request<ListReceiptsRequest>,
     ) -> Result<Response<ListReceiptsResponse>, Status> {
         Ok(Response::new(receipts::list(&self.agent, request.into_inner()).await?))
+    }
+
+    async fn list_keys(
+        &self,
+        request: Request<ListKeysRequest>,
+    ) -> Result<Response<ListKeysResponse>, Status> {
+        Ok(Response::new(keys::list(&self.agent, request.into_inner()).await?))
+    }
+
+    async fn confirm_keys(
+        &self,
+        request: Request<ConfirmKeysRequest>,
+    ) -> Result<Response<AgencyKeys>, Status> {
+        let caller = caller(&request)?;
+        Ok(Response::new(keys::confirm(&self.agent, &caller, request.into_inner()).await?))
     }
 
     async fn get_status(

@@ -5,8 +5,15 @@ use std::fmt::Write as _;
 use liaison_proto::case::v1::{StatusResponse, log_alarm::Code as Alarm};
 
 /// Every kind of alarm.
-const ALARMS: [Alarm; 5] =
-    [Alarm::Inconsistent, Alarm::WrongKey, Alarm::MissingRecord, Alarm::WrongRecord, Alarm::NewLog];
+const ALARMS: [Alarm; 7] = [
+    Alarm::Inconsistent,
+    Alarm::WrongKey,
+    Alarm::MissingRecord,
+    Alarm::WrongRecord,
+    Alarm::NewLog,
+    Alarm::ForeignKey,
+    Alarm::UnloggedKey,
+];
 
 /// The metrics of an agent whose status this is.
 pub(super) fn text(status: &StatusResponse) -> String {

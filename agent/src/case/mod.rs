@@ -9,6 +9,7 @@ mod body;
 pub mod caller;
 mod connections;
 pub mod grpc;
+mod keys;
 mod metrics;
 mod onward;
 pub mod openapi;

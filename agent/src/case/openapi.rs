@@ -33,7 +33,7 @@ struct Endpoint {
 
 const SEND_ERRORS: &[u16] = &[403, 404, 409, 413, 415, 429, 503];
 
-const ENDPOINTS: [Endpoint; 14] = [
+const ENDPOINTS: [Endpoint; 16] = [
     Endpoint { verb: "post", path: "/v1/preview", method: "Preview", errors: SEND_ERRORS },
     Endpoint { verb: "post", path: "/v1/referrals", method: "SendReferral", errors: SEND_ERRORS },
     Endpoint { verb: "get", path: "/v1/referrals", method: "ListReferrals", errors: &[] },
@@ -57,6 +57,8 @@ const ENDPOINTS: [Endpoint; 14] = [
     Endpoint { verb: "get", path: "/v1/alerts/{id}", method: "GetAlert", errors: &[404] },
     Endpoint { verb: "get", path: "/v1/messages/{id}/receipts", method: "ListReceipts", errors: &[404] },
     Endpoint { verb: "get", path: "/v1/agencies", method: "ListAgencies", errors: &[503] },
+    Endpoint { verb: "get", path: "/v1/keys", method: "ListKeys", errors: &[] },
+    Endpoint { verb: "post", path: "/v1/keys/confirm", method: "ConfirmKeys", errors: &[404, 413, 415] },
     Endpoint { verb: "get", path: "/v1/status", method: "GetStatus", errors: &[] },
 ];
 

@@ -25,10 +25,10 @@ use hyper_util::{
 };
 use liaison_proto::{
     case::v1::{
-        AnswerOnwardRequestRequest, GetAlertRequest, GetReferralRequest, GetStatusRequest,
-        ListAgenciesRequest, ListAlertsRequest, ListOnwardRequestsRequest, ListReceiptsRequest,
-        ListReferralsRequest, PreviewRequest, ReferOnwardRequest, SendAlertRequest, SendReferralRequest,
-        UpdateReferralRequest,
+        AnswerOnwardRequestRequest, ConfirmKeysRequest, GetAlertRequest, GetReferralRequest,
+        GetStatusRequest, ListAgenciesRequest, ListAlertsRequest, ListKeysRequest, ListOnwardRequestsRequest,
+        ListReceiptsRequest, ListReferralsRequest, PreviewRequest, ReferOnwardRequest, SendAlertRequest,
+        SendReferralRequest, UpdateReferralRequest,
     },
     json, limits as wire,
     message::v1::{Refusal, error_code::Code as ErrorCode},
@@ -43,7 +43,7 @@ use super::{
     ServeError, audience, body,
     caller::{ApiToken, Caller},
     connections::Connections,
-    metrics, onward, openapi, operations, receipts,
+    keys, metrics, onward, openapi, operations, receipts,
 };
 use crate::{agent::Agent, limits};
 
@@ -96,6 +96,8 @@ fn router(agent: Arc<Agent>) -> Router {
         .route("/v1/alerts/{id}", get(get_alert))
         .route("/v1/messages/{id}/receipts", get(list_receipts))
         .route("/v1/agencies", get(list_agencies))
+        .route("/v1/keys", get(list_keys))
+        .route("/v1/keys/confirm", post(confirm_keys))
         .route("/v1/status", get(get_status))
         .route("/openapi.json", get(document))
         .route("/livez", get(livez))
@@ -215,6 +217,18 @@ async fn list_agencies(
     Asked(request): Asked<ListAgenciesRequest>,
 ) -> Response {
     answer(operations::list_agencies(&api.agent, request).await)
+}
+
+async fn list_keys(State(api): State<Api>, _: Caller, Asked(request): Asked<ListKeysRequest>) -> Response {
+    answer(keys::list(&api.agent, request).await)
+}
+
+async fn confirm_keys(
+    State(api): State<Api>,
+    caller: Caller,
+    Json(request): Json<ConfirmKeysRequest>,
+) -> Response {
+    answer(keys::confirm(&api.agent, &caller, request).await)
 }
 
 async fn list_receipts(

@@ -5,6 +5,7 @@ pub(crate) mod client;
 mod doctor;
 mod enroll;
 mod inbox;
+mod keys;
 mod run;
 mod send;
 mod status;
@@ -72,6 +73,8 @@ enum Command {
     Send(send::Send),
     /// List what was received, or show one message with its sections
     Inbox(inbox::Inbox),
+    /// List other agencies' keys with their fingerprints, or confirm a fingerprint
+    Keys(keys::Keys),
     /// Verify receipts, offline: prints what each shows, and fails unless all hold
     Verify(verify::Verify),
     /// Write keys, inbox and outbox into one encrypted file
@@ -91,6 +94,7 @@ impl Cli {
             Command::Status(status) => status.run(&context).await,
             Command::Send(send) => send.run(&context).await,
             Command::Inbox(inbox) => inbox.run(&context).await,
+            Command::Keys(keys) => keys.run(&context).await,
             Command::Verify(verify) => verify.run(&context),
             Command::Backup(backup) => backup.run(&context).await,
             Command::Restore(restore) => restore.run(&context).await,

@@ -45,7 +45,7 @@ struct Shown {
 
 enum What {
     /// That the log holds a record; what it tells where it is about a message.
-    Receipt { receipt: Receipt, record: Record, told: Option<Told> },
+    Receipt { receipt: Box<Receipt>, record: Record, told: Option<Box<Told>> },
     /// That the log only grew since an earlier head.
     Growth(Continuation),
 }
@@ -106,7 +106,11 @@ fn verify(bytes: &[u8], keys: &[LogKey]) -> anyhow::Result<Shown> {
         Err(NotTold::NoMessage) => None,
         Err(error) => return Err(error.into()),
     };
-    Ok(Shown { key, checkpoint, what: What::Receipt { receipt, record, told } })
+    Ok(Shown {
+        key,
+        checkpoint,
+        what: What::Receipt { receipt: Box::new(receipt), record, told: told.map(Box::new) },
+    })
 }
 
 /// The key of these that has the name of a checkpoint's log, or the one that it names itself where none are given.
@@ -195,7 +199,7 @@ fn in_json(file: &Path, shown: &anyhow::Result<Shown>) -> anyhow::Result<Value> 
     };
     let (index, record, told, old) = match &shown.what {
         What::Receipt { receipt, record, told } => {
-            (Some(receipt.index), Some(wire_json::to_value(record)?), told.as_ref(), None)
+            (Some(receipt.index), Some(wire_json::to_value(record)?), told.as_deref(), None)
         }
         What::Growth(growth) => (None, None, None, Some(growth.old)),
     };

@@ -15,6 +15,9 @@ use liaison_trust::{
 
 use super::told::{Told, same_decision};
 
+/// The kind of the log of what happened, in its origin.
+pub(super) const EVIDENCE: &str = "log";
+
 /// A head that the log's key signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
@@ -24,7 +27,7 @@ pub struct Head {
     /// With the log's own signatures alone.
     pub bare: Note,
     /// Of the log: one that takes the place of another has the next.
-    number: u32,
+    pub(super) number: u32,
 }
 
 /// Something that an honest log does not do, with its evidence.
@@ -49,17 +52,17 @@ pub struct Known {
     pub acknowledgement: Option<SignedAcknowledgement>,
 }
 
-/// Reads a head of the domain's log, signed by its key.
+/// Reads a head of a domain's log of a kind, signed by its key.
 ///
 /// # Errors
 /// It is none; what is wrong with it.
-pub(super) fn head(domain: &Domain, key: &VerifyingKey, note: &str) -> Result<Head, String> {
+pub(super) fn head(kind: &str, domain: &Domain, key: &VerifyingKey, note: &str) -> Result<Head, String> {
     if note.len() > HEAD_BYTES {
         return Err(format!("it has more than {HEAD_BYTES} bytes"));
     }
     let note = Note::parse(note.as_bytes()).map_err(|error| error.to_string())?;
     let origin = note.text().lines().next().unwrap_or_default();
-    let number = origin.strip_prefix(&format!("{domain}/log/")).and_then(|number| number.parse().ok());
+    let number = origin.strip_prefix(&format!("{domain}/{kind}/")).and_then(|number| number.parse().ok());
     let number = number.ok_or_else(|| format!("it is not of a log of {domain}"))?;
     let key = LogKey::new(origin.parse().map_err(|_| "its log has no name".to_owned())?, *key);
     let checkpoint = key.open(&note).map_err(|error| error.to_string())?;
@@ -84,7 +87,7 @@ pub(super) fn newest(
             Some(held) => Err(inconsistent(held, String::new(), "the gateway's log is empty".to_owned())),
         };
     }
-    let newest = head(domain, key, &answer.head).map_err(|why| Alarm {
+    let newest = head(EVIDENCE, domain, key, &answer.head).map_err(|why| Alarm {
         kind: Kind::WrongKey,
         subject: domain.to_string(),
         detail: format!("the gateway shows a head that the log's key known here did not sign: {why}"),

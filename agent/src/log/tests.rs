@@ -90,7 +90,7 @@ fn be() -> Domain {
 fn a_head_counts_only_if_the_log_goes_on_from_the_one_before() {
     let key = signing(1);
     let log = Log::new("be/log/1", 1, 9);
-    let read = |note: &str| head(&be(), &key.public(), note).unwrap();
+    let read = |note: &str| head("log", &be(), &key.public(), note).unwrap();
     let held = read(&log.head(5));
     let judged =
         |held: Option<&Head>, answer: &ListReceiptsResponse| newest(&be(), &key.public(), held, answer);
@@ -126,7 +126,7 @@ fn a_head_counts_only_if_the_log_goes_on_from_the_one_before() {
 fn a_head_by_another_key_or_of_another_log_is_an_alarm() {
     let key = signing(1);
     let log = Log::new("be/log/1", 1, 3);
-    let held = head(&be(), &key.public(), &log.head(3)).unwrap();
+    let held = head("log", &be(), &key.public(), &log.head(3)).unwrap();
     for other in [Log::new("be/log/1", 2, 3), Log::new("hu/log/1", 1, 3), Log::new("be/keys/1", 1, 3)] {
         for held in [None, Some(&held)] {
             let alarm = newest(&be(), &key.public(), held, &other.answer(vec![other.continuation(3)]));
@@ -147,7 +147,7 @@ fn what_another_agency_holds_is_compared() {
     let key = signing(1);
     let (log, other) = (Log::new("be/log/1", 1, 9), Log::new("be/log/1", 1, 9));
     let shelter: AgencyAddress = "be/shelter".parse().unwrap();
-    let read = |note: &str| head(&be(), &key.public(), note).unwrap();
+    let read = |note: &str| head("log", &be(), &key.public(), note).unwrap();
     let newest = read(&log.head(9));
     assert_eq!(compare(&shelter, &read(&log.head(4)), &newest, Some(&log.continuation(4))), Ok(()));
     let alarm = compare(&shelter, &read(&other.head(4)), &newest, Some(&log.continuation(4))).unwrap_err();
@@ -166,7 +166,7 @@ fn a_receipt_is_believed_only_whole() {
         message_id: message.as_bytes().to_vec().into(),
         ..Accepted::default()
     }));
-    let newest = head(&be(), &key.public(), &log.head(7)).unwrap();
+    let newest = head("log", &be(), &key.public(), &log.head(7)).unwrap();
     let good = log.receipt(6);
     let (proven, told) = receipt(&key.public(), &newest, &good).unwrap();
     assert_eq!((told.event, told.message, proven.index), (Event::Accepted, message, 6));

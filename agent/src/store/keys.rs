@@ -7,6 +7,7 @@ use liaison_trust::{
     names::AgencyAddress,
 };
 use prost::Message as _;
+use sqlx::{Sqlite, Transaction};
 use time::OffsetDateTime;
 
 use super::{Store, StoreError, codec};
@@ -55,19 +56,24 @@ impl Store {
     /// Keeps key records that were proven to follow those known, or to be the first.
     pub async fn add_keys(&self, keys: &[ProvenKey]) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        for key in keys {
-            sqlx::query(
-                "insert into keys (agency, sequence, id, signed_key_record, seen) values (?, ?, ?, ?, ?) \
-                 on conflict do nothing",
-            )
-            .bind(key.agency.to_string())
-            .bind(key.sequence)
-            .bind(key.id.as_bytes().as_slice())
-            .bind(key.signed.encode_to_vec())
-            .bind(codec::ms(OffsetDateTime::now_utc()))
-            .execute(&mut *tx)
-            .await?;
-        }
+        add(&mut tx, keys).await?;
         Ok(tx.commit().await?)
     }
+}
+
+pub(super) async fn add(tx: &mut Transaction<'_, Sqlite>, keys: &[ProvenKey]) -> Result<(), StoreError> {
+    for key in keys {
+        sqlx::query(
+            "insert into keys (agency, sequence, id, signed_key_record, seen) values (?, ?, ?, ?, ?) \
+                 on conflict do nothing",
+        )
+        .bind(key.agency.to_string())
+        .bind(key.sequence)
+        .bind(key.id.as_bytes().as_slice())
+        .bind(key.signed.encode_to_vec())
+        .bind(codec::ms(OffsetDateTime::now_utc()))
+        .execute(&mut **tx)
+        .await?;
+    }
+    Ok(())
 }

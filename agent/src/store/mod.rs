@@ -9,6 +9,7 @@ mod draft;
 mod erase;
 mod keys;
 mod log;
+mod logged;
 mod messages;
 mod notices;
 mod onward;
@@ -30,6 +31,7 @@ use sqlx::{
 use tokio::sync::Notify;
 
 pub use log::{Due, KeptAlarm, KeptReceipt};
+pub use logged::{KeyLog, LoggedKey};
 pub use messages::{Counts, DeliveryState, Direction, Message, StateEvent, StoredSection};
 pub use notices::Event;
 pub use onward::{OnwardRequest, Question};

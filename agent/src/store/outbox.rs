@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::{
     Store, StoreError,
     add::forbidden,
-    codec, draft, log, onward,
+    codec, draft, log, logged, onward,
     parts::{self, Keep},
     states,
 };
@@ -151,6 +151,7 @@ impl Store {
             .bind(digest.as_bytes().as_slice())
             .execute(&mut *tx)
             .await?;
+        logged::waits_no_more(&mut tx, id).await?;
         for (agency, refusal) in left_out {
             let by = self.address().to_string();
             end_delivery(&mut tx, id, Some(&agency.to_string()), State::Refused, refusal, &by).await?;

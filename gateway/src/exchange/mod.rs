@@ -1,6 +1,7 @@
 //! Between agencies' agents and this gateway.
 
 mod handover;
+mod keys;
 mod receipts;
 mod service;
 mod session;

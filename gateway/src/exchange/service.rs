@@ -9,9 +9,10 @@ use std::{
 use liaison_proto::admin::v1::agency_state::Code as AgencyState;
 use liaison_proto::{
     exchange::v1::{
-        ListAgenciesRequest, ListAgenciesResponse, ListReceiptsRequest, ListReceiptsResponse, MessageHead,
-        PreviewRequest, PreviewResponse, PublishKeyRequest, PublishKeyResponse, ResolveAudienceRequest,
-        ResolveAudienceResponse, SessionRequest, SessionResponse,
+        ListAgenciesRequest, ListAgenciesResponse, ListKeyEntriesRequest, ListKeyEntriesResponse,
+        ListReceiptsRequest, ListReceiptsResponse, MessageHead, PreviewRequest, PreviewResponse,
+        PublishKeyRequest, PublishKeyResponse, ResolveAudienceRequest, ResolveAudienceResponse,
+        SessionRequest, SessionResponse,
         exchange_service_server::{ExchangeService, ExchangeServiceServer},
     },
     limits::{
@@ -35,7 +36,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
-use super::{identity, receipts, session, submission::empty_audience};
+use super::{identity, keys, receipts, session, submission::empty_audience};
 use crate::{
     delivery::{self, Bases, Decided, internal},
     directory::{Agency, is_empty},
@@ -110,6 +111,14 @@ impl ExchangeService for Exchange {
     ) -> Result<Response<ListReceiptsResponse>, Status> {
         let agency = identity::agency(&self.gateway, &request)?;
         Ok(Response::new(receipts::list(&self.gateway, &agency.address, request.into_inner()).await?))
+    }
+
+    async fn list_key_entries(
+        &self,
+        request: Request<ListKeyEntriesRequest>,
+    ) -> Result<Response<ListKeyEntriesResponse>, Status> {
+        identity::agency(&self.gateway, &request)?;
+        Ok(Response::new(keys::list(&self.gateway, &request.into_inner()).await?))
     }
 
     async fn session(

@@ -98,7 +98,12 @@ pub(super) async fn accept(
         {
             return Ok(acceptances.clone());
         }
+        let key = message.sender_key.clone();
         let message = prepare(gateway, &sender, verified, (size, before), now).await?;
+        // It comes with the message, also where the directory does not tell of it yet, or never.
+        if sender.keys.iter().all(|known| known.id != key.id) {
+            gateway.store.log_keys(&[&key.signed]).await.map_err(internal)?;
+        }
         if !sender.listed {
             listed::note(gateway, peer, sender.clone()).await?;
         }

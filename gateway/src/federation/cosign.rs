@@ -1,7 +1,10 @@
 //! This domain's logs shown to a peer, who cosigns their heads as a witness; or has seen later ones than this database
 //! holds.
 
-use axum::http::{Method, Request, StatusCode};
+use axum::{
+    body::Bytes,
+    http::{Method, Request, StatusCode},
+};
 use http_body_util::{BodyExt, Limited};
 use liaison_trust::log::{Note, NoteSignature, Submission, WitnessKey};
 use metrics::counter;
@@ -18,7 +21,7 @@ use crate::{
 
 /// Why a peer did not cosign a head. Nothing else stops for it.
 #[derive(Debug, thiserror::Error)]
-enum CosignError {
+pub(super) enum CosignError {
     #[error(transparent)]
     Log(#[from] LogError),
     #[error("the peer does not answer as a witness ({0})")]
@@ -65,7 +68,10 @@ async fn ask(link: &Link, channel: &Channel, log: &Log, seen: &mut u64) -> Resul
         let old = (*seen).min(size);
         let proof = log.consistency(old, size).await?;
         let submission = Submission { old, proof, checkpoint: note.clone() };
-        match call(channel, Method::POST, "/add-checkpoint", submission.to_string()).await? {
+        let asked =
+            call(channel, Method::POST, "/add-checkpoint", submission.to_string(), limits::LOG_COSIGN_BYTES);
+        let (status, answer) = asked.await?;
+        match (status, String::from_utf8_lossy(&answer).into_owned()) {
             (StatusCode::OK, answer) => {
                 let signature = cosignature(link, &note, &answer).ok_or(CosignError::NotItsWord)?;
                 *seen = size;
@@ -95,11 +101,12 @@ async fn ask(link: &Link, channel: &Channel, log: &Log, seen: &mut u64) -> Resul
 /// The peer has seen another head than is asked about: a newer one of this log, or one that the database lacks.
 async fn behind(channel: &Channel, log: &Log) -> Result<(), CosignError> {
     let path = format!("/witnessed/{}", log.signer().key().name());
-    let (status, answer) = call(channel, Method::GET, &path, String::new()).await?;
+    let asked = call(channel, Method::GET, &path, String::new(), limits::LOG_COSIGN_BYTES);
+    let (status, answer) = asked.await?;
     if status != StatusCode::OK {
-        return Err(CosignError::Refused(status, answer));
+        return Err(CosignError::Refused(status, String::from_utf8_lossy(&answer).into_owned()));
     }
-    let note = Note::parse(answer.as_bytes()).map_err(|_| CosignError::NotItsWord)?;
+    let note = Note::parse(&answer).map_err(|_| CosignError::NotItsWord)?;
     match log.shown(&note).await? {
         Shown::Known => Ok(()),
         Shown::Ahead => Err(CosignError::Conflict),
@@ -117,12 +124,17 @@ fn cosignature(link: &Link, note: &Note, answer: &str) -> Option<NoteSignature> 
     })
 }
 
-async fn call(
+/// Calls the peer over HTTP; its answer, of so many bytes at most.
+///
+/// # Errors
+/// It does not answer.
+pub(super) async fn call(
     channel: &Channel,
     method: Method,
     path: &str,
     body: String,
-) -> Result<(StatusCode, String), CosignError> {
+    most: usize,
+) -> Result<(StatusCode, Bytes), CosignError> {
     let failed = |error: &dyn std::fmt::Display| CosignError::Call(error.to_string());
     let request = Request::builder().method(method).uri(format!("http://peer{path}"));
     let request = request.body(Body::new(body)).map_err(|error| failed(&error))?;
@@ -136,9 +148,8 @@ async fn call(
             .await
             .map_err(|error| failed(&error))?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), limits::LOG_COSIGN_BYTES).collect().await;
-        let body = body.map_err(|error| failed(&error))?.to_bytes();
-        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+        let body = Limited::new(response.into_body(), most).collect().await;
+        Ok((status, body.map_err(|error| failed(&error))?.to_bytes()))
     };
     timeout(limits::LOG_COSIGN_WAIT, called).await.map_err(|late| failed(&late))?
 }

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
-use super::{bundle, cosign, dial::dial, give, incoming, peers::Peer, refusals::is_violation, tell};
+use super::{bundle, cosign, dial::dial, give, incoming, peers::Peer, refusals::is_violation, tell, watch};
 use crate::{authority::Authority, gateway::Gateway, limits};
 
 /// Keeps a link to every active peer until the gateway stops.
@@ -158,7 +158,8 @@ async fn once(
         ended = give => ended,
         ended = tell::run(&link, &welcome, told) => ended,
         ended = link.renew_bundles(own) => ended,
-        () = cosign::run(&link, channel) => Ok(()),
+        () = cosign::run(&link, channel.clone()) => Ok(()),
+        () = watch::run(&link, channel) => Ok(()),
         // What is under way then is offered again on the next link.
         () = sleep(CONNECTION_AGE.mul_f64(rand::random_range(0.7..0.9))) => Ok(()),
     }

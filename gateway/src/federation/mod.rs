@@ -4,7 +4,7 @@
 //! Of a message that leaves: the queue's lanes, `link` (made by `dial`), `give`, `forward` (looked at once more,
 //! offered), `settle` (answered), `waiting` where it can't go. Of one that arrives: [`service`], `incoming`, `accept` (verified, decided by this domain's
 //! layers, committed), the recipient's queue. Of a notice: `give`, then the other's `relay`. Of the directory: `told`,
-//! `tell`, then the other's `listed`. Of a domain itself: `own`, [`bundle`], [`peers`], [`live`]. Of its logs: `cosign`.
+//! `tell`, then the other's `listed`. Of a domain itself: `own`, [`bundle`], [`peers`], [`live`]. Of its logs: `cosign`; of a peer's: `watch`.
 
 mod accept;
 pub mod bundle;
@@ -29,6 +29,7 @@ mod tell;
 mod testing;
 mod told;
 mod waiting;
+mod watch;
 
 pub use forward::gate;
 pub use link::run;

@@ -120,11 +120,11 @@ async fn verify_keys(
     gateway: &SigningKey,
     report: &mut Report,
 ) -> Result<(), LogError> {
-    let mut chains = keys::Chains::default();
+    let mut chains = keys::Chains::new(domain);
     for head in snapshot.logs(LogKind::Keys).await? {
         let key = log_key(domain, LogKind::Keys, head.number, gateway)?;
         let mut walk = Walk::new(&head, &key);
-        chains = keys::Chains::default();
+        chains = keys::Chains::new(domain);
         while let Some((row, _)) = walk.next(snapshot, &mut report.faults).await? {
             chains.take(&row, head.number == 1, &walk.place(row.index()), &mut report.faults);
         }

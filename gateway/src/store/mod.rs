@@ -25,8 +25,9 @@ use crate::limits;
 pub use leaf::{About, Act, Leaf, LogHead, LogId, LogKind, NewLeaf};
 pub use queue::Queue;
 pub use sqlite::{
-    Addition, DatabaseVersion, Erasure, Inspection, IssuedBy, IssuedCertificate, KeyRow, KnownPeer, LeafRow,
-    MessageRow, Renewal, RevokedCertificate, Snapshot, Store, Token, TokenUse, ToldPage, probe,
+    Addition, DatabaseVersion, Erasure, ForeignKey, Inspection, IssuedBy, IssuedCertificate, KeyRow,
+    KnownPeer, LeafRow, MessageRow, Renewal, RevokedCertificate, Snapshot, Store, Token, TokenUse, ToldPage,
+    probe,
 };
 
 /// A message to accept, with everything that follows from it: it is all stored, or nothing is.

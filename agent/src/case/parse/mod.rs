@@ -26,7 +26,8 @@ use uuid::Uuid;
 
 pub(super) use fields::{id, missing};
 pub use query::{
-    Page, agencies_page, alerts_page, onward_answer, onward_page, receipts_page, referrals_page, state_change,
+    Page, agencies_page, alerts_page, confirmed_keys, keys_page, onward_answer, onward_page, receipts_page,
+    referrals_page, state_change,
 };
 
 use crate::{

@@ -2,8 +2,9 @@
 
 use liaison_proto::{
     case::v1::{
-        AnswerOnwardRequestRequest, ListAgenciesRequest, ListAlertsRequest, ListOnwardRequestsRequest,
-        ListReceiptsRequest, ListReferralsRequest, UpdateReferralRequest, direction::Code as DirectionCode,
+        AnswerOnwardRequestRequest, ConfirmKeysRequest, ListAgenciesRequest, ListAlertsRequest,
+        ListKeysRequest, ListOnwardRequestsRequest, ListReceiptsRequest, ListReferralsRequest,
+        UpdateReferralRequest, direction::Code as DirectionCode,
     },
     limits as wire,
     message::v1::{
@@ -11,7 +12,7 @@ use liaison_proto::{
         referral_state::Code as State, rejection_reason::Code as RejectionReason, status::Code as Status,
     },
 };
-use liaison_trust::names::AgencyAddress;
+use liaison_trust::{digest::Digest, names::AgencyAddress};
 use uuid::Uuid;
 
 use super::fields::{address, code, id, malformed, missing};
@@ -53,6 +54,26 @@ pub fn receipts_page(request: &ListReceiptsRequest) -> Result<(Uuid, Option<(&st
         })
     });
     Ok((id("id", &request.id)?, after.transpose()?, page_size(request.page_size)?))
+}
+
+/// The address behind which the page of agencies with keys begins, and its entries at most.
+pub fn keys_page(request: &ListKeysRequest) -> Result<(String, u32), Refusal> {
+    let after = Some(&request.page_token).filter(|token| !token.is_empty());
+    let after = after.map(|token| address("page_token", token)).transpose()?;
+    Ok((after.map(|after| after.to_string()).unwrap_or_default(), page_size(request.page_size)?))
+}
+
+/// An agency, and the fingerprint that a person compared with it.
+pub fn confirmed_keys(request: &ConfirmKeysRequest) -> Result<(AgencyAddress, Digest), Refusal> {
+    if request.agency.is_empty() {
+        return Err(missing("agency", "give the agency's address"));
+    }
+    let digits: String = request.fingerprint.split_whitespace().collect();
+    let mut fingerprint = Digest([0; 32]);
+    hex::decode_to_slice(digits, &mut fingerprint.0).map_err(|_| {
+        malformed("fingerprint", "is none", "give the 64 hexadecimal digits that the agency reads out")
+    })?;
+    Ok((address("agency", &request.agency)?, fingerprint))
 }
 
 /// The id of the request that is to be answered, and whether it is granted or denied.

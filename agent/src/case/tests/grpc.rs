@@ -54,7 +54,7 @@ async fn every_method_wants_the_token_and_an_actor() {
     let served = Served::new().await;
     let channel = channel(&served).await;
     let service = POOL.get_service_by_name(SERVICE_NAME).unwrap();
-    assert_eq!(service.methods().count(), 14);
+    assert_eq!(service.methods().count(), 16);
     for method in service.methods() {
         let call =
             async |headers: &[(&str, &str)]| code(&raw(&channel, method.name(), headers, framed(b"")).await);

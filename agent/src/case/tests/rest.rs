@@ -63,7 +63,7 @@ async fn every_endpoint_of_the_document_wants_the_token_and_an_actor() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 14);
+    assert_eq!(tried, 16);
 }
 
 #[tokio::test]

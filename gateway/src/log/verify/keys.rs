@@ -6,16 +6,18 @@ use liaison_proto::message::v1::SignedKeyRecord;
 use liaison_trust::{
     digest::{Digest, sha256},
     key_record::{self, ProvenKey},
-    names::AgencyAddress,
+    names::{AgencyAddress, Domain},
 };
 use prost::Message;
 
 use super::fault::{CHANGED, Faults};
 use crate::store::{KeyRow, LeafRow};
 
-/// The key records of a log of keys so far.
-#[derive(Debug, Default)]
+/// The key records of a log of keys so far. Those of agencies of other domains are what their gateways told: nothing here
+/// has to continue them, and no table of this gateway has them.
+#[derive(Debug)]
 pub(super) struct Chains {
+    domain: Domain,
     /// The newest of each agency.
     newest: BTreeMap<AgencyAddress, ProvenKey>,
     /// Each, by agency and sequence number.
@@ -23,6 +25,11 @@ pub(super) struct Chains {
 }
 
 impl Chains {
+    /// None yet, of the log of this domain.
+    pub(super) fn new(domain: &Domain) -> Self {
+        Self { domain: domain.clone(), newest: BTreeMap::new(), logged: BTreeMap::new() }
+    }
+
     /// Takes the next leaf. In a log that took the place of another one (`is_first` is not set), an agency's first
     /// record there may be a later one of its chain.
     pub(super) fn take(&mut self, row: &LeafRow, is_first: bool, place: &str, faults: &mut Faults) {
@@ -50,6 +57,9 @@ impl Chains {
     fn follow(&mut self, entry: &[u8], is_first: bool) -> Result<(), String> {
         let record = SignedKeyRecord::decode(entry).map_err(|_| "the entry is no key record".to_owned())?;
         let proven = key_record::prove(&record).map_err(|error| error.to_string())?;
+        if *proven.agency.domain() != self.domain {
+            return Ok(());
+        }
         let key = (proven.agency.to_string(), i64::from(proven.sequence));
         self.logged.insert(key, sha256(entry));
         let followed = match self.newest.get(&proven.agency) {

@@ -22,7 +22,7 @@ impl Store {
         record: &SignedKeyRecord,
     ) -> Result<bool, StoreError> {
         let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let record = record.encode_to_vec();
+        let encoded = record.encode_to_vec();
         let known: Option<Vec<u8>> =
             sqlx::query_scalar("SELECT record FROM key_record WHERE agency = ? AND sequence = ?")
                 .bind(agency.to_string())
@@ -30,15 +30,15 @@ impl Store {
                 .fetch_optional(&mut *change)
                 .await?;
         if let Some(known) = known {
-            return Ok(known == record);
+            return Ok(known == encoded);
         }
         sqlx::query("INSERT INTO key_record (agency, sequence, record) VALUES (?, ?, ?)")
             .bind(agency.to_string())
             .bind(sequence)
-            .bind(&record)
+            .bind(&encoded)
             .execute(&mut *change)
             .await?;
-        leaves::append_in_clear(&mut change, &record).await?;
+        leaves::append_keys(&mut change, &[record]).await?;
         change.commit().await?;
         Ok(true)
     }

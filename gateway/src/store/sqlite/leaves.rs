@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
+use liaison_proto::message::v1::SignedKeyRecord;
 use liaison_trust::{
     log::{SaltedRecord, Tile, TileHashes},
     names::AgencyAddress,
 };
+use prost::Message;
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
 
@@ -47,15 +49,25 @@ pub(super) async fn append<'l>(
     .await
 }
 
-/// Appends an entry that is no secret to the log of keys.
-pub(super) async fn append_in_clear(db: &mut SqliteConnection, entry: &[u8]) -> Result<(), StoreError> {
-    let (log, next) = end(db, LogKind::Keys).await?;
-    sqlx::query("INSERT INTO leaf (log, idx, entry, readers) VALUES (?, ?, ?, '')")
+/// Appends key records, which are no secret, to the log of keys: those that it does not hold yet.
+pub(super) async fn append_keys(
+    db: &mut SqliteConnection,
+    keys: &[&SignedKeyRecord],
+) -> Result<(), StoreError> {
+    let (log, mut next) = end(db, LogKind::Keys).await?;
+    for key in keys {
+        let appended = sqlx::query(
+            "INSERT INTO leaf (log, idx, entry, readers) VALUES (?, ?, ?, '') \
+             ON CONFLICT (log, entry) WHERE LENGTH(entry) > 32 DO NOTHING",
+        )
         .bind(log)
         .bind(next)
-        .bind(entry)
-        .execute(db)
-        .await?;
+        .bind(key.encode_to_vec())
+        .execute(&mut *db)
+        .await?
+        .rows_affected();
+        next += i64::try_from(appended).unwrap_or_default();
+    }
     Ok(())
 }
 
@@ -92,7 +104,15 @@ impl Store {
         row.as_ref().map(head).transpose()
     }
 
-    /// Opens a log of a kind under a new number, with its first leaf; one of keys with the key records that there are.
+    /// Logs key records that are handed out without being kept.
+    pub async fn log_keys(&self, keys: &[&SignedKeyRecord]) -> Result<(), StoreError> {
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        append_keys(&mut change, keys).await?;
+        change.commit().await?;
+        Ok(())
+    }
+
+    /// Opens a log of a kind under a new number, with its first leaf; one of keys with the key records of the one before.
     pub async fn reopen_log(
         &self,
         kind: LogKind,
@@ -110,7 +130,8 @@ impl Store {
         if kind == LogKind::Keys {
             sqlx::query(
                 "INSERT INTO leaf (log, idx, entry, readers) \
-                 SELECT last_insert_rowid(), ROW_NUMBER() OVER (ORDER BY agency, sequence) - 1, record, '' FROM key_record",
+                 SELECT last_insert_rowid(), ROW_NUMBER() OVER (ORDER BY idx) - 1, entry, '' FROM leaf WHERE log = \
+                 (SELECT id FROM log WHERE kind = 'keys' AND id <> last_insert_rowid() ORDER BY number DESC LIMIT 1)",
             )
             .execute(&mut *change)
             .await?;

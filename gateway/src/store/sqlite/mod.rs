@@ -41,6 +41,7 @@ pub use self::{
     inspect::{DatabaseVersion, Inspection, probe},
     peers::{KnownPeer, ToldPage},
     snapshot::{KeyRow, LeafRow, MessageRow, Snapshot},
+    witnessed::ForeignKey,
 };
 use super::{Load, Queue, QueueBound, StoreError};
 use crate::limits;

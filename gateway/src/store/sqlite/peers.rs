@@ -14,6 +14,7 @@ use super::{
     Store,
     agencies::record,
     columns::{decode, number},
+    leaves,
 };
 use crate::store::{Act, StoreError};
 
@@ -129,6 +130,8 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn note_sender(&self, domain: &Domain, agency: &wire::Agency) -> Result<(), StoreError> {
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        leaves::append_keys(&mut change, &agency.keys.iter().collect::<Vec<_>>()).await?;
         sqlx::query(
             "INSERT INTO peer_agency (address, domain, listed, epoch, agency) VALUES (?, ?, 0, x'', ?) \
              ON CONFLICT (address) DO UPDATE SET agency = excluded.agency WHERE listed = 0",
@@ -136,8 +139,9 @@ impl Store {
         .bind(&agency.address)
         .bind(domain.as_str())
         .bind(agency.encode_to_vec())
-        .execute(&self.writer)
+        .execute(&mut *change)
         .await?;
+        change.commit().await?;
         Ok(())
     }
 
@@ -150,6 +154,9 @@ impl Store {
         let ToldPage { domain, countries, page, agencies, withdrawn } = told;
         let epoch = page.epoch.as_ref();
         let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        // What this domain's agents are given stands in the log that they replay.
+        let keys: Vec<_> = agencies.iter().flat_map(|agency| &agency.keys).collect();
+        leaves::append_keys(&mut change, &keys).await?;
         if page.first {
             sqlx::query("UPDATE peer_agency SET epoch = x'' WHERE domain = ?")
                 .bind(domain.as_str())

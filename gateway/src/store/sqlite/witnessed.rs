@@ -1,12 +1,24 @@
 //! What this gateway has seen of its peers' logs.
 
+use liaison_proto::message::v1::SignedKeyRecord;
+use liaison_trust::{digest::Digest, log::Frontier, names::Domain};
+use prost::Message;
 use time::OffsetDateTime;
 
 use super::{
     Store,
     columns::{millis, number},
 };
-use crate::{limits, store::StoreError};
+use crate::{
+    limits,
+    store::{LogKind, StoreError},
+};
+
+/// A key record of an agency of this domain in a peer's log, which this gateway did not publish.
+pub struct ForeignKey<'a> {
+    pub index: u64,
+    pub record: &'a SignedKeyRecord,
+}
 
 impl Store {
     /// The largest head of a peer's log that was cosigned: a signed note.
@@ -44,6 +56,75 @@ impl Store {
         .execute(&self.writer)
         .await?;
         Ok(kept.rows_affected() == 1)
+    }
+
+    /// The largest head that was cosigned of the newest log of keys of a domain: a signed note.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn witnessed_keys(&self, domain: &Domain) -> Result<Option<Vec<u8>>, StoreError> {
+        // Of two logs the one with the higher number; what is longer is higher.
+        let seen = sqlx::query_scalar(
+            "SELECT checkpoint FROM witnessed WHERE SUBSTR(origin, 1, LENGTH(?1)) = ?1 \
+             ORDER BY LENGTH(origin) DESC, origin DESC LIMIT 1",
+        )
+        .bind(format!("{domain}/{}/", LogKind::Keys.name()))
+        .fetch_optional(&self.readers)
+        .await?;
+        Ok(seen)
+    }
+
+    /// How far a peer's log of keys was read.
+    ///
+    /// # Errors
+    /// The database failed, or holds what can't be read.
+    pub async fn watched(&self, origin: &str) -> Result<Frontier, StoreError> {
+        let row: Option<(i64, Vec<u8>)> =
+            sqlx::query_as("SELECT size, frontier FROM watched WHERE origin = ?")
+                .bind(origin)
+                .fetch_optional(&self.readers)
+                .await?;
+        let Some((size, frontier)) = row else { return Ok(Frontier::new()) };
+        let (hashes, _) = frontier.as_chunks::<32>();
+        let hashes = hashes.iter().copied().map(Digest).collect();
+        Frontier::from_parts(size.unsigned_abs(), hashes).map_err(|_| StoreError::Corrupt("frontier"))
+    }
+
+    /// Keeps how far a peer's log of keys was read, with what was found in it, and the head that all of it is under.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn keys_watched(
+        &self,
+        origin: &str,
+        frontier: &Frontier,
+        (checkpoint, foreign): (&[u8], &[ForeignKey<'_>]),
+        at: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let hashes: Vec<u8> = frontier.hashes().iter().flat_map(|hash| *hash.as_bytes()).collect();
+        sqlx::query("INSERT OR REPLACE INTO watched (origin, size, frontier) VALUES (?, ?, ?)")
+            .bind(origin)
+            .bind(number(frontier.size()))
+            .bind(hashes)
+            .execute(&mut *change)
+            .await?;
+        for ForeignKey { index, record } in foreign {
+            sqlx::query(
+                "INSERT INTO foreign_key (at, origin, idx, record, checkpoint) SELECT ?1, ?2, ?3, ?4, ?5 \
+                 WHERE (SELECT COUNT(*) FROM foreign_key) < ?6",
+            )
+            .bind(millis(at))
+            .bind(origin)
+            .bind(number(*index))
+            .bind(record.encode_to_vec())
+            .bind(checkpoint)
+            .bind(number(limits::FOREIGN_KEYS as u64))
+            .execute(&mut *change)
+            .await?;
+        }
+        change.commit().await?;
+        Ok(())
     }
 
     /// Keeps two heads of a log as evidence that it changed its past, or tells two stories; the first ones of each.
