@@ -78,8 +78,8 @@ pub(crate) async fn keep(agent: &Agent, stop: &CancellationToken) {
             continue;
         };
         let is_old = looked.is_none_or(|looked| looked.elapsed() >= limits::HEAD_AGE);
-        let looked_at_keys = stop.run_until_cancelled(look_at_keys(agent, is_old, &mut watched)).await;
-        if let Some(Err(error)) = looked_at_keys {
+        let keys = stop.run_until_cancelled(look_at_keys(agent, is_old, &mut watched)).await;
+        if let Some(Err(error)) = keys {
             tracing::warn!(%error, "the log of keys could not be replayed");
         }
         match stop.run_until_cancelled(turn(agent, &key, is_old)).await {

@@ -3,7 +3,9 @@
 
   verify_receipt.py [--key VKEY]... [--log DIR] RECEIPT...
 
-Exit status 0 only if every receipt holds and none contradicts another. With --log, an exported log (C2SP tlog-tiles:
+Exit status 0 only if every receipt holds and none contradicts another. Consistency proofs (*.tlog-consistency, as
+`liaison-gateway log prove --from` writes them) may stand among the receipts: each must show that its log only grew, between
+the same heads as the receipts have. With --log, an exported log (C2SP tlog-tiles:
 checkpoint, tile/...), each receipt's head must be the beginning of that log, whose tiles must lead to its signed root.
 Shares no code with Liaison; needs only the package `cryptography`.
 """
@@ -125,6 +127,34 @@ def root_by_inclusion(leaf, index, size, proof):
     return value
 
 
+def check_consistency(old, old_root, new, new_root, proof):
+    """That the tree of `old` leaves is the beginning of the tree of `new` (RFC 9162, 2.1.4.2)."""
+    need(old <= new, "the log went back")
+    if old in (0, new):
+        need(not proof, "there is nothing to prove")
+        need(old_root == (new_root if old else sha256()), "the roots are not those of the same tree")
+        return
+    if old & (old - 1) == 0:
+        proof = [old_root] + proof
+    need(proof, "the proof has too few hashes")
+    place, last = old - 1, new - 1
+    while place & 1:
+        place, last = place >> 1, last >> 1
+    first = second = proof[0]
+    for beside in proof[1:]:
+        need(last > 0, "the proof has too many hashes")
+        if place & 1 or place == last:
+            first, second = node(beside, first), node(beside, second)
+            while not place & 1 and place:
+                place, last = place >> 1, last >> 1
+        else:
+            second = node(second, beside)
+        place, last = place >> 1, last >> 1
+    need(last == 0, "the proof has too few hashes")
+    need(first == old_root, "the earlier root is not in the later one: the log has two histories")
+    need(second == new_root, "the proof does not lead to the root that was signed")
+
+
 def split(size):
     return 1 << (size - 1).bit_length() - 1
 
@@ -240,6 +270,24 @@ class Receipt:
         return ", ".join(words)
 
 
+class Continuation:
+    """That a log only grew since an earlier head."""
+
+    HEADER = "liaison/tlog-consistency@v1"
+
+    def __init__(self, data, keys):
+        head, gap, note = data.decode().partition("\n\n")
+        need(gap, "a consistency proof has an empty line before its checkpoint")
+        lines = head.split("\n")
+        old = lines[1].split(" ") if len(lines) > 1 else []
+        need(lines[0] == self.HEADER and len(old) == 3 and old[0] == "old", "this is no consistency proof")
+        self.old, self.old_root = decimal(old[1], "the earlier size"), unbase64(old[2], "the earlier root")
+        proof = [unbase64(line, "a hash of the proof") for line in lines[2:]]
+        need(all(len(hash) == 32 for hash in proof + [self.old_root]), "a hash is not 32 bytes")
+        self.head = Checkpoint(note, keys)
+        check_consistency(self.old, self.old_root, self.head.size, self.head.root, proof)
+
+
 def varint(data, place):
     value = shift = 0
     while True:
@@ -284,18 +332,25 @@ def main():
         roots[log.head.origin, log.head.size] = log.head.root
     for path in arguments.receipts:
         try:
-            receipt = Receipt(pathlib.Path(path).read_bytes(), keys)
-            head = receipt.head
-            told = receipt.told()
+            data = pathlib.Path(path).read_bytes()
+            grown = data.startswith(Continuation.HEADER.encode())
+            shown = Continuation(data, keys) if grown else Receipt(data, keys)
+            head = shown.head
+            if grown:
+                told = f"{head.origin} only grew from {shown.old} leaves"
+                other = (roots, (head.origin, shown.old), shown.old_root, "root of the same size")
+            else:
+                told = f"{shown.told()}; {head.origin}, leaf {shown.index}"
+                other = (leaves, (head.origin, shown.index), shown.leaf, "leaf at the same index")
             for seen, place, value, what in [
                 (known, head.origin, head.key.text, "key"),
                 (roots, (head.origin, head.size), head.root, "root of the same size"),
-                (leaves, (head.origin, receipt.index), receipt.leaf, "leaf at the same index"),
+                other,
             ]:
-                need(seen.setdefault(place, value) == value, f"another receipt of {head.origin} has another {what}")
+                need(seen.setdefault(place, value) == value, f"another one of {head.origin} has another {what}")
             if log:
                 log.goes_on_from(head)
-            print(f"{path}: holds: {told}; {head.origin}, leaf {receipt.index} of {head.size}, root {head.root.hex()}, key {head.key.text}")
+            print(f"{path}: holds: {told}, of {head.size}, root {head.root.hex()}, key {head.key.text}")
         except (Wrong, OSError, ValueError, KeyError) as why:
             failed += 1
             print(f"{path}: does not hold: {why}", file=sys.stderr)

@@ -11,7 +11,8 @@ use liaison_trust::{
     digest::Digest,
     keys::SigningKey,
     log::{
-        Checkpoint, Frontier, LogSigner, Node, Note, Receipt, SaltedRecord, inclusion, new_bundles, new_tiles,
+        Checkpoint, Continuation, Frontier, LogSigner, Node, Note, Receipt, SaltedRecord, consistency,
+        inclusion, new_bundles, new_tiles,
     },
 };
 use prost::Message;
@@ -65,6 +66,18 @@ impl PaperLog {
         let record = self.records.get(usize::try_from(index)?).context("no such leaf")?.clone();
         let proof = inclusion(index, self.frontier.size(), |node| self.hashes.get(&node).copied())?;
         Ok(Receipt { record, index, proof, checkpoint: self.head()? })
+    }
+
+    /// The proof that it only grew since an earlier head.
+    pub fn continuation(&self, old: &Note) -> Result<Continuation> {
+        let old: Checkpoint = old.text().parse()?;
+        let (size, hash) = (self.frontier.size(), |node| self.hashes.get(&node).copied());
+        Ok(Continuation {
+            old: old.size(),
+            old_root: old.root(),
+            proof: consistency(old.size(), size, hash)?,
+            checkpoint: self.head()?,
+        })
     }
 
     /// Writes it into a folder, as tlog-tiles has it.

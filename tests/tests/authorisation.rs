@@ -284,7 +284,7 @@ fn is_about_caller(status: &Status) -> bool {
 }
 
 /// Endpoints that anybody on the host may read.
-const OPEN_ENDPOINTS: [(&str, &str); 2] = [("get", "/openapi.json"), ("get", "/livez")];
+const OPEN_ENDPOINTS: [(&str, &str); 3] = [("get", "/openapi.json"), ("get", "/livez"), ("get", "/metrics")];
 /// Endpoints that show the API token and name an actor.
 const GUARDED_ENDPOINTS: [(&str, &str); 16] = [
     ("post", "/v1/preview"),

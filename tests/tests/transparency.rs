@@ -187,8 +187,7 @@ async fn replayed() -> Result<(Realm, Vec<Vec<u8>>)> {
     // It looks at every key before it is used.
     let id = send(realm.agent(HOSPITAL)?, SHELTER).await?;
     call::received(realm.agent(SHELTER)?, &id).await?;
-    let own = keys(realm.agent(HOSPITAL)?, HOSPITAL).await?;
-    ensure!(own.get("state").and_then(Value::as_str) == Some("seen"), "{own}");
+    ensure!(keys(realm.agent(HOSPITAL)?, HOSPITAL).await?.get("state") == Some(&"seen".into()));
     realm.gateway.stop().await?;
     let entries = operator::logged(&realm.gateway).await?;
     Ok((realm, entries))

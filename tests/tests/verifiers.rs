@@ -184,3 +184,36 @@ async fn an_exported_log_goes_on_from_receipts_or_it_is_another_one() -> Result<
     ensure!(!check(&exported, &[&early]).await, "a tile is missing and it passes");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_consistency_proof_ties_receipts_together() -> Result<()> {
+    let mut verifiers = Verifiers::new()?;
+    let mut log = PaperLog::new("be/log/1", 1, 7)?;
+    let early = verifiers.file(log.receipt(5)?)?;
+    let old = log.head()?;
+    log.grow(600)?;
+    let late = verifiers.file(log.receipt(300)?)?;
+    let growth = log.continuation(&old)?;
+    let proven = verifiers.file(&growth)?;
+    verifiers
+        .both("receipts under two heads, and the proof between", &[&early, &proven, &late], true)
+        .await?;
+    // The same proof for another log's head.
+    let mut other = PaperLog::new("be/log/1", 1, 6)?;
+    let fork = other.head()?;
+    other.grow(601)?;
+    let forked = verifiers.file(other.continuation(&fork)?)?;
+    verifiers.both("a proof of another history", &[&forked], true).await?;
+    verifiers
+        .both("a proof of another history, with the receipts of this one", &[&early, &forked, &late], false)
+        .await?;
+    let text = growth.to_string();
+    let lines: Vec<&str> = text.lines().collect();
+    for number in [1, 2, 4] {
+        let line = lines.get(number).context("the proof is shorter")?;
+        let file = verifiers.file(text.replacen(line, &flipped(line), 1))?;
+        verifiers.both("a changed line", &[&file], false).await?;
+    }
+    let file = verifiers.file(text.replacen("old 7", "old 8", 1))?;
+    verifiers.both("another size", &[&file], false).await
+}

@@ -10,6 +10,7 @@ pub mod caller;
 mod connections;
 pub mod grpc;
 mod keys;
+mod metrics;
 mod onward;
 pub mod openapi;
 mod operations;

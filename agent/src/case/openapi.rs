@@ -78,12 +78,13 @@ fn document() -> Value {
             }
         }
     }
-    paths.insert(
-        "/openapi.json".into(),
-        open_path("getDocument", "This document.", &json!({"type": "object"})),
-    );
+    let object = content(&json!({"type": "object"}));
+    paths.insert("/openapi.json".into(), open_path("getDocument", "This document.", &object));
+    let text = json!({"text/plain": {"schema": {"type": "string"}}});
+    let summary = "Numbers for machines that watch the agent, in the text format of Prometheus.";
+    paths.insert("/metrics".into(), open_path("getMetrics", summary, &text));
     let live = json!({"type": "object", "properties": {"live": {"type": "boolean"}}, "required": ["live"]});
-    paths.insert("/livez".into(), open_path("getLiveness", "Answers while the agent runs.", &live));
+    paths.insert("/livez".into(), open_path("getLiveness", "Answers while the agent runs.", &content(&live)));
 
     let codes: BTreeSet<u16> =
         ENDPOINTS.iter().flat_map(|endpoint| endpoint.errors).chain(&COMMON_ERRORS).copied().collect();
@@ -160,13 +161,13 @@ fn operation(endpoint: &Endpoint, method: &MethodDescriptor, schemas: &mut schem
     Value::Object(operation)
 }
 
-fn open_path(id: &str, summary: &str, schema: &Value) -> Value {
+fn open_path(id: &str, summary: &str, content: &Value) -> Value {
     json!({"get": {
         "operationId": id,
         "summary": summary,
         "security": [],
         "responses": {
-            "200": {"description": summary, "content": content(schema)},
+            "200": {"description": summary, "content": content},
             "421": {"$ref": format!("#/components/responses/{}", error_name(421))},
         },
     }})

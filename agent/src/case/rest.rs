@@ -43,7 +43,7 @@ use super::{
     ServeError, audience, body,
     caller::{ApiToken, Caller},
     connections::Connections,
-    keys, onward, openapi, operations, receipts,
+    keys, metrics, onward, openapi, operations, receipts,
 };
 use crate::{agent::Agent, limits};
 
@@ -101,6 +101,7 @@ fn router(agent: Arc<Agent>) -> Router {
         .route("/v1/status", get(get_status))
         .route("/openapi.json", get(document))
         .route("/livez", get(livez))
+        .route("/metrics", get(metrics_text))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn(each_request))
@@ -253,6 +254,16 @@ async fn document() -> Response {
 async fn livez() -> Response {
     written(StatusCode::OK, String::from(r#"{"live":true}"#))
 }
+
+async fn metrics_text(State(api): State<Api>) -> Response {
+    match operations::get_status(&api.agent, GetStatusRequest::default()).await {
+        Ok(status) => ([(CONTENT_TYPE, METRICS)], metrics::text(&status)).into_response(),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+/// The text format of Prometheus.
+const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 async fn no_such_path() -> Response {
     let refusal = Refusal::new(ErrorCode::Unsupported, "there is nothing at this path", SEE_DOCUMENT);

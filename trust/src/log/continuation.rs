@@ -22,7 +22,6 @@ use super::{
 };
 use crate::digest::Digest;
 
-const HEADER: &str = "liaison/tlog-consistency@v1";
 /// The longest continuation, in bytes.
 const BYTES: usize = NOTE_BYTES + (HASHES + 2) * HASH_LINE + 128;
 
@@ -60,6 +59,9 @@ pub enum ContinuationError {
 }
 
 impl Continuation {
+    /// The first line.
+    pub const HEADER: &str = "liaison/tlog-consistency@v1";
+
     /// Reads a continuation. What [`fmt::Display`] writes is again the same bytes. Nothing in it is
     /// believed before [`Self::verify`].
     ///
@@ -73,7 +75,7 @@ impl Continuation {
         let text = std::str::from_utf8(bytes).map_err(|_| form("UTF-8"))?;
         let (head, note) = text.split_once("\n\n").ok_or(form("the empty line before the checkpoint"))?;
         let mut lines = head.split('\n');
-        if lines.next() != Some(HEADER) {
+        if lines.next() != Some(Self::HEADER) {
             return Err(form("the first line, liaison/tlog-consistency@v1,"));
         }
         let old = lines.next().and_then(|line| line.strip_prefix("old ")).and_then(|old| old.split_once(' '));
@@ -100,7 +102,7 @@ impl Continuation {
 
 impl fmt::Display for Continuation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{HEADER}\nold {} {}", self.old, STANDARD.encode(self.old_root))?;
+        writeln!(f, "{}\nold {} {}", Self::HEADER, self.old, STANDARD.encode(self.old_root))?;
         self.proof.iter().try_for_each(|hash| writeln!(f, "{}", STANDARD.encode(hash)))?;
         write!(f, "\n{}", self.checkpoint)
     }

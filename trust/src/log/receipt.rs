@@ -90,17 +90,6 @@ impl Receipt {
         Ok(Self { record, index, proof, checkpoint: Note::parse(note.as_bytes())? })
     }
 
-    /// The log's key as the receipt's own checkpoint tells it, see [`Checkpoint::told_key`]; nothing is verified here.
-    ///
-    /// # Errors
-    /// The checkpoint is none, or tells no key.
-    pub fn told_key(&self) -> Result<LogKey, ReceiptError> {
-        let checkpoint: Checkpoint = self.checkpoint.text().parse().map_err(OpenError::from)?;
-        checkpoint
-            .told_key()
-            .ok_or(ReceiptError::Form { expected: "the checkpoint's line with the log's key" })
-    }
-
     /// Verifies that the log with this key holds the record, and tells under which head. Whether
     /// enough witnesses cosigned that head is the caller's to ask, each by its
     /// [`super::WitnessKey::verify`].
