@@ -106,10 +106,24 @@ async fn what_crosses_a_border_arrives_once_though_its_gateway_was_restored() ->
         (call::referral(federation.agent(SHELTER).ok()?, &id).await.ok()?.at == "hu").then_some(())
     })
     .await?;
-    let be = &mut federation.realm_mut("be")?.gateway;
-    guarded(be, size).await?;
-    restored(be).await?;
+    let be = federation.realm_mut("be")?;
+    guarded(&be.gateway, size).await?;
+    // The recipient's word comes while nobody in the restored domain knows of the message.
+    be.agent_mut(SHELTER)?.stop().await?;
+    restored(&mut be.gateway).await?;
     federation.realm_mut("hu")?.agent_mut(SHELTER_HU)?.start().await?;
+    call::received(federation.agent(SHELTER_HU)?, &id).await?;
+    let hu = &federation.realm("hu")?.gateway;
+    wait::until("the word was taken", async || {
+        let log = federation.realm("be").ok()?.gateway_log();
+        log.contains("a notice about a message that is not known was passed over").then_some(())
+    })
+    .await?;
+    wait::until("nothing waits for the restored domain", async || {
+        (hu.peer("be").await.ok()?.get("queued") == Some(&0.into())).then_some(())
+    })
+    .await?;
+    federation.realm_mut("be")?.agent_mut(SHELTER)?.start().await?;
     call::referral_in(federation.agent(SHELTER)?, &id, State::Received).await?;
     let received = call::received_ids(federation.agent(SHELTER_HU)?).await?;
     ensure!(received == [id], "{received:?}");

@@ -23,6 +23,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
+    again,
     forward::gate,
     listed,
     offer::Offer,
@@ -96,6 +97,8 @@ pub(super) async fn accept(
         if let Some(acceptances) = &before
             && is_of_all(acceptances, &recipients)?
         {
+            again::tell_ends(gateway, &message.sender, (message.id, message.digest), &recipients, now)
+                .await?;
             return Ok(acceptances.clone());
         }
         let key = message.sender_key.clone();

@@ -7,6 +7,7 @@
 //! `tell`, then the other's `listed`. Of a domain itself: `own`, [`bundle`], [`peers`], [`live`]. Of its logs: `cosign`; of a peer's: `watch`.
 
 mod accept;
+mod again;
 pub mod bundle;
 mod cosign;
 mod dial;

@@ -16,7 +16,7 @@ use super::{
     known::{Before, extend, known_messages, known_threads, queued},
     leaves,
     statements::{insert, list, runs},
-    writer::Job,
+    writer::{Job, Word},
 };
 use crate::store::{
     AcceptError, Accepted, Change, DeliveryId, Load, NewLeaf, NewMessage, NewNotice, Next, Queue, QueueBound,
@@ -34,7 +34,7 @@ pub(super) struct Batches {
 
 pub(super) type Accepts = Vec<(Box<NewMessage>, oneshot::Sender<Result<Accepted, AcceptError>>)>;
 pub(super) type Changes = Vec<(Box<Change>, oneshot::Sender<Result<bool, StoreError>>)>;
-pub(super) type Leaves = Vec<(Box<NewLeaf>, oneshot::Sender<Result<(), StoreError>>)>;
+type Words = Vec<(Word, oneshot::Sender<Result<(), StoreError>>)>;
 type Settlements = Vec<(Box<Settlement>, oneshot::Sender<Result<Settled, StoreError>>)>;
 
 /// What became of the parts of a batch, in their order.
@@ -59,17 +59,17 @@ impl Batches {
         let mut accepts = Accepts::new();
         let mut changes = Changes::new();
         let mut settlements = Settlements::new();
-        let mut records = Leaves::new();
+        let mut words = Words::new();
         for job in batch {
             match job {
                 Job::Accept(message, answer) => accepts.push((message, answer)),
                 Job::Change(change, answer) => changes.push((change, answer)),
                 Job::Settle(settlement, answer) => settlements.push((settlement, answer)),
-                Job::Record(leaf, answer) => records.push((leaf, answer)),
+                Job::Say(word, answer) => words.push((word, answer)),
             }
         }
         // An answer that nobody waits for any more is no fault: the change is durable all the same.
-        match self.write(&accepts, &changes, &settlements, &records).await {
+        match self.write(&accepts, &changes, &settlements, &words).await {
             Ok(Outcomes { accepted, changed, settled }) => {
                 for ((_, answer), outcome) in accepts.into_iter().zip(accepted) {
                     let _ = answer.send(outcome);
@@ -80,7 +80,7 @@ impl Batches {
                 for ((_, answer), outcome) in settlements.into_iter().zip(settled) {
                     let _ = answer.send(Ok(outcome));
                 }
-                for (_, answer) in records {
+                for (_, answer) in words {
                     let _ = answer.send(Ok(()));
                 }
             }
@@ -95,7 +95,7 @@ impl Batches {
                 for (_, answer) in settlements {
                     let _ = answer.send(Err(StoreError::NotCommitted));
                 }
-                for (_, answer) in records {
+                for (_, answer) in words {
                     let _ = answer.send(Err(StoreError::NotCommitted));
                 }
             }
@@ -107,14 +107,19 @@ impl Batches {
         accepts: &Accepts,
         changes: &Changes,
         settlements: &Settlements,
-        records: &Leaves,
+        words: &Words,
     ) -> Result<Outcomes, StoreError> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let mut rows = Rows::new(self);
         let changed = rows.change(&mut transaction, changes).await?;
         let settled = rows.settle(&mut transaction, settlements).await?;
         let accepted = rows.accept(&mut transaction, accepts).await?;
-        rows.leaves.extend(records.iter().map(|(leaf, _)| &**leaf));
+        for (word, _) in words {
+            match word {
+                Word::Leaf(leaf) => rows.leaves.push(leaf),
+                Word::Notice(notice) => rows.add_notice(Some(notice)),
+            }
+        }
         rows.insert(&mut transaction).await?;
         rows.forget_contents(&mut transaction).await?;
         let Rows { loads, next_message, next_delivery, .. } = rows;

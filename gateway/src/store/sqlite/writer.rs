@@ -12,7 +12,7 @@ use tokio::{
 use super::{Store, batch::Batches};
 use crate::{
     limits,
-    store::{AcceptError, Accepted, Change, NewLeaf, NewMessage, Settled, Settlement, StoreError},
+    store::{AcceptError, Accepted, Change, NewLeaf, NewMessage, NewNotice, Settled, Settlement, StoreError},
 };
 
 /// One change, and where its answer goes.
@@ -20,7 +20,13 @@ pub(super) enum Job {
     Accept(Box<NewMessage>, oneshot::Sender<Result<Accepted, AcceptError>>),
     Change(Box<Change>, oneshot::Sender<Result<bool, StoreError>>),
     Settle(Box<Settlement>, oneshot::Sender<Result<Settled, StoreError>>),
-    Record(Box<NewLeaf>, oneshot::Sender<Result<(), StoreError>>),
+    Say(Word, oneshot::Sender<Result<(), StoreError>>),
+}
+
+/// What goes with no change: a leaf of the log, or a notice.
+pub(super) enum Word {
+    Leaf(Box<NewLeaf>),
+    Notice(Box<NewNotice>),
 }
 
 impl Store {
@@ -49,7 +55,14 @@ impl Store {
     /// Appends a leaf to the log that records what changes nothing else; the answer comes after a durable commit.
     pub async fn append(&self, leaf: NewLeaf) -> Result<(), StoreError> {
         let (answer, answered) = oneshot::channel();
-        self.hand_over(Job::Record(Box::new(leaf), answer)).await?;
+        self.hand_over(Job::Say(Word::Leaf(Box::new(leaf)), answer)).await?;
+        answered.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    /// Queues a notice that goes with no change; the answer comes after a durable commit.
+    pub async fn tell(&self, notice: NewNotice) -> Result<(), StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.hand_over(Job::Say(Word::Notice(Box::new(notice)), answer)).await?;
         answered.await.map_err(|_| StoreError::Stopped)?
     }
 
@@ -106,7 +119,7 @@ impl Job {
                 message.content.sections.iter().map(|section| section.ciphertext.len()).sum::<usize>()
                     + message.copies.len() * 2_048
             }
-            Self::Change(..) | Self::Settle(..) | Self::Record(..) => 0,
+            Self::Change(..) | Self::Settle(..) | Self::Say(..) => 0,
         }
     }
 }
