@@ -14,6 +14,7 @@ import argparse
 import base64
 import hashlib
 import pathlib
+import re
 import sys
 import uuid
 
@@ -264,10 +265,15 @@ class Receipt:
         words = [name, f"at {at} s"]
         if event in PLACES:
             sender, message, recipient = PLACES[event]
-            words.append(f"message {uuid.UUID(bytes=told[message])} from {told[sender].decode()}")
+            words.append(f"message {uuid.UUID(bytes=told[message])} from {address(told[sender])}")
             if recipient:
-                words.append(f"to {told[recipient].decode()}")
+                words.append(f"to {address(told[recipient])}")
         return ", ".join(words)
+
+
+def address(data):
+    need(re.fullmatch(rb"[a-z0-9-]+/[a-z0-9-]+", data), "the record names somebody who is no agency")
+    return data.decode()
 
 
 class Continuation:
@@ -351,7 +357,7 @@ def main():
             if log:
                 log.goes_on_from(head)
             print(f"{path}: holds: {told}, of {head.size}, root {head.root.hex()}, key {head.key.text}")
-        except (Wrong, OSError, ValueError, KeyError) as why:
+        except (Wrong, OSError, ValueError, KeyError, TypeError) as why:
             failed += 1
             print(f"{path}: does not hold: {why}", file=sys.stderr)
     return 1 if failed else 0

@@ -13,6 +13,7 @@ use liaison_proto::{json as wire_json, log::v1::Record, strict};
 use liaison_trust::{
     digest::Digest,
     log::{Checkpoint, Continuation, LogKey, Note, Receipt},
+    names::AgencyAddress,
 };
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
@@ -102,7 +103,14 @@ fn verify(bytes: &[u8], keys: &[LogKey]) -> anyhow::Result<Shown> {
     let checkpoint = receipt.verify(&key)?;
     let record: Record = strict::decode(receipt.record.record())?;
     let told = match Told::read(receipt.record.record()) {
-        Ok(told) => Some(told),
+        Ok(told) => {
+            // Whoever made the log can put anything there, lines of a terminal too.
+            let is_address = |text: &str| text.parse::<AgencyAddress>().is_ok();
+            let named =
+                is_address(&told.sender) && (told.recipient.is_empty() || is_address(&told.recipient));
+            ensure!(named, "its record names somebody who is no agency");
+            Some(told)
+        }
         Err(NotTold::NoMessage) => None,
         Err(error) => return Err(error.into()),
     };

@@ -89,6 +89,7 @@ struct Logs {
     snapshot: Snapshot,
     domain: Domain,
     gateway: SigningKey,
+    folder: PathBuf,
 }
 
 /// A log that was looked up.
@@ -129,7 +130,8 @@ impl Logs {
     async fn open(folder: &DataFolder) -> anyhow::Result<Self> {
         let config = Config::load(&folder.config())?;
         let snapshot = Snapshot::of(&folder.database()).await?;
-        Ok(Self { snapshot, domain: config.domain, gateway: signing_key(folder)? })
+        let gateway = signing_key(folder)?;
+        Ok(Self { snapshot, domain: config.domain, gateway, folder: folder.path().to_owned() })
     }
 
     /// The newest log of a kind, with its head if that is this gateway's.

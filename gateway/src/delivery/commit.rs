@@ -54,7 +54,8 @@ pub async fn commit(gateway: &Gateway, message: NewMessage) -> Result<Bytes, Ref
     }
 }
 
-/// Logs that a policy refused a message.
+/// Logs that a policy refused a message, once for each rule: however often it is offered again, the log does not grow by
+/// it.
 ///
 /// # Errors
 /// The store failed.
@@ -67,6 +68,17 @@ pub async fn log_refusal(
 ) -> Result<(), Refusal> {
     let rule = refusal.rule.clone().unwrap_or_default();
     let leaf = evidence::refused(sender, message, &rule, now).map_err(internal)?;
+    let log = gateway.logs.evidence.id();
+    let page = (limits::RECEIPTS, limits::RECEIPTS_BYTES);
+    let logged = gateway.store.leaves_for(log, 0..u64::MAX, sender, &[message.0], page).await;
+    let (logged, _) = logged.map_err(internal)?;
+    if logged
+        .iter()
+        .filter_map(|known| known.record.as_ref())
+        .any(|known| evidence::is_same(known, &leaf.record))
+    {
+        return Ok(());
+    }
     gateway.store.append(leaf).await.map_err(internal)
 }
 

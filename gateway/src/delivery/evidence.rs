@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use liaison_proto::{
     log::v1::{
-        self as wire, Accepted, CategoryDecision, Decision, Ended, HandedOver, Outcome, Refused, RuleName,
-        ended, outcome::Event as What, record::Event as Recorded,
+        self as wire, Accepted, CategoryDecision, Decision, Ended, HandedOver, Outcome, Record, Refused,
+        RuleName, ended, outcome::Event as What, record::Event as Recorded,
     },
     message::v1::{
         Acceptance, RecipientDecision, Refusal, Rule, data_category::Code as Category,
@@ -14,7 +14,7 @@ use liaison_proto::{
     },
     strict,
 };
-use liaison_trust::{digest::Digest, envelope::Verified, names::AgencyAddress};
+use liaison_trust::{digest::Digest, envelope::Verified, log::SaltedRecord, names::AgencyAddress};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -156,6 +156,13 @@ pub fn outcome(
         event: Some(what),
     };
     NewLeaf::new(Recorded::Outcome(outcome), at).map(Some)
+}
+
+/// Whether two records tell of the same event, at whatever time.
+pub fn is_same(one: &SaltedRecord, other: &SaltedRecord) -> bool {
+    let event =
+        |record: &SaltedRecord| strict::decode::<Record>(record.record()).ok().and_then(|read| read.event);
+    event(one).is_some_and(|told| event(other) == Some(told))
 }
 
 /// A decision as the log has it, as far as its sender is told it.

@@ -54,7 +54,6 @@ pub async fn submit(
         delivery::commit(gateway, message).await
     };
     match outcome.await {
-        // Once for each time it is offered: the sender signed it, and is told no each time.
         Err(refusal) if refusal.code() == ErrorCode::ForbiddenByPolicy => {
             let before = accepted_before(gateway, sender, key).await?;
             if let (None, Some(key)) = (&before, key) {

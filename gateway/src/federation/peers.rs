@@ -194,7 +194,7 @@ impl Peers {
 
 impl Peer {
     /// Counts and logs what a peer did against the rules.
-    pub(super) fn violation(&self, refusal: &Refusal) {
+    pub fn violation(&self, refusal: &Refusal) {
         let kind = refusal.code().as_str_name();
         warn!(peer = %self.domain, kind, "a peer keeps to no rule: {}", refusal.message);
         counter!("liaison_gateway_peer_violations_total", "peer" => self.domain.to_string(), "kind" => kind)
@@ -230,7 +230,7 @@ impl Peer {
     ///
     /// # Errors
     /// It did not, and is not listened to until the window's end.
-    pub(super) fn may_speak(&self) -> Result<(), Refusal> {
+    pub fn may_speak(&self) -> Result<(), Refusal> {
         let standing = self.live.standing();
         let (began, count) = standing.window;
         let left = limits::VIOLATIONS_WINDOW.saturating_sub(began.elapsed());

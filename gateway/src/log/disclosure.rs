@@ -136,7 +136,15 @@ impl Told {
                 }
                 Some(What::Narrowed(now)) => {
                     let (verdict, rule) = of_category(now, &told.category);
-                    if verdict != Verdict::Released && told.verdict == Verdict::Released.as_str_name() {
+                    let released = Verdict::Released.as_str_name();
+                    if verdict == Verdict::Released || told.verdict != released {
+                        continue;
+                    }
+                    // What the other domain has accepted, that one narrows.
+                    if told.peer_verdict == released {
+                        told.peer_verdict = verdict.as_str_name().to_owned();
+                        told.peer_withheld_by = rule.map(name).unwrap_or_default();
+                    } else if told.peer_verdict.is_empty() {
                         told.verdict = verdict.as_str_name().to_owned();
                         told.withheld_by = rule.map(name).unwrap_or_default();
                         told.permitted_by.clear();

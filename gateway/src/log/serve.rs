@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use liaison_proto::message::v1::Refusal;
+use liaison_proto::message::v1::{Refusal, error_code::Code as ErrorCode};
 use liaison_trust::log::{EntryBundle, SUBMISSION_BYTES, Tile};
 use time::OffsetDateTime;
 use tracing::error;
@@ -97,8 +97,19 @@ async fn add_checkpoint(
     body: Bytes,
 ) -> Result<Response, Answer> {
     let peer = federation::caller(&gateway, caller.as_deref())?;
+    peer.may_speak()?;
     let key = peer.bundle.log;
-    let signature = witness::cosign(&gateway, (&peer.domain, &key), &body, OffsetDateTime::now_utc()).await?;
+    let cosigned = witness::cosign(&gateway, (&peer.domain, &key), &body, OffsetDateTime::now_utc()).await;
+    let signature = cosigned.inspect_err(|error| {
+        if error.is_violation() {
+            let message = format!("a head that {} shows is not cosigned: {error}", peer.domain);
+            peer.violation(&Refusal::new(
+                ErrorCode::PeerViolation,
+                message,
+                "show the heads of its own logs",
+            ));
+        }
+    })?;
     Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{signature}\n")).into_response())
 }
 

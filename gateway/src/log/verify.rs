@@ -2,6 +2,7 @@
 //! offline from the database and the gateway's key. Here it is read; whether it is sound, the functions below judge.
 
 mod fault;
+mod guard;
 mod head;
 mod keys;
 mod leaf;
@@ -9,14 +10,14 @@ mod message;
 mod tree;
 mod walk;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use liaison_proto::{admin::v1::LoadPolicyRequest, limits::REPLAY_MEMORY, log::v1::record::Event};
 use liaison_trust::{digest::Digest, keys::SigningKey, names::Domain};
 use prost::Message;
 use time::OffsetDateTime;
 
-use super::{LogError, log_key};
+use super::{Guard, LogError, guard_file, log_key};
 use crate::{
     limits,
     policy::{PolicyFile, PolicySet},
@@ -64,16 +65,23 @@ struct Heard {
 
 /// Verifies everything.
 ///
+/// `folder` is where the guard files are.
+///
 /// # Errors
-/// The database can't be read.
+/// The database or a guard file can't be read.
 pub async fn verify(
     snapshot: &mut Snapshot,
     domain: &Domain,
-    gateway: &SigningKey,
+    (gateway, folder): (&SigningKey, &Path),
     now: OffsetDateTime,
 ) -> Result<Report, LogError> {
     let mut report = Report::default();
     let mut heard = Heard::default();
+    for kind in [LogKind::Evidence, LogKind::Keys] {
+        let head = Guard::read(&guard_file(folder, kind))?;
+        let logs = snapshot.logs(kind).await?;
+        guard::examine(kind, &logs, head.as_ref(), (domain, gateway), &mut report.faults);
+    }
     let evidence = snapshot.logs(LogKind::Evidence).await?;
     for head in &evidence {
         let key = log_key(domain, LogKind::Evidence, head.number, gateway)?;

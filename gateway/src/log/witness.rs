@@ -12,13 +12,17 @@ use liaison_trust::{
 };
 use metrics::counter;
 use time::OffsetDateTime;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::WITNESS;
 use crate::{
     gateway::Gateway,
+    limits,
     store::{Store, StoreError},
 };
+
+/// The logs that a domain has at a time.
+const LOGS: u32 = 2;
 
 /// Why a head is not cosigned. The log that shows it is at fault, unless its witness failed.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +31,7 @@ pub enum WitnessError {
     Malformed(#[from] SubmissionError),
     #[error("the head is smaller than the one that it is said to go on from")]
     Shrinks,
-    #[error("this witness knows no log of that origin for this caller")]
+    #[error("this witness knows no log of that origin for this caller, or too many others")]
     UnknownLog,
     #[error("the head is not signed by the log's key")]
     NotSigned,
@@ -43,6 +47,14 @@ pub enum WitnessError {
 }
 
 impl WitnessError {
+    /// Whether no honest gateway shows such a head.
+    pub fn is_violation(&self) -> bool {
+        matches!(
+            self,
+            Self::Malformed(_) | Self::Shrinks | Self::UnknownLog | Self::NotSigned | Self::Inconsistent
+        )
+    }
+
     /// As C2SP tlog-witness says it in HTTP.
     pub fn status(&self) -> StatusCode {
         match self {
@@ -77,6 +89,19 @@ pub async fn cosign(
     let shown = LogKey::new(origin.clone(), *key).open(note).map_err(|_| WitnessError::NotSigned)?;
     let origin = origin.as_str();
     let known = gateway.store.witnessed(origin).await?;
+    if known.is_none() {
+        let before = gateway.store.count_witnessed(domain).await?;
+        if before >= limits::LOGS_WITNESSED {
+            return Err(WitnessError::UnknownLog);
+        }
+        if before >= LOGS {
+            counter!("liaison_gateway_log_reopened_total", "peer" => domain.to_string()).increment(1);
+            warn!(
+                log = origin,
+                "a peer shows another log than before: its gateway was restored from an older copy, and may have lost what it accepted since; ask its administrator"
+            );
+        }
+    }
     let seen = known.as_deref().and_then(read);
     let (size, root) = seen.as_ref().map_or_else(|| (0, empty_root()), |seen| (seen.size(), seen.root()));
     if submission.old > shown.size() {
@@ -130,7 +155,9 @@ fn origin(note: &Note, domain: &Domain) -> Option<KeyName> {
     let checkpoint: Checkpoint = note.text().parse().ok()?;
     let (of, kind) = checkpoint.origin().split_once('/')?;
     let (kind, number) = kind.split_once('/')?;
-    let is_log = of == domain.as_str() && matches!(kind, "log" | "keys") && number.parse::<u32>().is_ok();
+    // A number has one way to be written, so that a log has one name.
+    let is_number = number.parse::<u32>().is_ok_and(|read| read > 0 && read.to_string() == number);
+    let is_log = of == domain.as_str() && matches!(kind, "log" | "keys") && is_number;
     is_log.then(|| checkpoint.origin().parse().ok()).flatten()
 }
 

@@ -1,7 +1,10 @@
 //! The gateway as a witness of a peer's log: what it cosigns, and what it keeps as evidence.
 
 use axum::http::StatusCode;
-use liaison_gateway::log::witness::{self, WitnessError};
+use liaison_gateway::{
+    limits,
+    log::witness::{self, WitnessError},
+};
 use liaison_trust::{
     digest::Digest,
     keys::SigningKey,
@@ -98,6 +101,8 @@ async fn what_is_no_head_of_the_callers_log_is_refused() {
         ("another domain's", body("fr/log/1", &hu.key), StatusCode::NOT_FOUND),
         ("this domain's", body("be/log/1", &hu.key), StatusCode::NOT_FOUND),
         ("of no kind", body("hu/other/1", &hu.key), StatusCode::NOT_FOUND),
+        ("of no number", body("hu/log/0", &hu.key), StatusCode::NOT_FOUND),
+        ("of a number that is written otherwise", body("hu/log/01", &hu.key), StatusCode::NOT_FOUND),
         ("another key's", body("hu/log/1", &other), StatusCode::FORBIDDEN),
         ("backwards", body("hu/log/1", &hu.key).replacen("old 0", "old 2", 1), StatusCode::BAD_REQUEST),
         ("from nowhere", body("hu/log/1", &hu.key).replacen("old 0", "old 1", 1), StatusCode::CONFLICT),
@@ -132,4 +137,17 @@ async fn another_history_is_refused_and_kept() {
     hu.submit(2, vec![leaf_hash(b"c")], hu.sign("hu/log/1", 3, root(b"abc")))
         .await
         .expect("the true one goes on");
+}
+
+#[tokio::test]
+async fn a_domain_has_only_so_many_logs() {
+    let hu = Shown::start().await;
+    for number in 1..=limits::LOGS_WITNESSED {
+        hu.submit(0, Vec::new(), hu.sign(&format!("hu/log/{number}"), 1, root(b"a"))).await.unwrap();
+    }
+    let more = hu.submit(0, Vec::new(), hu.sign("hu/log/1000", 1, root(b"a"))).await;
+    assert_eq!(status(more), StatusCode::NOT_FOUND);
+    hu.submit(1, vec![leaf_hash(b"b")], hu.sign("hu/log/1", 2, root(b"ab")))
+        .await
+        .expect("a known one goes on");
 }

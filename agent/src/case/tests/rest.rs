@@ -50,6 +50,12 @@ async fn every_endpoint_of_the_document_wants_the_token_and_an_actor() {
                 let body: Value = serde_json::from_str(&body).unwrap();
                 (status, body["error"]["code"].as_str().unwrap_or("none").to_owned())
             };
+            if path == "/metrics" {
+                let (status, head, body) = served.raw(&method, &path, &[], b"").await;
+                assert!(head.contains("content-type: text/plain"), "{head}");
+                assert!(status == 200 && body.contains("\nliaison_agent_connected "), "{body}");
+                continue;
+            }
             let bad_token = (401, "bad_token".to_owned());
             if !path.starts_with("/v1/") {
                 assert_eq!(call(&[]).await, (200, "none".to_owned()), "{method} {path}");

@@ -7,8 +7,8 @@ use super::{super::Failure, Logs, Output};
 use crate::log::verify::{Fault, Report, verify};
 
 pub(super) async fn execute(logs: &mut Logs, output: Output) -> anyhow::Result<()> {
-    let Logs { snapshot, domain, gateway } = logs;
-    let report = verify(snapshot, domain, gateway, OffsetDateTime::now_utc()).await?;
+    let Logs { snapshot, domain, gateway, folder } = logs;
+    let report = verify(snapshot, domain, (gateway, folder), OffsetDateTime::now_utc()).await?;
     let fault = |fault: &Fault| json!({"code": fault.code, "place": fault.place, "found": fault.found, "action": fault.action});
     let log = |log: &crate::log::verify::Examined| {
         json!({

@@ -33,6 +33,19 @@ impl Store {
         Ok(seen)
     }
 
+    /// How many logs of a domain were cosigned.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn count_witnessed(&self, domain: &Domain) -> Result<u32, StoreError> {
+        let count =
+            sqlx::query_scalar("SELECT COUNT(*) FROM witnessed WHERE substr(origin, 1, length(?1)) = ?1")
+                .bind(format!("{domain}/"))
+                .fetch_one(&self.readers)
+                .await?;
+        Ok(count)
+    }
+
     /// Keeps a head of a peer's log in place of the one of `old` leaves. False if that is not the newest any more.
     ///
     /// # Errors
