@@ -199,3 +199,56 @@ fn name(rule: &RuleName) -> String {
 fn id(bytes: &[u8]) -> String {
     Uuid::from_slice(bytes).map_or_else(|_| hex::encode(bytes), |id| id.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What one decision says of health, and of the copy as a whole.
+    fn health(verdict: Verdict) -> Decision {
+        let rule = (verdict != Verdict::Released)
+            .then(|| RuleName { layer: "country/hu".to_owned(), rule: "no-health".to_owned() });
+        let category = CategoryDecision {
+            category: data_category::Code::Health.into(),
+            verdict: verdict.into(),
+            rule,
+            ..CategoryDecision::default()
+        };
+        Decision {
+            recipient: "hu/shelter".to_owned(),
+            verdict: Verdict::Released.into(),
+            rule: None,
+            categories: vec![category],
+        }
+    }
+
+    fn told(events: Vec<Event>) -> Disclosure {
+        let leaves: Vec<_> =
+            (0..).zip(events.into_iter().map(|event| Record { at: None, event: Some(event) })).collect();
+        disclosures(&leaves).pop().unwrap()
+    }
+
+    fn outcome(event: What) -> Event {
+        Event::Outcome(Outcome {
+            recipient: "hu/shelter".to_owned(),
+            event: Some(event),
+            ..Outcome::default()
+        })
+    }
+
+    #[test]
+    fn what_a_domain_narrows_is_told_of_that_domain() {
+        let accepted = || {
+            Event::Accepted(Accepted { decisions: vec![health(Verdict::Released)], ..Accepted::default() })
+        };
+        let narrowed = || outcome(What::Narrowed(health(Verdict::Withheld)));
+        let own = told(vec![accepted(), narrowed()]);
+        assert_eq!((own.verdict.as_str(), own.peer_verdict.as_str()), ("withheld", ""));
+        let theirs = told(vec![accepted(), outcome(What::Forwarded(health(Verdict::Released))), narrowed()]);
+        assert_eq!((theirs.verdict.as_str(), theirs.peer_verdict.as_str()), ("released", "withheld"));
+        assert_eq!(
+            (theirs.withheld_by.as_str(), theirs.peer_withheld_by.as_str()),
+            ("", "country/hu no-health")
+        );
+    }
+}

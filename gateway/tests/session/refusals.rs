@@ -244,6 +244,11 @@ async fn a_message_that_policies_forbid() {
     let rule = refusal.rule.unwrap();
     assert_eq!((rule.layer.as_str(), rule.rule.as_str()), ("scheme", "scheme.no-cases-for-statistics"));
     assert!(!rule.explain.is_empty());
+    // However often it is offered, the log tells of it once.
+    attack.refused(&envelope, ErrorCode::ForbiddenByPolicy).await;
+    let gateway = &attack.world.gateway;
+    let leaves = gateway.store.leaves(gateway.logs.evidence.id(), 0, 100).await.unwrap();
+    assert_eq!(leaves.len(), 1, "{leaves:?}");
 
     // Held is refused, by the rule that holds, as long as nobody can release.
     let mut held = attack.referral();
