@@ -19,6 +19,8 @@ use serde_json::Value;
 
 /// In which a domain has to be cut off.
 const CUT: Duration = Duration::from_secs(5);
+/// Agents look at the log of keys once a minute.
+const LOOKED: Duration = Duration::from_secs(100);
 
 async fn two() -> Result<Federation> {
     Federation::start(&Setup {
@@ -115,6 +117,20 @@ async fn a_domain_that_was_rebuilt_is_a_peer_anew() -> Result<()> {
     // Of the same name with the same agencies, and nothing else of what it was.
     let after = domain(&[SHELTER_HU]).await?;
     let mut federation = Federation::of(vec![be, after]).await?;
+    // Its keys do not continue those of before: a person says that they are its own.
+    let shelter = federation.agent(SHELTER_HU)?;
+    let fingerprint = wait::until("the new domain's log has the shelter's key", async || {
+        let keys: Value = serde_json::from_str(&shelter.command(&["--json", "keys"]).await.ok()?).ok()?;
+        let own = keys.as_array()?.iter().find(|keys| keys.get("agency") == Some(&SHELTER_HU.into()))?;
+        Some(own.get("fingerprint")?.as_str()?.to_owned())
+    })
+    .await?;
+    let hospital = federation.agent(HOSPITAL)?;
+    wait::within(LOOKED, "the hospital can confirm the new keys", async || {
+        let confirmed = hospital.attempt(&["keys", "confirm", SHELTER_HU, &fingerprint]).await.ok()?;
+        confirmed.status.success().then_some(())
+    })
+    .await?;
     for _ in 0..2 {
         knows(federation.agent(HOSPITAL)?, SHELTER_HU).await?;
         federation.send_one(HOSPITAL, message::small_referral(SHELTER_HU)).await?;
@@ -127,7 +143,6 @@ async fn a_domain_that_was_rebuilt_is_a_peer_anew() -> Result<()> {
     Ok(())
 }
 
-/// The domain `hu`, running.
 /// The other domain's senders wait for the words about what it sent before.
 #[tokio::test]
 async fn what_was_said_while_a_domain_was_removed_reaches_it_anew() -> Result<()> {
@@ -147,6 +162,7 @@ async fn what_was_said_while_a_domain_was_removed_reaches_it_anew() -> Result<()
     call::referral_in(federation.agent(SHELTER)?, &id, State::Received).await.map(drop)
 }
 
+/// The domain `hu`, running.
 async fn domain(agencies: &[&str]) -> Result<Realm> {
     let mut realm = Realm::prepare_domain(HU, &[("scheme/test.cedar", policies::OPEN)]).await?;
     realm.gateway.start().await?;
