@@ -26,8 +26,9 @@ pub(super) enum CosignError {
     Log(#[from] LogError),
     #[error("the peer does not answer as a witness ({0})")]
     Call(String),
-    #[error("the peer answers {0}: {1}")]
-    Refused(StatusCode, String),
+    /// What it says with it could be anything, and stays out of the log.
+    #[error("the peer answers {0}; its own log says why")]
+    Refused(StatusCode),
     #[error("the peer answers with something else than its cosignature")]
     NotItsWord,
     #[error("the peer has cosigned a head that this log does not go on from, and keeps both as evidence")]
@@ -36,7 +37,7 @@ pub(super) enum CosignError {
 
 /// Has the peer cosign the heads of this domain's logs while the link lasts.
 pub(super) async fn run(link: &Link, channel: Channel) {
-    // What it has cosigned last, leaf by leaf.
+    // How many leaves the head had that it has cosigned last, log by log.
     let mut seen = [0, 0];
     loop {
         for (log, seen) in link.gateway.logs.all().into_iter().zip(&mut seen) {
@@ -92,7 +93,7 @@ async fn ask(link: &Link, channel: &Channel, log: &Log, seen: &mut u64) -> Resul
                 behind(channel, log).await?;
                 return Err(CosignError::Conflict);
             }
-            (status, answer) => return Err(CosignError::Refused(status, answer)),
+            (status, _) => return Err(CosignError::Refused(status)),
         }
     }
     Ok(())
@@ -104,7 +105,7 @@ async fn behind(channel: &Channel, log: &Log) -> Result<(), CosignError> {
     let asked = call(channel, Method::GET, &path, String::new(), limits::LOG_COSIGN_BYTES);
     let (status, answer) = asked.await?;
     if status != StatusCode::OK {
-        return Err(CosignError::Refused(status, String::from_utf8_lossy(&answer).into_owned()));
+        return Err(CosignError::Refused(status));
     }
     let note = Note::parse(&answer).map_err(|_| CosignError::NotItsWord)?;
     match log.shown(&note).await? {
