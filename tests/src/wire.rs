@@ -99,6 +99,7 @@ pub fn make() -> Result<BTreeMap<String, (String, Bytes)>> {
         now: Some(times::to_wire(NOW)),
         directory_epoch: vec![5; 16].into(),
         directory_sequence: 9,
+        log: 3,
     };
     let data = acceptances.encode_to_vec().into();
     for (name, frame) in [
