@@ -14,16 +14,20 @@ use liaison_proto::{
     },
 };
 use liaison_tests::{
-    Federation, call, evidence,
-    federation::{Setup, waiting_for},
+    Federation, Realm, call, evidence,
+    federation::{Setup, knows, waiting_for},
+    hostile::{Answer, DOMAIN, Hostile},
     liar::{Liar, Lie},
     message,
     names::{HEALTH_HU, HOSPITAL, SHELTER, SHELTER_HU},
+    outsider::Outsider,
     policies,
     realm::{BE, HU},
+    receipts,
     restored::{copied, guarded, is_sound, restored},
     scene::Scene,
 };
+use liaison_trust::statement;
 use prost::Message;
 use uuid::Uuid;
 
@@ -122,7 +126,8 @@ async fn what_a_restored_domain_had_accepted_reaches_its_agencies_and_its_sender
     is_sound(hu).await?;
     let accepted = evidence::count(&evidence::leaves(hu).await?, "accepted");
     ensure!(accepted == 5, "the new log tells of {accepted} messages");
-    evidence::sound(&federation.realm("be")?.gateway).await.map(drop)
+    evidence::sound(&federation.realm("be")?.gateway).await?;
+    receipts::complete(federation.agent(SHELTER)?).await.map(drop)
 }
 
 #[tokio::test]
@@ -229,6 +234,45 @@ async fn a_copy_is_offered_again_once_for_each_log_and_its_loss_is_told() -> Res
     let seen = call::referral_in(scene.realm.agent(HOSPITAL)?, &first, State::Refused).await?;
     let told = seen.refusal.context("no reason is told")?;
     ensure!(told.code() == ErrorCode::Expired && told.message.contains("had accepted"), "{told}");
+    Ok(())
+}
+
+/// What a peer accepted and tells no end of is bounded, and keeps nothing for others waiting.
+#[tokio::test]
+async fn what_is_outstanding_for_one_agency_is_bounded() -> Result<()> {
+    let mut be = Realm::prepare_domain(BE, &[("scheme/test.cedar", policies::OPEN)]).await?;
+    be.gateway.configure("[limits]\nqueue_deliveries = 2")?;
+    be.gateway.start().await?;
+    be.join(&[HOSPITAL, SHELTER]).await?;
+    let hostile = Hostile::accepted_by(&be.gateway, Port::free()?.address).await?;
+    let mut peer = Liar::of(&hostile, &be.gateway, Lie::Honest).await?;
+    let other = Outsider::new("xx/other")?;
+    let page = hostile.page(vec![hostile.shelter.described(DOMAIN), other.described(DOMAIN)]);
+    let answer = hostile.link().await?.directory(statement::sign(&page, &hostile.signing)).await?;
+    ensure!(matches!(answer, Answer::Done), "an honest page: {answer:?}");
+    let hospital = be.agent(HOSPITAL)?;
+    knows(hospital, "xx/other").await?;
+    let send = async |to| {
+        let sent = call::case(hospital)?.send_referral(message::small_referral(to)).await?.into_inner();
+        Ok::<_, anyhow::Error>(sent.referrals.first().context("no referral was made")?.id.clone())
+    };
+    for _ in 0..2 {
+        let id = send("xx/shelter").await?;
+        ensure!(id_of(&peer.forwarded().await.context("nothing goes")?)? == id);
+        wait::until("it is there", async || {
+            (call::referral(hospital, &id).await.ok()?.at == "xx").then_some(())
+        })
+        .await?;
+    }
+    let waits = send("xx/shelter").await?;
+    wait::until("the sender is told that it waits", async || {
+        let seen = call::referral(hospital, &waits).await.ok()?;
+        let told = seen.parts.iter().find_map(|part| part.unknown.clone())?;
+        (told.code() == ErrorCode::QueueFull).then_some(())
+    })
+    .await?;
+    let goes = send("xx/other").await?;
+    ensure!(id_of(&peer.forwarded().await.context("nothing else goes")?)? == goes, "more was forwarded");
     Ok(())
 }
 
