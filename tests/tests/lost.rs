@@ -222,6 +222,10 @@ async fn a_copy_is_offered_again_once_for_each_log_and_its_loss_is_told() -> Res
     let mut peer = Liar::with_log(hostile, gateway, Lie::Honest, 2).await?;
     let again = peer.forwarded().await.context("it is not offered again")?;
     ensure!(id_of(&again)? == first && again.sections == before.sections, "something else is offered");
+    wait::until("its acceptance was heard", async || {
+        (waiting_for(gateway, "xx").await.ok()? == (0, 1)).then_some(())
+    })
+    .await?;
     drop(peer);
     for log in [2, 1] {
         let mut peer = Liar::with_log(hostile, gateway, Lie::Honest, log).await?;
@@ -234,6 +238,31 @@ async fn a_copy_is_offered_again_once_for_each_log_and_its_loss_is_told() -> Res
     let seen = call::referral_in(scene.realm.agent(HOSPITAL)?, &first, State::Refused).await?;
     let told = seen.refusal.context("no reason is told")?;
     ensure!(told.code() == ErrorCode::Expired && told.message.contains("had accepted"), "{told}");
+    Ok(())
+}
+
+/// Of which policies release less since it went, it is told and not offered again.
+#[tokio::test]
+async fn what_may_go_no_more_is_not_offered_again() -> Result<()> {
+    let port = Port::free()?;
+    let scene = Scene::start(policies::OPEN, port.address).await?;
+    let (gateway, hostile) = (&scene.realm.gateway, &scene.hostile);
+    let mut peer = Liar::with_log(hostile, gateway, Lie::Honest, 1).await?;
+    scene.list(&mut hostile.link().await?).await?;
+    let words = message::Words::fresh();
+    let id = scene.send(message::referral(&["xx/shelter"], &words)).await?;
+    peer.forwarded().await.context("nothing was forwarded")?;
+    scene.holder(&id, "xx").await?;
+    drop(peer);
+    let law = policies::layer_without("be-secrecy", "health");
+    scene.realm.load(&[("scheme/test.cedar", policies::OPEN), ("country/be/law.cedar", &law)]).await?;
+    let mut peer = Liar::with_log(hostile, gateway, Lie::Honest, 2).await?;
+    let seen = call::referral_in(scene.realm.agent(HOSPITAL)?, &id, State::Refused).await?;
+    let told = seen.refusal.context("no reason is told")?;
+    ensure!(told.code() == ErrorCode::ForbiddenByPolicy && told.message.contains("may have"), "{told}");
+    let other = scene.send(message::small_referral("xx/shelter")).await?;
+    let next = peer.forwarded().await.context("nothing else goes")?;
+    ensure!(id_of(&next)? == other, "it was offered again");
     Ok(())
 }
 
