@@ -6,7 +6,7 @@ use std::path::Path;
 
 use liaison_gateway::{
     log::{LogError, Logs},
-    store::{NewLeaf, QueueBound, Store},
+    store::{NewLeaf, QueueBound, Store, StoreError},
 };
 use liaison_proto::log::v1::{Act, record::Event};
 use liaison_trust::{
@@ -34,7 +34,7 @@ impl Place {
     }
 
     async fn open(&self) -> (Store, Result<Logs, LogError>) {
-        let store = Store::open(&self.file(), QueueBound::default()).await.unwrap();
+        let store = Store::open(&self.file(), QueueBound::default(), &self.signing).await.unwrap();
         let logs = Logs::open(&store, &self.domain, &self.signing, self.folder.path()).await;
         (store, logs)
     }
@@ -138,5 +138,41 @@ async fn nothing_is_signed_on_top_of_what_was_changed_by_hand() {
         let (_store, logs) = place.open().await;
         let refused = logs.err().is_some();
         assert_eq!(refused, !change.starts_with("DELETE FROM leaf"), "{change} at start");
+    }
+}
+
+/// Whoever can write the database and has no key puts leaves in.
+#[tokio::test]
+async fn a_leaf_that_this_gateway_did_not_stage_is_not_signed() {
+    for change in [
+        // A copy of an honest one at the end; a code of nobody's; none; another entry, thread or message under an honest code.
+        "INSERT INTO leaf SELECT log, 6, entry, salt, record, message, thread, readers, mac FROM leaf WHERE idx = 5",
+        "INSERT INTO leaf SELECT log, 6, entry, salt, record, message, thread, readers, randomblob(32) FROM leaf WHERE idx = 5",
+        "UPDATE leaf SET mac = x'' WHERE idx = 4",
+        "UPDATE leaf SET entry = randomblob(32) WHERE idx = 4",
+        "UPDATE leaf SET message = randomblob(16) WHERE idx = 4",
+        "UPDATE leaf SET thread = randomblob(16) WHERE idx = 4",
+    ] {
+        let place = Place::new();
+        let (store, logs) = place.open().await;
+        let log = logs.unwrap().evidence;
+        stage(&store, 3).await;
+        log.grow().await.unwrap();
+        stage(&store, 3).await;
+        by_hand(&place.file(), change).await;
+        let index = if change.starts_with("INSERT") { 6 } else { 4 };
+        let refused = log.grow().await.unwrap_err();
+        assert!(
+            matches!(refused, LogError::Store(StoreError::ForeignLeaf(at)) if at == index),
+            "{change}: {refused}"
+        );
+        assert_eq!(log.head().size, 3, "{change}");
+        // Nor once it was started anew, with honest leaves behind it.
+        store.close().await;
+        let (store, logs) = place.open().await;
+        let log = logs.unwrap().evidence;
+        stage(&store, 1).await;
+        log.grow().await.unwrap_err();
+        assert_eq!(log.head().size, 3, "{change}");
     }
 }

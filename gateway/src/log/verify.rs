@@ -21,13 +21,13 @@ use super::{Guard, LogError, guard_file, log_key};
 use crate::{
     limits,
     policy::{PolicyFile, PolicySet},
-    store::{LogHead, LogKind, Snapshot},
+    store::{LogHead, LogKind, Snapshot, Stager},
 };
 use fault::CHANGED;
 use walk::Walk;
 
 pub use fault::{Fault, Faults};
-pub use head::examine_head;
+pub use head::{examine_head, examine_staged};
 pub use tree::Grown;
 
 /// What was looked at, and what is wrong.
@@ -76,6 +76,7 @@ pub async fn verify(
     now: OffsetDateTime,
 ) -> Result<Report, LogError> {
     let mut report = Report::default();
+    let stager = Stager::new(gateway);
     let mut heard = Heard::default();
     for kind in [LogKind::Evidence, LogKind::Keys] {
         let head = Guard::read(&guard_file(folder, kind))?;
@@ -85,14 +86,19 @@ pub async fn verify(
     let evidence = snapshot.logs(LogKind::Evidence).await?;
     for head in &evidence {
         let key = log_key(domain, LogKind::Evidence, head.number, gateway)?;
-        let mut walk = Walk::new(head, &key);
+        let mut walk = Walk::new(head, &key, &stager);
         let mut erased = Vec::new();
         while let Some((row, signed)) = walk.next(snapshot, &mut report.faults).await? {
             let place = walk.place(row.index());
             if row.salt.is_none() && row.record.is_none() {
                 erased.push(row.index());
             }
-            let Some(said) = leaf::examine(&row, signed, &place, &mut report.faults) else { continue };
+            let before = report.faults.count;
+            let said = leaf::examine(&row, signed, &place, &mut report.faults);
+            if report.faults.count == before {
+                walk.examine_code(&row, signed, &mut report.faults);
+            }
+            let Some(said) = said else { continue };
             match said.event {
                 Event::Act(act) if act.act == "load_policy" => heard.policy = Some(act.subject),
                 Event::Act(act) if act.act == super::ERASE => _ = heard.erased.insert(act.subject),
@@ -128,12 +134,14 @@ async fn verify_keys(
     gateway: &SigningKey,
     report: &mut Report,
 ) -> Result<(), LogError> {
+    let stager = Stager::new(gateway);
     let mut chains = keys::Chains::new(domain);
     for head in snapshot.logs(LogKind::Keys).await? {
         let key = log_key(domain, LogKind::Keys, head.number, gateway)?;
-        let mut walk = Walk::new(&head, &key);
+        let mut walk = Walk::new(&head, &key, &stager);
         chains = keys::Chains::new(domain);
-        while let Some((row, _)) = walk.next(snapshot, &mut report.faults).await? {
+        while let Some((row, signed)) = walk.next(snapshot, &mut report.faults).await? {
+            walk.examine_code(&row, signed, &mut report.faults);
             chains.take(&row, head.number == 1, &walk.place(row.index()), &mut report.faults);
         }
         report.logs.push(walk.end(snapshot, 0, &mut report.faults).await?);

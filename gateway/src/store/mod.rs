@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::limits;
 
-pub use leaf::{About, Act, Leaf, LogHead, LogId, LogKind, NewLeaf};
+pub use leaf::{About, Act, Leaf, LogHead, LogId, LogKind, NewLeaf, Staged, Stager};
 pub use queue::Queue;
 pub use sqlite::{
     Addition, DatabaseVersion, Erasure, ForeignKey, Inspection, IssuedBy, IssuedCertificate, KeyRow,
@@ -295,6 +295,12 @@ pub enum StoreError {
     OtherVersion,
     #[error("the database holds a {0} that can't be read")]
     Corrupt(&'static str),
+    #[error(
+        "leaf {0} was not staged by this gateway: somebody wrote it into the database; stop the gateway, keep a copy of its \
+         data folder as evidence, find out who had access to it, and restore the newest backup of which \
+         `liaison-gateway log verify` finds no fault"
+    )]
+    ForeignLeaf(u64),
     #[error(transparent)]
     RecordTooLong(#[from] RecordTooLong),
     #[error("the change was not committed; the log says why")]

@@ -14,18 +14,18 @@ use super::{
     columns::{millis, number},
     forwarded,
     known::{Before, extend, known_messages, known_threads, queued},
-    leaves,
     statements::{insert, list, runs},
     writer::{Job, Word},
 };
 use crate::store::{
     AcceptError, Accepted, Change, DeliveryId, Load, NewLeaf, NewMessage, NewNotice, Next, Queue, QueueBound,
-    Released, Settled, Settlement, StoreError, Thread,
+    Released, Settled, Settlement, Stager, StoreError, Thread,
 };
 
 /// Commits batches, one after another.
 pub(super) struct Batches {
     pool: SqlitePool,
+    stager: Stager,
     loads: Loads,
     bound: QueueBound,
     next_message: i64,
@@ -45,13 +45,18 @@ struct Outcomes {
 }
 
 impl Batches {
-    pub(super) async fn new(pool: SqlitePool, loads: Loads, bound: QueueBound) -> Result<Self, StoreError> {
+    pub(super) async fn new(
+        pool: SqlitePool,
+        stager: Stager,
+        loads: Loads,
+        bound: QueueBound,
+    ) -> Result<Self, StoreError> {
         let (next_message, next_delivery) = sqlx::query_as(
             "SELECT (SELECT COALESCE(MAX(seq), 0) + 1 FROM message), (SELECT COALESCE(MAX(seq), 0) + 1 FROM delivery)",
         )
         .fetch_one(&pool)
         .await?;
-        Ok(Self { pool, loads, bound, next_message, next_delivery })
+        Ok(Self { pool, stager, loads, bound, next_message, next_delivery })
     }
 
     /// Commits a batch and answers each of its changes.
@@ -425,7 +430,7 @@ impl<'a> Rows<'a> {
                 .push_bind(notice);
         })
         .await?;
-        leaves::append(db, self.leaves.iter().copied()).await
+        self.batches.stager.append(db, self.leaves.iter().copied()).await
     }
 
     /// Deletes the content of messages whose last delivery has gone.

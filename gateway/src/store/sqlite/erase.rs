@@ -1,6 +1,6 @@
 //! Erasing records of a log.
 
-use super::{Store, agencies, columns::number};
+use super::{Store, columns::number};
 use crate::store::{Act, LogId, StoreError};
 
 /// What became of an erasure.
@@ -43,7 +43,7 @@ impl Store {
             .bind(number(*index))
             .execute(&mut *change)
             .await?;
-            agencies::record(&mut change, *act).await?;
+            self.stager.record(&mut change, *act).await?;
             erased.push(*index);
         }
         change.commit().await?;
