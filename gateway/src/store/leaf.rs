@@ -81,7 +81,7 @@ pub struct NewLeaf {
 pub struct About {
     /// The message that it is about.
     pub message: Option<Uuid>,
-    /// The thread that an accepted message belongs to.
+    /// The thread that an accepted or refused message belongs to.
     pub thread: Option<Uuid>,
     /// Agencies that may have its receipt.
     pub readers: Vec<AgencyAddress>,
@@ -108,7 +108,7 @@ impl About {
     pub fn of(event: &Event) -> Result<Self, StoreError> {
         let (message, thread, readers) = match event {
             Event::Accepted(event) => (&event.message_id, Some(&event.thread), vec![&event.sender]),
-            Event::Refused(event) => (&event.message_id, None, vec![&event.sender]),
+            Event::Refused(event) => (&event.message_id, Some(&event.thread), vec![&event.sender]),
             Event::HandedOver(event) => (&event.message_id, None, vec![&event.recipient]),
             Event::Outcome(event) => (&event.message_id, None, outcome_readers(event)),
             Event::Opened(_) | Event::Act(_) => return Ok(Self::default()),

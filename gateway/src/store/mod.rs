@@ -102,6 +102,8 @@ pub enum AcceptError {
     IdReused,
     #[error("the thread belongs to another referral")]
     ThreadTaken,
+    #[error("the message was accepted before, and its acceptance was erased")]
+    Erased,
     #[error("the queue of {0} is full")]
     QueueFull(Queue),
     #[error(transparent)]

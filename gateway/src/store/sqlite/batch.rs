@@ -197,6 +197,7 @@ impl<'a> Rows<'a> {
             let key = (message.sender.clone(), message.id);
             let seq = match known.get(&key) {
                 Some(before) if before.digest != message.digest => return Err(AcceptError::IdReused),
+                Some(before) if before.acceptance.is_empty() => return Err(AcceptError::Erased),
                 Some(before) if message.extends.as_ref() != Some(&before.acceptance) => {
                     return Ok(Accepted::Again(before.acceptance.clone()));
                 }

@@ -130,6 +130,18 @@ impl Snapshot {
             .await?)
     }
 
+    /// Leaves of a log about no message, from an index on, a page of them: what administrators did.
+    pub async fn acts(&mut self, log: LogId, from: u64, most: u32) -> Result<Vec<LeafRow>, StoreError> {
+        Ok(sqlx::query_as(
+            "SELECT * FROM leaf WHERE log = ? AND idx >= ? AND message IS NULL ORDER BY idx LIMIT ?",
+        )
+        .bind(log.0)
+        .bind(number(from))
+        .bind(most)
+        .fetch_all(&mut self.connection)
+        .await?)
+    }
+
     /// The messages of a thread that a log tells of.
     pub async fn messages_of(&mut self, log: LogId, thread: Uuid) -> Result<Vec<Vec<u8>>, StoreError> {
         Ok(sqlx::query_scalar(
