@@ -228,8 +228,7 @@ impl Told {
 
     /// Whether it is known what was decided of a message, or what went of it to a recipient.
     fn is_told_of(&self, message: &[u8], recipient: &str) -> bool {
-        self.accepted.contains(message)
-            || self.places.contains_key(&(id(message), recipient.to_owned()))
+        self.accepted.contains(message) || self.places.contains_key(&(id(message), recipient.to_owned()))
     }
 
     fn add(&mut self, disclosure: Disclosure) {

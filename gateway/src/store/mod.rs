@@ -25,9 +25,9 @@ use crate::limits;
 pub use leaf::{About, Act, Leaf, LogHead, LogId, LogKind, NewLeaf, Staged, Stager};
 pub use queue::Queue;
 pub use sqlite::{
-    Addition, DatabaseVersion, Erasure, ForeignKey, Inspection, IssuedBy, IssuedCertificate, KeyRow,
-    KnownPeer, LeafRow, MessageRow, Renewal, RevokedCertificate, Snapshot, Store, Token, TokenUse, ToldPage,
-    probe,
+    Addition, AgencyRow, AuditRow, CopyRow, DatabaseVersion, Erasure, ForeignKey, ForwardedRow, Inspection,
+    IssuedBy, IssuedCertificate, KeyRow, KnownPeer, LeafRow, MessageRow, PeerRow, PolicyRow, Renewal,
+    RevokedCertificate, Snapshot, Store, ThreadRow, Token, TokenUse, ToldPage, probe,
 };
 
 /// A message to accept, with everything that follows from it: it is all stored, or nothing is.

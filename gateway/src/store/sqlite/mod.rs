@@ -15,6 +15,7 @@ mod peers;
 mod policies;
 mod queue;
 mod snapshot;
+mod stated;
 mod statements;
 mod sweep;
 mod witnessed;
@@ -41,6 +42,7 @@ pub use self::{
     inspect::{DatabaseVersion, Inspection, probe},
     peers::{KnownPeer, ToldPage},
     snapshot::{KeyRow, LeafRow, MessageRow, Snapshot},
+    stated::{AgencyRow, AuditRow, CopyRow, ForwardedRow, PeerRow, PolicyRow, ThreadRow},
     witnessed::ForeignKey,
 };
 use super::{Load, Queue, QueueBound, Stager, StoreError};

@@ -15,7 +15,7 @@ use crate::{
 
 /// A look at one moment of a database file. Nothing is changed, and the gateway that may run on it goes on.
 pub struct Snapshot {
-    connection: SqliteConnection,
+    pub(super) connection: SqliteConnection,
 }
 
 /// A leaf as it stands in the database.
@@ -140,6 +140,14 @@ impl Snapshot {
         .bind(most)
         .fetch_all(&mut self.connection)
         .await?)
+    }
+
+    /// The leaves of all logs that have a thread beside them.
+    pub async fn leaves_of_thread(&mut self, thread: &[u8]) -> Result<Vec<LeafRow>, StoreError> {
+        Ok(sqlx::query_as("SELECT * FROM leaf WHERE thread = ?")
+            .bind(thread)
+            .fetch_all(&mut self.connection)
+            .await?)
     }
 
     /// The messages of a thread that a log tells of.
