@@ -84,16 +84,15 @@ impl Told {
                 let copy = self.copy(&outcome.recipient);
                 match outcome.event {
                     Some(What::Acknowledged(_)) => copy.end = Some(End::Over),
-                    Some(What::Forwarded(theirs)) if theirs.verdict() == Verdict::Released => {
-                        copy.forwarded = true;
+                    Some(What::Forwarded(now) | What::Narrowed(now))
+                        if now.verdict() != Verdict::Released =>
+                    {
+                        copy.end = Some(End::Over);
                     }
-                    Some(What::Narrowed(now)) if now.verdict() == Verdict::Released => {
-                        // What a peer has accepted, that one narrows.
-                        if !copy.forwarded {
-                            copy.decision = Some(told_of(&now));
-                        }
-                    }
-                    Some(What::Forwarded(_) | What::Narrowed(_)) => copy.end = Some(End::Over),
+                    // What a peer has accepted, that one narrows.
+                    Some(What::Narrowed(now)) if !copy.forwarded => copy.decision = Some(told_of(&now)),
+                    Some(What::Narrowed(_)) => {}
+                    Some(What::Forwarded(_)) => copy.forwarded = true,
                     Some(What::Ended(ended)) => {
                         copy.end = Some(match ended.how() {
                             Ended::Quarantined => End::Quarantined,
