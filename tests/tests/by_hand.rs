@@ -258,7 +258,7 @@ async fn what_other_tables_state_is_compared_with_the_log() -> Result<()> {
         ("key_without_leaf", "UPDATE peer_agency SET agency = CAST(agency || x'ff' AS BLOB)"),
         // Who gets a copy, what of it, and whether.
         ("copy_removed", "DELETE FROM delivery WHERE agency = 'be/police-federal' AND message IS NOT NULL"),
-        ("copy_removed", "DELETE FROM forwarded"),
+        ("copy_removed", "DELETE FROM delivery WHERE forwarded = 1"),
         (
             "copy_without_release",
             "UPDATE delivery SET agency = 'be/shelter-antwerp' WHERE agency = 'be/police-federal' AND message IS NOT NULL",
@@ -306,9 +306,9 @@ async fn what_other_tables_state_is_compared_with_the_log() -> Result<()> {
         ("copy_without_message", "DELETE FROM message WHERE seq IN (SELECT message FROM delivery)"),
         (
             "forwarded_without_leaf",
-            "INSERT INTO forwarded (message, recipient, domain, expires) SELECT message, agency, 'hu', expires FROM delivery WHERE agency = 'hu/shelter-budapest' AND message IS NOT NULL",
+            "UPDATE delivery SET forwarded = 1, queue = agency WHERE agency = 'hu/shelter-budapest' AND forwarded = 0",
         ),
-        ("changed_copy", "UPDATE forwarded SET domain = 'fr'"),
+        ("changed_copy", "UPDATE delivery SET queue = 'be/shelter-antwerp' WHERE forwarded = 1"),
         ("changed_acceptance", "UPDATE message SET acceptance = x''"),
     ];
     named(&federation.realm("be")?.gateway, edits).await

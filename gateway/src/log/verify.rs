@@ -253,11 +253,7 @@ async fn verify_messages(
             let at = format!("message {} of {}", id(&row.id), row.sender);
             let told = Told::of(&row.sender, &leaves_about(snapshot, logs, &row.id).await?);
             message::examine(row, &at, &told, whose, &mut report.faults);
-            let mut kept = Kept {
-                copies: snapshot.copies(row.seq).await?,
-                forwarded: snapshot.forwarded(row.seq).await?,
-                content: None,
-            };
+            let mut kept = Kept { copies: snapshot.copies(row.seq).await?, content: None };
             if !kept.copies.is_empty() {
                 kept.content = snapshot.content(row.seq).await?;
             }

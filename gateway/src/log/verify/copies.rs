@@ -21,14 +21,13 @@ use super::{
 };
 use crate::{
     delivery::{self, evidence},
-    store::{CopyRow, ForwardedRow, MessageRow},
+    store::{CopyRow, MessageRow, Queue},
 };
 
 /// What is kept of the copies of a message.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     pub(super) copies: Vec<CopyRow>,
-    pub(super) forwarded: Vec<ForwardedRow>,
     /// An encoded Envelope, where there are copies.
     pub(super) content: Option<Vec<u8>>,
 }
@@ -43,7 +42,8 @@ pub(super) fn examine(
     faults: &mut Faults,
 ) {
     let content = kept.content.as_deref().and_then(|content| Envelope::decode(content).ok());
-    if !kept.copies.is_empty() {
+    // Of what an earlier version gave to a peer, nothing is kept.
+    if kept.copies.iter().any(|copy| !copy.decision.is_empty()) {
         match &content {
             None => {
                 let found =
@@ -57,6 +57,7 @@ pub(super) fn examine(
             Some(_) => {}
         }
     }
+    let nothing = Copy::default();
     for copy in &kept.copies {
         let place = format!("{place}, copy for {}", copy.agency);
         let logged = told.copies.get(&copy.agency);
@@ -65,7 +66,7 @@ pub(super) fn examine(
             faults.add("copy_without_release", place, found, CHANGED);
             continue;
         }
-        let logged = logged.unwrap_or(&NOTHING);
+        let logged = logged.unwrap_or(&nothing);
         if !told.lacks_outcomes
             && let Some((code, found)) = state(copy, logged)
         {
@@ -79,27 +80,7 @@ pub(super) fn examine(
             faults.add("changed_copy", &place, found, CHANGED);
         }
     }
-    for forwarded in &kept.forwarded {
-        let place = format!("{place}, copy for {}", forwarded.recipient);
-        let logged = told.copies.get(&forwarded.recipient).unwrap_or(&NOTHING);
-        let is_with_peer = (logged.forwarded || logged.end == Some(End::Undeliverable))
-            && !matches!(logged.end, Some(End::Over | End::Quarantined));
-        let is_its_domain = forwarded.recipient.split('/').next() == Some(forwarded.domain.as_str());
-        if !told.lacks_outcomes && !is_with_peer {
-            let found = "a peer counts as having it, and the log does not tell that the peer accepted it, or tells its end";
-            faults.add("forwarded_without_leaf", place, found, CHANGED);
-        } else if !is_its_domain {
-            let found =
-                format!("the peer {} counts as having it, which is not its recipient's", forwarded.domain);
-            faults.add("changed_copy", place, found, CHANGED);
-        }
-    }
-    let waits: BTreeSet<&str> = kept
-        .copies
-        .iter()
-        .map(|copy| copy.agency.as_str())
-        .chain(kept.forwarded.iter().map(|copy| copy.recipient.as_str()))
-        .collect();
+    let waits: BTreeSet<&str> = kept.copies.iter().map(|copy| copy.agency.as_str()).collect();
     for recipient in told.open().filter(|recipient| !waits.contains(recipient)) {
         let found =
             "the log tells that it was released and of no end, and it waits nowhere: it was removed by hand";
@@ -107,10 +88,19 @@ pub(super) fn examine(
     }
 }
 
-const NOTHING: Copy = Copy { decision: None, handed_over: false, forwarded: false, end: None };
-
 /// What is wrong with how a copy stands.
 fn state(copy: &CopyRow, logged: &Copy) -> Option<(&'static str, &'static str)> {
+    if copy.forwarded {
+        let is_with_peer = match logged.end {
+            None => logged.forwarded,
+            Some(End::Undeliverable) => true,
+            Some(End::Over | End::Quarantined) => false,
+        };
+        return (!is_with_peer).then_some((
+            "forwarded_without_leaf",
+            "a peer counts as having it, and the log does not tell that the peer accepted it, or tells its end",
+        ));
+    }
     match (copy.quarantined, &logged.end) {
         (true, Some(End::Quarantined)) => {}
         (true, _) => {
@@ -134,7 +124,8 @@ fn state(copy: &CopyRow, logged: &Copy) -> Option<(&'static str, &'static str)> 
 /// The queue that a copy belongs into.
 fn queue(domain: &Domain, row: &MessageRow, copy: &CopyRow) -> Option<String> {
     let (from, to): (AgencyAddress, AgencyAddress) = (row.sender.parse().ok()?, copy.agency.parse().ok()?);
-    Some(delivery::queue(domain, &from, &to).to_string())
+    let queue = if copy.forwarded { Queue::Agency(to) } else { delivery::queue(domain, &from, &to) };
+    Some(queue.to_string())
 }
 
 /// What is wrong with what a copy releases.
@@ -145,10 +136,14 @@ fn released(
     content: Option<&Envelope>,
     gateway: &VerifyingKey,
 ) -> Option<&'static str> {
+    if copy.forwarded && copy.decision.is_empty() {
+        return None;
+    }
     let Ok(decision) = RecipientDecision::decode(copy.decision.as_slice()) else {
         return Some("its decision can't be read");
     };
-    if logged.decision.as_ref().is_some_and(|logged| *logged != evidence::decision(&decision)) {
+    let stands = evidence::decision(&decision);
+    if logged.decision.is_some() && !logged.decision.iter().chain(&logged.since).any(|one| *one == stands) {
         return Some("its decision is not the one that the log tells: other sections would go");
     }
     let record = SignedReleaseRecord::decode(copy.release.as_slice())

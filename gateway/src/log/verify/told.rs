@@ -27,6 +27,8 @@ pub(super) struct Told {
 pub(super) struct Copy {
     /// What was decided last by this domain's layers.
     pub(super) decision: Option<Decision>,
+    /// What was narrowed since a peer accepted it: by that one, or here, where it is to be offered again.
+    pub(super) since: Vec<Decision>,
     /// Whether it was handed over, to its recipient's agent or to a peer.
     pub(super) handed_over: bool,
     /// Whether a peer has accepted it.
@@ -89,9 +91,8 @@ impl Told {
                     {
                         copy.end = Some(End::Over);
                     }
-                    // What a peer has accepted, that one narrows.
-                    Some(What::Narrowed(now)) if !copy.forwarded => copy.decision = Some(told_of(&now)),
-                    Some(What::Narrowed(_)) => {}
+                    Some(What::Narrowed(now)) if copy.forwarded => copy.since.push(told_of(&now)),
+                    Some(What::Narrowed(now)) => copy.decision = Some(told_of(&now)),
                     Some(What::Forwarded(_)) => copy.forwarded = true,
                     Some(What::Ended(ended)) => {
                         copy.end = Some(match ended.how() {

@@ -81,10 +81,8 @@ impl Store {
 /// Until when copies of a message are on their way: queued, or with a peer that has not told their end.
 async fn under_way(db: &mut SqliteConnection, message: &[u8]) -> Result<Option<OffsetDateTime>, StoreError> {
     let until: Option<i64> = sqlx::query_scalar(
-        "SELECT MAX(expires) FROM ( \
-           SELECT d.expires FROM message AS m JOIN delivery AS d ON d.message = m.seq \
-           WHERE m.id = ?1 AND d.quarantined IS NULL \
-           UNION ALL SELECT f.expires FROM message AS m JOIN forwarded AS f ON f.message = m.seq WHERE m.id = ?1)",
+        "SELECT MAX(d.expires) FROM message AS m JOIN delivery AS d ON d.message = m.seq \
+         WHERE m.id = ? AND d.quarantined IS NULL",
     )
     .bind(message)
     .fetch_one(db)

@@ -3,6 +3,7 @@
 mod agencies;
 mod authority;
 mod batch;
+mod change;
 mod columns;
 mod enrolment;
 mod erase;
@@ -42,7 +43,7 @@ pub use self::{
     inspect::{DatabaseVersion, Inspection, probe},
     peers::{KnownPeer, ToldPage},
     snapshot::{KeyRow, LeafRow, MessageRow, Snapshot},
-    stated::{AgencyRow, AuditRow, CopyRow, ForwardedRow, PeerRow, PolicyRow, ThreadRow},
+    stated::{AgencyRow, AuditRow, CopyRow, PeerRow, PolicyRow, ThreadRow},
     witnessed::ForeignKey,
 };
 use super::{Load, Queue, QueueBound, Stager, StoreError};

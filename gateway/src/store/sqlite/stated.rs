@@ -47,7 +47,7 @@ pub struct ThreadRow {
     pub responder: String,
 }
 
-/// A copy of a message that is queued or set aside, as it stands in the database.
+/// A copy of a message that is queued, set aside or with a peer, as it stands in the database.
 #[derive(Debug, Clone, FromRow)]
 pub struct CopyRow {
     pub agency: String,
@@ -55,16 +55,11 @@ pub struct CopyRow {
     pub offered: bool,
     pub handed_over: bool,
     pub quarantined: bool,
+    /// Whether a peer has it and its end is outstanding.
+    pub forwarded: bool,
     /// RecipientDecision and SignedReleaseRecord.
     pub decision: Vec<u8>,
     pub release: Vec<u8>,
-}
-
-/// A copy that a peer accepted, as it stands in the database.
-#[derive(Debug, Clone, FromRow)]
-pub struct ForwardedRow {
-    pub recipient: String,
-    pub domain: String,
 }
 
 impl Snapshot {
@@ -137,24 +132,16 @@ impl Snapshot {
             .await?)
     }
 
-    /// The copies of a message that are queued or set aside.
+    /// The copies of a message that are queued, set aside or with a peer.
     pub async fn copies(&mut self, message: i64) -> Result<Vec<CopyRow>, StoreError> {
         Ok(sqlx::query_as(
-            "SELECT agency, queue, offered, handed_over, quarantined IS NOT NULL AS quarantined, \
+            "SELECT agency, queue, offered, handed_over, quarantined IS NOT NULL AS quarantined, forwarded, \
              COALESCE(decision, x'') AS decision, COALESCE(release, x'') AS release \
              FROM delivery WHERE message = ? ORDER BY seq",
         )
         .bind(message)
         .fetch_all(&mut self.connection)
         .await?)
-    }
-
-    /// The copies of a message that peers accepted and have not told the end of.
-    pub async fn forwarded(&mut self, message: i64) -> Result<Vec<ForwardedRow>, StoreError> {
-        Ok(sqlx::query_as("SELECT recipient, domain FROM forwarded WHERE message = ?")
-            .bind(message)
-            .fetch_all(&mut self.connection)
-            .await?)
     }
 
     /// What is kept of the content of a message: an encoded Envelope.
@@ -165,13 +152,11 @@ impl Snapshot {
             .await?)
     }
 
-    /// Recipients of copies, queued or with a peer, of messages that are not there: a page of them.
+    /// Recipients of copies of messages that are not there: a page of them.
     pub async fn orphans(&mut self) -> Result<Vec<String>, StoreError> {
         Ok(sqlx::query_scalar(
             "SELECT agency FROM delivery AS d WHERE message IS NOT NULL \
-             AND NOT EXISTS (SELECT 1 FROM message AS m WHERE m.seq = d.message) \
-             UNION ALL SELECT recipient FROM forwarded AS f \
-             WHERE NOT EXISTS (SELECT 1 FROM message AS m WHERE m.seq = f.message) LIMIT ?",
+             AND NOT EXISTS (SELECT 1 FROM message AS m WHERE m.seq = d.message) LIMIT ?",
         )
         .bind(limits::LOG_PAGE)
         .fetch_all(&mut self.connection)
