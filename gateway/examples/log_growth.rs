@@ -102,10 +102,11 @@ impl Seeded {
     async fn new(leaves: u64) -> Self {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("liaison.db");
-        let store = Store::open(&file, QueueBound::default()).await.unwrap();
+        let signing = SigningKey::generate();
+        let store = Store::open(&file, QueueBound::default(), &signing).await.unwrap();
         seed(&file, leaves).await;
         let domain = "be".parse().unwrap();
-        let logs = Logs::open(&store, &domain, &SigningKey::generate(), folder.path()).await.unwrap();
+        let logs = Logs::open(&store, &domain, &signing, folder.path()).await.unwrap();
         logs.evidence.grow().await.unwrap();
         assert_eq!(logs.evidence.head().size, leaves);
         Self { leaves, store, logs, appends: Vec::new(), proofs: Vec::new(), _folder: folder }

@@ -23,11 +23,14 @@ CREATE TABLE leaf (
     -- The liaison.log.v1.Record and its salt; null once they were erased, and where the entry is in clear.
     salt    BLOB,
     record  BLOB,
-    -- What it is about, where that is a message, and the thread that an acceptance belongs to.
+    -- What it is about, where that is a message, and the thread of a message that was accepted or refused: random ids,
+    -- which stay where the record was erased.
     message BLOB,
     thread  BLOB,
     -- Agencies that may have the record in a receipt, joined by a space.
     readers TEXT    NOT NULL,
+    -- The gateway's code of what it staged: see `store::Staged`. Erasing a record leaves it valid.
+    mac     BLOB    NOT NULL,
     PRIMARY KEY (log, idx),
     CHECK ((salt IS NULL) = (record IS NULL))
 ) STRICT, WITHOUT ROWID;
@@ -46,9 +49,6 @@ CREATE TABLE tile (
 ) STRICT, WITHOUT ROWID;
 
 INSERT INTO log (id, kind, number, size) VALUES (1, 'log', 1, 0), (2, 'keys', 1, 0);
--- The key records of before.
-INSERT INTO leaf (log, idx, entry, readers)
-SELECT 2, ROW_NUMBER() OVER (ORDER BY agency, sequence) - 1, record, '' FROM key_record;
 
 -- The largest head of each log of a peer that this gateway has seen and cosigned: a signed note.
 CREATE TABLE witnessed (

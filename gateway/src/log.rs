@@ -57,6 +57,7 @@ pub struct Logs {
 /// A log that grows.
 pub struct Log {
     id: LogId,
+    kind: LogKind,
     number: u32,
     signer: LogSigner,
     public: VerifyingKey,
@@ -157,13 +158,14 @@ impl Log {
         gateway: &SigningKey,
         folder: &Path,
     ) -> Result<Self, LogError> {
-        let LogHead { log, number, size, checkpoint } = store.log_head(kind).await?;
+        let LogHead { log, kind, number, size, checkpoint } = store.log_head(kind).await?;
         let secret = gateway.derived(SIGNER);
         let public = secret.public();
         let signer = LogSigner::new(origin(domain, kind, number)?, secret);
         let note = checkpoint.map(|note| Note::parse(&note)).transpose()?;
         let this = Self {
             id: log,
+            kind,
             number,
             signer,
             public,

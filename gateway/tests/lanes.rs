@@ -26,6 +26,7 @@ use liaison_proto::{
 };
 use liaison_trust::{
     digest::sha256,
+    keys::SigningKey,
     names::{AgencyAddress, Domain},
 };
 use tempfile::TempDir;
@@ -136,7 +137,7 @@ async fn a_copy_that_is_offered_again_stays_offered() {
 async fn an_alert_has_to_fit_with_all_its_copies() {
     let folder = TempDir::new().unwrap();
     let bound = QueueBound { deliveries: 2, bytes: 100 };
-    let store = Store::open(&folder.path().join("liaison.db"), bound).await.unwrap();
+    let store = Store::open(&folder.path().join("liaison.db"), bound, &signing()).await.unwrap();
     let full = async |message| match store.accept(message).await {
         Err(AcceptError::QueueFull(full)) => assert_eq!(full, queue("hu be/a")),
         other => panic!("{other:?}"),
@@ -361,8 +362,13 @@ async fn store() -> (TempDir, Store) {
     (folder, store)
 }
 
+/// The gateway's.
+fn signing() -> SigningKey {
+    SigningKey::from_seed(&[7; 32])
+}
+
 async fn open(folder: &TempDir) -> Store {
-    Store::open(&folder.path().join("liaison.db"), QueueBound::default()).await.unwrap()
+    Store::open(&folder.path().join("liaison.db"), QueueBound::default(), &signing()).await.unwrap()
 }
 
 /// The first and the last delivery of a lane's next message, and its recipients.

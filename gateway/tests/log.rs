@@ -5,13 +5,14 @@
 use std::path::Path;
 
 use liaison_gateway::{
-    log::{LogError, Logs},
-    store::{NewLeaf, QueueBound, Store},
+    log::{Head, LogError, Logs, SIGNER, verify::verify},
+    store::{self, LogKind, NewLeaf, QueueBound, Snapshot, Store, StoreError},
 };
-use liaison_proto::log::v1::{Act, record::Event};
+use liaison_proto::log::v1::{Act, Opened, record::Event};
 use liaison_trust::{
+    digest::{Digest, sha256},
     keys::SigningKey,
-    log::{Entry, verify_consistency},
+    log::{Checkpoint, Entry, LogSigner, verify_consistency},
     names::Domain,
 };
 use sqlx::{Connection, SqliteConnection};
@@ -34,7 +35,7 @@ impl Place {
     }
 
     async fn open(&self) -> (Store, Result<Logs, LogError>) {
-        let store = Store::open(&self.file(), QueueBound::default()).await.unwrap();
+        let store = Store::open(&self.file(), QueueBound::default(), &self.signing).await.unwrap();
         let logs = Logs::open(&store, &self.domain, &self.signing, self.folder.path()).await;
         (store, logs)
     }
@@ -138,5 +139,96 @@ async fn nothing_is_signed_on_top_of_what_was_changed_by_hand() {
         let (_store, logs) = place.open().await;
         let refused = logs.err().is_some();
         assert_eq!(refused, !change.starts_with("DELETE FROM leaf"), "{change} at start");
+    }
+}
+
+/// Whoever can write the database and has no key puts leaves in.
+#[tokio::test]
+async fn a_leaf_that_this_gateway_did_not_stage_is_not_signed() {
+    for change in [
+        // A copy of an honest one at the end; a code of nobody's; none; another entry, thread or message under an honest code.
+        "INSERT INTO leaf SELECT log, 6, entry, salt, record, message, thread, readers, mac FROM leaf WHERE idx = 5",
+        "INSERT INTO leaf SELECT log, 6, entry, salt, record, message, thread, readers, randomblob(32) FROM leaf WHERE idx = 5",
+        "UPDATE leaf SET mac = x'' WHERE idx = 4",
+        "UPDATE leaf SET entry = randomblob(32) WHERE idx = 4",
+        "UPDATE leaf SET message = randomblob(16) WHERE idx = 4",
+        "UPDATE leaf SET thread = randomblob(16) WHERE idx = 4",
+    ] {
+        let place = Place::new();
+        let (store, logs) = place.open().await;
+        let log = logs.unwrap().evidence;
+        stage(&store, 3).await;
+        log.grow().await.unwrap();
+        stage(&store, 3).await;
+        by_hand(&place.file(), change).await;
+        let index = if change.starts_with("INSERT") { 6 } else { 4 };
+        let refused = log.grow().await.unwrap_err();
+        assert!(
+            matches!(refused, LogError::Store(StoreError::ForeignLeaf(at)) if at == index),
+            "{change}: {refused}"
+        );
+        assert_eq!(log.head().size, 3, "{change}");
+        // Nor once it was started anew, with honest leaves behind it.
+        store.close().await;
+        let (store, logs) = place.open().await;
+        let log = logs.unwrap().evidence;
+        stage(&store, 1).await;
+        log.grow().await.unwrap_err();
+        assert_eq!(log.head().size, 3, "{change}");
+    }
+}
+
+/// What `log verify` finds of a head that a new log names as the one before it.
+async fn named_as_previous(previous: impl Fn(&Head, &Place) -> String) -> Vec<&'static str> {
+    let place = Place::new();
+    let (store, logs) = place.open().await;
+    let log = logs.unwrap().evidence;
+    stage(&store, 3).await;
+    log.grow().await.unwrap();
+    let opened = Opened { previous: previous(&log.head(), &place) };
+    let now = OffsetDateTime::now_utc();
+    let first = NewLeaf::new(Event::Opened(opened), now).unwrap();
+    let act = store::Act { at: now, actor: "test", act: "reopen_log", subject: "be" };
+    store.reopen_log(LogKind::Evidence, 2, Some(first), act).await.unwrap();
+    store.close().await;
+    let (store, logs) = place.open().await;
+    logs.unwrap().evidence.grow().await.unwrap();
+    store.close().await;
+    let mut snapshot = Snapshot::of(&place.file()).await.unwrap();
+    let key = (&place.signing, place.folder.path());
+    let report = verify(&mut snapshot, &place.domain, key, now).await.unwrap();
+    let faults = report.faults.listed.iter().map(|fault| fault.code);
+    // There is no policy set here, and what was staged for the test stands in no audit.
+    faults.filter(|code| !matches!(*code, "changed_policy" | "audit_removed")).collect()
+}
+
+#[tokio::test]
+async fn a_log_names_the_head_before_it_that_this_gateway_signed() {
+    let other = SigningKey::generate();
+    let signed = |key: &SigningKey, origin: &str, (size, root): (u64, Digest)| {
+        let checkpoint = Checkpoint::new(&origin.parse().unwrap(), size, root).unwrap();
+        let signer = LogSigner::new(origin.parse().unwrap(), key.derived(SIGNER));
+        signer.sign_checkpoint(&checkpoint).unwrap().to_string()
+    };
+    let named = async |origin: &str, size: Option<u64>, root: Option<Digest>, is_other: bool| {
+        named_as_previous(|head, place| {
+            let key = if is_other { &other } else { &place.signing };
+            signed(key, origin, (size.unwrap_or(head.size), root.unwrap_or(head.root)))
+        })
+        .await
+    };
+    let root = Some(sha256(b"another"));
+    assert!(named("be/log/1", None, None, false).await.is_empty());
+    // A longer one that was lost can't be compared.
+    assert!(named("be/log/1", Some(9), root, false).await.is_empty());
+    for wrong in [
+        named("be/log/1", None, None, true).await,
+        named("be/log/1", None, root, false).await,
+        named("be/log/1", Some(2), root, false).await,
+        named("be/log/2", None, None, false).await,
+        named("hu/log/1", None, None, false).await,
+        named_as_previous(|_, _| "nothing".to_owned()).await,
+    ] {
+        assert_eq!(wrong, ["wrong_previous"]);
     }
 }

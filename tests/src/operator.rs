@@ -10,6 +10,7 @@ use liaison_trust::{
     key_record::{self, ProvenKey},
     keys::{KemKey, SigningKey},
     log::{Checkpoint, Frontier, LogSigner, leaf_hash},
+    mac::MacKey,
 };
 use prost::Message;
 use serde_json::{Value, json};
@@ -64,9 +65,25 @@ pub async fn list(gateway: &Gateway, key: &ProvenKey) -> Result<()> {
 
 /// Has a record logged.
 pub async fn log(gateway: &Gateway, key: &ProvenKey) -> Result<()> {
-    let append =
-        "INSERT INTO leaf (log, idx, entry, readers) SELECT 2, COUNT(*), ?, '' FROM leaf WHERE log = 2";
-    edit(gateway, &[(append, vec![bytes(&key.signed.encode_to_vec())])]).await.map(drop)
+    let index = logged(gateway).await?.len();
+    let append = append(gateway, index, &key.signed.encode_to_vec())?;
+    edit(gateway, &[append]).await.map(drop)
+}
+
+/// Appends an entry to the log of keys as the gateway does, with the code by which it knows its own.
+fn append(gateway: &Gateway, index: usize, entry: &[u8]) -> Result<Statement<'static>> {
+    let key = MacKey::derived(&signing(gateway)?, "log-leaf/v1");
+    let (number, at) = (1_u32.to_be_bytes(), u64::try_from(index)?.to_be_bytes());
+    let mac = key.mac(&[b"keys", &number, &at, entry, b"", b""]);
+    let insert = "INSERT INTO leaf (log, idx, entry, readers, mac) VALUES (2, ?, ?, '', ?)";
+    Ok((insert, vec![json!(index), bytes(entry), bytes(&mac)]))
+}
+
+/// The key with which the gateway signs.
+fn signing(gateway: &Gateway) -> Result<SigningKey> {
+    let mut seed = [0; 32];
+    hex::decode_to_slice(fs::read_to_string(gateway.data.join("signing.key"))?.trim(), &mut seed)?;
+    Ok(SigningKey::from_seed(&seed))
 }
 
 /// The entries of the log of keys.
@@ -103,17 +120,14 @@ pub async fn accepted(gateway: &Gateway) -> Result<u64> {
 /// Makes these the entries of the log of keys, 1 to 256 of them, under a head that the log's key signs.
 pub async fn rewrite(gateway: &Gateway, entries: &[Vec<u8>]) -> Result<()> {
     ensure!((1..=256).contains(&entries.len()), "not one tile");
-    let mut seed = [0; 32];
-    hex::decode_to_slice(fs::read_to_string(gateway.data.join("signing.key"))?.trim(), &mut seed)?;
     let origin = format!("{}/keys/1", gateway.domain).parse()?;
-    let signer = LogSigner::new(origin, SigningKey::from_seed(&seed).derived("log-key/v1"));
+    let signer = LogSigner::new(origin, signing(gateway)?.derived("log-key/v1"));
     let (mut frontier, mut tile) = (Frontier::new(), Vec::new());
     let mut statements = vec![("DELETE FROM leaf WHERE log = 2", Vec::new())];
     for (index, entry) in entries.iter().enumerate() {
         tile.extend_from_slice(leaf_hash(entry).as_bytes());
         frontier.append(leaf_hash(entry))?;
-        let insert = "INSERT INTO leaf (log, idx, entry, readers) VALUES (2, ?, ?, '')";
-        statements.push((insert, vec![json!(index), bytes(entry)]));
+        statements.push(append(gateway, index, entry)?);
     }
     let checkpoint = Checkpoint::new(signer.key().name(), frontier.size(), frontier.root())?
         .with_extension(&signer.key().to_string())?;

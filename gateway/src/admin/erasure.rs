@@ -45,6 +45,15 @@ impl Desk {
                 info!(by, records = erased.len(), "records of the log erased");
                 Ok(EraseRecordsResponse { erased })
             }
+            Erasure::UnderWay(index, until) => Err(Refusal::new(
+                ErrorCode::TransitionNotAllowed,
+                format!(
+                    "leaf {index} of {origin} is about a message that is still on its way, until {} at the latest",
+                    until.date()
+                ),
+                "erase it once all of its recipients have it or it has returned, as `liaison-gateway log show --message` \
+                 tells; nothing was erased",
+            )),
             Erasure::NoMessage(index) => Err(Refusal::new(
                 ErrorCode::TransitionNotAllowed,
                 format!("leaf {index} of {origin} is an act, about no message: it holds nothing of a person"),

@@ -38,12 +38,12 @@ pub enum Command {
     Show(show::Arguments),
     /// Write receipts of leaves, or the proof that the log only grew since an earlier size
     Prove(prove::Arguments),
-    /// Verify everything offline: leaves, tree, heads, key records, messages, the active policies
+    /// Verify everything offline: leaves, tree, heads, and all that the database states beside them
     #[command(
         long_about = "Verifies everything offline, whether or not the gateway runs: that every record is what its leaf \
-        commits to, that leaves and tiles lead to the root that was signed, that key records are those of the log of \
-        keys, that accepted messages have their leaves, and that the active policy set is the one that was activated \
-        last. Every fault is told with its place, what it means and what to do. Exit status 1 if there is any."
+        commits to, that the gateway staged every leaf, that leaves and tiles lead to the root that was signed, and that \
+        key records, messages, their copies, threads, agencies, peers, policy sets and the audit are those that the log \
+        tells of. Every fault is told with its place, what it means and what to do. Exit status 1 if there is any."
     )]
     Verify,
     /// Write the logs as files that other tools read (C2SP tlog-tiles); records are not in them
@@ -54,7 +54,9 @@ pub enum Command {
     #[command(
         long_about = "Erases records where the law demands it, with the salts that hide them. What the tree commits to \
         stays, so that every proof holds; nobody can tell any more what it stood for. The erasure is an act that the \
-        log records. Receipts that agencies have hold the record still, and so do backups. The gateway has to run."
+        log records. With the record of an acceptance goes the acceptance that its sender was answered. Nothing is erased of \
+        a message that is still on its way. Receipts that agencies have hold the record still, and so do backups. The \
+        gateway has to run."
     )]
     Erase(Erase),
     /// Open a new log after a restore from an older copy, which names the head of the one that was lost

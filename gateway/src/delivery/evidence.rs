@@ -14,11 +14,11 @@ use liaison_proto::{
     },
     strict,
 };
-use liaison_trust::{digest::Digest, envelope::Verified, log::SaltedRecord, names::AgencyAddress};
+use liaison_trust::{envelope::Verified, log::SaltedRecord, names::AgencyAddress};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Event, category, positions};
+use super::{Event, Offered, category, positions};
 use crate::{
     policy::{self, PolicySet},
     store::{ForwardedCopy, Head, NewLeaf, QueuedCopy, StoreError},
@@ -84,7 +84,7 @@ pub fn accepted(
 /// The rule's name is longer than a log takes.
 pub fn refused(
     sender: &AgencyAddress,
-    (id, digest): (Uuid, Digest),
+    Offered { id, digest, thread }: Offered,
     rule: &Rule,
     at: OffsetDateTime,
 ) -> Result<NewLeaf, StoreError> {
@@ -93,6 +93,7 @@ pub fn refused(
         message_id: bytes(id),
         manifest_digest: digest.into(),
         rule: Some(name(rule)),
+        thread: bytes(thread),
     };
     NewLeaf::new(Recorded::Refused(refused), at)
 }

@@ -1,5 +1,5 @@
-//! Whether the heads of the logs are signed by this gateway, and the tiles lead to them: what can be told at once. The
-//! rest, `log verify` tells.
+//! Whether the heads of the logs are signed by this gateway, the tiles lead to them, and what waits for the next head was
+//! staged by this gateway: what can be told at once. The rest, `log verify` tells.
 
 use liaison_trust::names::Domain;
 
@@ -8,7 +8,7 @@ use crate::{
     data::DataFolder,
     log::{LogError, log_key, verify},
     run::signing_key,
-    store::{LogKind, Snapshot},
+    store::{LogKind, Snapshot, Stager},
 };
 
 const CHECK: &str = "log";
@@ -17,6 +17,7 @@ pub(super) async fn examine(folder: &DataFolder, domain: &Domain) -> Vec<Finding
     // Without a key and a database there is nothing to look at, which other checks have told.
     let Ok(gateway) = signing_key(folder) else { return Vec::new() };
     let Ok(mut snapshot) = Snapshot::of(&folder.database()).await else { return Vec::new() };
+    let stager = Stager::new(&gateway);
     let mut findings = Vec::new();
     for kind in [LogKind::Evidence, LogKind::Keys] {
         let finding = async {
@@ -24,6 +25,7 @@ pub(super) async fn examine(folder: &DataFolder, domain: &Domain) -> Vec<Finding
             let key = log_key(domain, kind, head.number, &gateway)?;
             let mut faults = verify::Faults::default();
             let signed = verify::examine_head(&mut snapshot, &head, &key, &mut faults).await?;
+            verify::examine_staged(&mut snapshot, &head, (&key, &stager), &mut faults).await?;
             Ok::<_, LogError>(Some(match (faults.listed.first(), signed) {
                 (Some(fault), _) => fail(CHECK, format!("{}: {}", fault.place, fault.found), fault.action),
                 (None, Some(signed)) => {

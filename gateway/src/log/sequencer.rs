@@ -23,6 +23,7 @@ pub async fn run(gateway: Arc<Gateway>) {
         }
     }
     let mut guarded = Instant::now();
+    let mut told: HashMap<String, String> = HashMap::new();
     let mut ticks = interval(limits::LOG_GROWS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -39,8 +40,20 @@ pub async fn run(gateway: Arc<Gateway>) {
                 log.grow().await?;
                 if is_due { log.write_guard() } else { Ok(()) }
             };
-            if let Err(fault) = grown.await {
-                error!(log = %log.signer.key().name(), error = &fault as &dyn std::error::Error, "a log does not grow");
+            let grown = grown.await;
+            let name = log.signer.key().name().to_string();
+            gauge!("liaison_gateway_log_stuck", "log" => name.clone()).set(if grown.is_err() {
+                1.0
+            } else {
+                0.0
+            });
+            let Err(fault) = grown else {
+                told.remove(&name);
+                continue;
+            };
+            // Once, and not with every attempt.
+            if told.insert(name.clone(), fault.to_string()).is_none_or(|before| before != fault.to_string()) {
+                error!(log = name, error = &fault as &dyn std::error::Error, "a log does not grow");
             }
         }
     }
@@ -57,7 +70,8 @@ impl Log {
                 return Ok(());
             }
             let from = self.head.borrow().size;
-            let entries = self.store.entries(self.id, from, limits::LOG_PAGE).await?;
+            let entries =
+                self.store.staged((self.id, (self.kind, self.number)), from, limits::LOG_PAGE).await?;
             if entries.is_empty() {
                 return Ok(());
             }

@@ -22,12 +22,12 @@ use uuid::Uuid;
 
 use crate::limits;
 
-pub use leaf::{About, Act, Leaf, LogHead, LogId, LogKind, NewLeaf};
+pub use leaf::{About, Act, Leaf, LogHead, LogId, LogKind, NewLeaf, Staged, Stager};
 pub use queue::Queue;
 pub use sqlite::{
-    Addition, DatabaseVersion, Erasure, ForeignKey, Inspection, IssuedBy, IssuedCertificate, KeyRow,
-    KnownPeer, LeafRow, MessageRow, Renewal, RevokedCertificate, Snapshot, Store, Token, TokenUse, ToldPage,
-    probe,
+    Addition, AgencyRow, AuditRow, CopyRow, DatabaseVersion, Erasure, ForeignKey, Inspection, IssuedBy,
+    IssuedCertificate, KeyRow, KnownPeer, LeafRow, MessageRow, PeerRow, PolicyRow, Renewal,
+    RevokedCertificate, Snapshot, Store, ThreadRow, Token, TokenUse, ToldPage, probe,
 };
 
 /// A message to accept, with everything that follows from it: it is all stored, or nothing is.
@@ -102,6 +102,8 @@ pub enum AcceptError {
     IdReused,
     #[error("the thread belongs to another referral")]
     ThreadTaken,
+    #[error("the message was accepted before, and its acceptance was erased")]
+    Erased,
     #[error("the queue of {0} is full")]
     QueueFull(Queue),
     #[error(transparent)]
@@ -306,6 +308,12 @@ pub enum StoreError {
     OtherVersion,
     #[error("the database holds a {0} that can't be read")]
     Corrupt(&'static str),
+    #[error(
+        "leaf {0} was not staged by this gateway: somebody wrote it into the database; stop the gateway, keep a copy of its \
+         data folder as evidence, find out who had access to it, and restore the newest backup of which \
+         `liaison-gateway log verify` finds no fault"
+    )]
+    ForeignLeaf(u64),
     #[error(transparent)]
     RecordTooLong(#[from] RecordTooLong),
     #[error("the change was not committed; the log says why")]

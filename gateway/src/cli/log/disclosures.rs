@@ -1,16 +1,30 @@
 //! `log disclosures`
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
 
 use clap::Args;
-use liaison_proto::log::v1::Record;
+use liaison_proto::{
+    log::v1::{Record, record::Event},
+    times,
+};
 use prost::Message;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use super::{Logs, Output, nothing};
-use crate::log::disclosure::{Disclosure, disclosures};
+use crate::{
+    limits,
+    log::{
+        ERASE,
+        disclosure::{Disclosure, Erased, Said, disclosures},
+        log_key, subject,
+    },
+    store::{LeafRow, LogKind},
+};
 
 /// Of what.
 #[derive(Debug, Args)]
@@ -35,19 +49,29 @@ pub(super) async fn execute(logs: &mut Logs, arguments: &Arguments, output: Outp
             None => vec![id.to_vec()],
         };
     }
-    let (mut leaves, mut erased) = (Vec::new(), 0_u64);
+    let mut rows = Vec::new();
     for message in messages {
-        for row in logs.snapshot.leaves_about(log.head.log, &message).await? {
-            match &row.record {
-                Some(record) => leaves.push((row.index(), Record::decode(record.as_slice())?)),
-                None => erased += 1,
-            }
-        }
+        rows.extend(logs.snapshot.leaves_about(log.head.log, &message).await?);
     }
-    if leaves.is_empty() && erased == 0 {
+    rows.sort_by_key(LeafRow::index);
+    let erased = rows.iter().filter(|row| row.record.is_none()).count();
+    let acts = if erased > 0 { erasures(logs).await? } else { BTreeMap::new() };
+    let mut leaves = Vec::new();
+    for row in rows {
+        let index = row.index();
+        let said = match row.record {
+            Some(record) => Said::Record(Record::decode(record.as_slice())?),
+            None => Said::Erased(Erased {
+                thread: row.thread.unwrap_or_default(),
+                message: row.message.unwrap_or_default(),
+                by: acts.get(&subject(log.key.name().as_str(), index)).cloned(),
+            }),
+        };
+        leaves.push((index, said));
+    }
+    if leaves.is_empty() {
         return Err(nothing(&format!("a thread or a message {}", arguments.thread)).into());
     }
-    leaves.sort_by_key(|(index, _)| *index);
     let told = disclosures(&leaves);
     if arguments.csv {
         return Ok(print_csv(&told)?);
@@ -57,11 +81,38 @@ pub(super) async fn execute(logs: &mut Logs, arguments: &Arguments, output: Outp
         "erased": erased,
         "disclosures": told.iter().map(to_json).collect::<Vec<_>>(),
     });
-    output.print(&json, || show(&told, erased))?;
+    output.print(&json, || show(&told))?;
     Ok(())
 }
 
-fn show(told: &[Disclosure], erased: u64) -> String {
+/// The acts by which records were erased, by their subject: when, and the origin and the index of the act's leaf.
+async fn erasures(logs: &mut Logs) -> anyhow::Result<BTreeMap<String, (Option<OffsetDateTime>, String)>> {
+    let mut erasures = BTreeMap::new();
+    for head in logs.snapshot.logs(LogKind::Evidence).await? {
+        let key = log_key(&logs.domain, LogKind::Evidence, head.number, &logs.gateway)?;
+        let mut from = 0;
+        loop {
+            let page = logs.snapshot.acts(head.log, from, limits::LOG_PAGE).await?;
+            let Some(last) = page.last() else { break };
+            from = last.index() + 1;
+            for row in page {
+                let Some(record) = row.record.as_deref() else { continue };
+                let record = Record::decode(record)?;
+                let Some(Event::Act(act)) = record.event else { continue };
+                if act.act == ERASE {
+                    let at = record.at.as_ref().and_then(times::from_wire);
+                    erasures.insert(act.subject, (at, subject(key.name().as_str(), row.index())));
+                }
+            }
+        }
+    }
+    Ok(erasures)
+}
+
+fn show(told: &[Disclosure]) -> String {
+    if told.is_empty() {
+        return "The messages of this thread have no content that could be disclosed.".to_owned();
+    }
     let rows: Vec<_> = told
         .iter()
         .map(|one| {
@@ -79,18 +130,20 @@ fn show(told: &[Disclosure], erased: u64) -> String {
                 rules.join(", "),
                 moment(one.handed_over_at),
                 moment(one.acknowledged_at),
-                one.ended.clone(),
+                match one.erased_at {
+                    Some(at) => format!("leaf {} erased {}", spaced(&one.leaves), moment(Some(at))),
+                    None => one.ended.clone(),
+                },
             ]
         })
         .collect();
     let header =
         ["RECIPIENT", "CATEGORY", "VERDICT", "BASIS", "RULES", "HANDED OVER", "ACKNOWLEDGED", "ENDED"];
-    let table = super::super::output::table(header, &rows);
-    if erased == 0 {
-        table
-    } else {
-        format!("{table}\n{erased} records were erased; what they said is not here.")
-    }
+    super::super::output::table(header, &rows)
+}
+
+fn spaced(leaves: &[u64]) -> String {
+    leaves.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")
 }
 
 fn to_json(one: &Disclosure) -> Value {
@@ -103,8 +156,7 @@ fn to_json(one: &Disclosure) -> Value {
     Value::Object(object)
 }
 
-fn columns(one: &Disclosure) -> [(&'static str, String); 18] {
-    let leaves: Vec<String> = one.leaves.iter().map(u64::to_string).collect();
+fn columns(one: &Disclosure) -> [(&'static str, String); 20] {
     [
         ("thread", one.thread.clone()),
         ("message", one.message.clone()),
@@ -123,7 +175,9 @@ fn columns(one: &Disclosure) -> [(&'static str, String); 18] {
         ("acknowledged_at", moment(one.acknowledged_at)),
         ("ended", one.ended.clone()),
         ("ended_at", moment(one.ended_at)),
-        ("leaves", leaves.join(" ")),
+        ("erased_at", moment(one.erased_at)),
+        ("erased_by", one.erased_by.clone()),
+        ("leaves", spaced(&one.leaves)),
     ]
 }
 

@@ -14,18 +14,18 @@ use super::{
     columns::{millis, number},
     forwarded::{self, Ended},
     known::{Before, extend, known_messages, known_threads},
-    leaves,
     statements::{insert, list, runs},
     writer::{Job, Word},
 };
 use crate::store::{
     AcceptError, Accepted, Change, Load, NewLeaf, NewMessage, NewNotice, Queue, QueueBound, Released,
-    Settled, Settlement, StoreError, Thread,
+    Settled, Settlement, Stager, StoreError, Thread,
 };
 
 /// Commits batches, one after another.
 pub(super) struct Batches {
     pool: SqlitePool,
+    stager: Stager,
     loads: Loads,
     bound: QueueBound,
     next_message: i64,
@@ -45,13 +45,18 @@ struct Outcomes {
 }
 
 impl Batches {
-    pub(super) async fn new(pool: SqlitePool, loads: Loads, bound: QueueBound) -> Result<Self, StoreError> {
+    pub(super) async fn new(
+        pool: SqlitePool,
+        stager: Stager,
+        loads: Loads,
+        bound: QueueBound,
+    ) -> Result<Self, StoreError> {
         let (next_message, next_delivery) = sqlx::query_as(
             "SELECT (SELECT COALESCE(MAX(seq), 0) + 1 FROM message), (SELECT COALESCE(MAX(seq), 0) + 1 FROM delivery)",
         )
         .fetch_one(&pool)
         .await?;
-        Ok(Self { pool, loads, bound, next_message, next_delivery })
+        Ok(Self { pool, stager, loads, bound, next_message, next_delivery })
     }
 
     /// Commits a batch and answers each of its changes.
@@ -192,6 +197,7 @@ impl<'a> Rows<'a> {
             let key = (message.sender.clone(), message.id);
             let seq = match known.get(&key) {
                 Some(before) if before.digest != message.digest => return Err(AcceptError::IdReused),
+                Some(before) if before.acceptance.is_empty() => return Err(AcceptError::Erased),
                 Some(before) if message.extends.as_ref() != Some(&before.acceptance) => {
                     return Ok(Accepted::Again(before.acceptance.clone()));
                 }
@@ -345,7 +351,7 @@ impl<'a> Rows<'a> {
                 .push_bind(notice);
         })
         .await?;
-        leaves::append(db, self.leaves.iter().copied()).await
+        self.batches.stager.append(db, self.leaves.iter().copied()).await
     }
 
     /// Deletes the content of messages whose last delivery has gone.

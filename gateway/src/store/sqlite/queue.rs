@@ -132,7 +132,7 @@ impl Store {
         rows.iter().map(head).collect()
     }
 
-    /// A message that was accepted: the digest of its manifest and its acceptance.
+    /// A message that was accepted: the digest of its manifest and its acceptance, which is empty once it was erased.
     pub async fn accepted(
         &self,
         sender: &AgencyAddress,

@@ -10,12 +10,12 @@ use uuid::Uuid;
 use super::{MIGRATIONS, columns::number};
 use crate::{
     limits,
-    store::{LogHead, LogId, LogKind, StoreError},
+    store::{LogHead, LogId, LogKind, Staged, Stager, StoreError},
 };
 
 /// A look at one moment of a database file. Nothing is changed, and the gateway that may run on it goes on.
 pub struct Snapshot {
-    connection: SqliteConnection,
+    pub(super) connection: SqliteConnection,
 }
 
 /// A leaf as it stands in the database.
@@ -29,6 +29,7 @@ pub struct LeafRow {
     pub message: Option<Vec<u8>>,
     pub thread: Option<Vec<u8>>,
     pub readers: String,
+    pub mac: Vec<u8>,
 }
 
 /// An accepted message as it stands in the database.
@@ -54,6 +55,13 @@ impl LeafRow {
     pub fn salted(&self) -> Option<SaltedRecord> {
         let salt = self.salt.as_deref()?.try_into().ok()?;
         SaltedRecord::from_parts(salt, self.record.clone()?).ok()
+    }
+
+    /// Whether the gateway staged it, by its code, as a leaf of a log.
+    pub fn is_staged(&self, stager: &Stager, log: (LogKind, u32)) -> bool {
+        let Self { entry, message, thread, mac, .. } = self;
+        let (message, thread) = (message.as_deref(), thread.as_deref());
+        stager.staged(Staged { log, index: self.index(), entry, message, thread }, mac)
     }
 
     /// Where it stands in its log.
@@ -95,6 +103,7 @@ impl Snapshot {
                 .await?;
         let head = |(log, number, size, checkpoint): (i64, u32, i64, Option<Vec<u8>>)| LogHead {
             log: LogId(log),
+            kind,
             number,
             size: size.unsigned_abs(),
             checkpoint,
@@ -117,6 +126,26 @@ impl Snapshot {
         Ok(sqlx::query_as("SELECT * FROM leaf WHERE log = ? AND message = ? ORDER BY idx")
             .bind(log.0)
             .bind(message)
+            .fetch_all(&mut self.connection)
+            .await?)
+    }
+
+    /// Leaves of a log about no message, from an index on, a page of them: what administrators did.
+    pub async fn acts(&mut self, log: LogId, from: u64, most: u32) -> Result<Vec<LeafRow>, StoreError> {
+        Ok(sqlx::query_as(
+            "SELECT * FROM leaf WHERE log = ? AND idx >= ? AND message IS NULL ORDER BY idx LIMIT ?",
+        )
+        .bind(log.0)
+        .bind(number(from))
+        .bind(most)
+        .fetch_all(&mut self.connection)
+        .await?)
+    }
+
+    /// The leaves of all logs that have a thread beside them.
+    pub async fn leaves_of_thread(&mut self, thread: &[u8]) -> Result<Vec<LeafRow>, StoreError> {
+        Ok(sqlx::query_as("SELECT * FROM leaf WHERE thread = ?")
+            .bind(thread)
             .fetch_all(&mut self.connection)
             .await?)
     }
