@@ -78,12 +78,12 @@ async fn every_leaf_is_proven_in_every_later_head() {
     let signed = log.signer().key().open(last.note.as_ref().unwrap()).unwrap();
     assert_eq!((signed.size(), signed.root(), signed.origin()), (557, last.root, "be/log/1"));
     for head in &heads {
-        let proof = log.consistency(head.size, last.size).await.unwrap();
+        let proof = log.tree().consistency(head.size, last.size).await.unwrap();
         verify_consistency(head.size, &head.root, last.size, &last.root, &proof).unwrap();
         let checkpoint = log.signer().key().open(head.note.as_ref().unwrap()).unwrap();
-        let leaves = store.leaves(log.id(), 0, 1_000).await.unwrap();
+        let leaves = store.leaves(log.tree().id(), 0, 1_000).await.unwrap();
         let indexes: Vec<u64> = (0..head.size).collect();
-        for (index, proof) in indexes.iter().zip(log.inclusion(&indexes, head.size).await.unwrap()) {
+        for (index, proof) in indexes.iter().zip(log.tree().inclusion(&indexes, head.size).await.unwrap()) {
             let leaf = &leaves[*index as usize];
             let entry = leaf.record.as_ref().unwrap().entry();
             assert_eq!(entry, Entry::from(<[u8; 32]>::try_from(leaf.entry.as_slice()).unwrap()));
@@ -107,7 +107,7 @@ async fn a_log_goes_on_where_it_was_after_a_restart() {
     assert_eq!((log.head().size, log.head().root), (3, before.root));
     log.grow().await.unwrap();
     let after = log.head();
-    let proof = log.consistency(3, 5).await.unwrap();
+    let proof = log.tree().consistency(3, 5).await.unwrap();
     verify_consistency(3, &before.root, 5, &after.root, &proof).unwrap();
 }
 

@@ -238,7 +238,7 @@ async fn heads_and_tiles_are_for_members_alone() -> Result<()> {
     let (status, _) = get(&stranger, "/be/log/1/checkpoint").await?;
     ensure!(status == 401, "a stranger: {status}");
     // There is no such path where agencies connect, which gRPC says in a trailer.
-    let (_, body) = get(&channel, "/witnessed/be/log/1").await?;
+    let (_, body) = get(&channel, "/witnessed/be/log").await?;
     ensure!(body.is_empty(), "an agency reads what peers showed");
     gateway.command(&["agency", "suspend", POLICE]).await?;
     let suspended = get(&channel, "/be/log/1/checkpoint").await;

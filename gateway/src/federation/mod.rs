@@ -4,11 +4,13 @@
 //! Of a message that leaves: the queue's lanes, `link` (made by `dial`), `give`, `forward` (looked at once more,
 //! offered), `settle` (answered), `waiting` where it can't go. Of one that arrives: [`service`], `incoming`, `accept` (verified, decided by this domain's
 //! layers, committed), the recipient's queue. Of a notice: `give`, then the other's `relay`. Of the directory: `told`,
-//! `tell`, then the other's `listed`. Of a domain itself: `own`, [`bundle`], [`peers`], [`live`]. Of its logs: `cosign`; of a peer's: `watch`.
+//! `tell`, then the other's `listed`. Of a domain itself: `own`, [`bundle`], [`peers`], [`live`]. Of its logs: `cosign`; of a
+//! peer's: `watch`, `succession`; both over `call`.
 
 mod accept;
 mod again;
 pub mod bundle;
+mod call;
 mod cosign;
 mod dial;
 mod forward;
@@ -25,6 +27,7 @@ mod refusals;
 mod relay;
 mod service;
 mod settle;
+mod succession;
 mod tell;
 #[cfg(test)]
 mod testing;

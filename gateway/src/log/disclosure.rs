@@ -44,20 +44,20 @@ pub struct Disclosure {
     /// How it ended otherwise: `expired`, `quarantined` or `undeliverable`.
     pub ended: String,
     pub ended_at: Option<OffsetDateTime>,
-    /// The leaves that tell of it.
-    pub leaves: Vec<u64>,
+    /// The leaves that tell of it, each `<origin> <index>`.
+    pub leaves: Vec<String>,
 }
 
-/// The disclosures that leaves tell of, each with its index, in their order.
-pub fn disclosures(leaves: &[(u64, Record)]) -> Vec<Disclosure> {
+/// The disclosures that leaves tell of, each with its name, in their order.
+pub fn disclosures(leaves: &[(String, Record)]) -> Vec<Disclosure> {
     let mut told = Told::default();
-    for (index, record) in leaves {
+    for (leaf, record) in leaves {
         let at = record.at.as_ref().and_then(times::from_wire);
         match &record.event {
-            Some(Event::Accepted(accepted)) => told.accepted(*index, at, accepted),
-            Some(Event::Refused(refused)) => told.refused(*index, at, refused),
-            Some(Event::HandedOver(handed_over)) => told.handed_over(*index, at, handed_over),
-            Some(Event::Outcome(outcome)) => told.outcome(*index, at, outcome),
+            Some(Event::Accepted(accepted)) => told.accepted(leaf, at, accepted),
+            Some(Event::Refused(refused)) => told.refused(leaf, at, refused),
+            Some(Event::HandedOver(handed_over)) => told.handed_over(leaf, at, handed_over),
+            Some(Event::Outcome(outcome)) => told.outcome(leaf, at, outcome),
             Some(Event::Opened(_) | Event::Act(_)) | None => {}
         }
     }
@@ -72,7 +72,7 @@ struct Told {
 }
 
 impl Told {
-    fn accepted(&mut self, index: u64, at: Option<OffsetDateTime>, accepted: &Accepted) {
+    fn accepted(&mut self, leaf: &str, at: Option<OffsetDateTime>, accepted: &Accepted) {
         for decision in &accepted.decisions {
             for category in &decision.categories {
                 let permits = permits(category, &accepted.permits);
@@ -94,27 +94,27 @@ impl Told {
                     permitted_by: permits.iter().map(name).collect(),
                     policy_set: hex::encode(&accepted.policy_hash),
                     decided_at: at,
-                    leaves: vec![index],
+                    leaves: vec![leaf.to_owned()],
                     ..Disclosure::default()
                 });
             }
         }
     }
 
-    fn refused(&mut self, index: u64, at: Option<OffsetDateTime>, refused: &Refused) {
+    fn refused(&mut self, leaf: &str, at: Option<OffsetDateTime>, refused: &Refused) {
         self.add(Disclosure {
             message: id(&refused.message_id),
             sender: refused.sender.clone(),
             verdict: "refused".to_owned(),
             withheld_by: refused.rule.as_ref().map(name).unwrap_or_default(),
             decided_at: at,
-            leaves: vec![index],
+            leaves: vec![leaf.to_owned()],
             ..Disclosure::default()
         });
     }
 
-    fn handed_over(&mut self, index: u64, at: Option<OffsetDateTime>, event: &HandedOver) {
-        for told in self.of(&event.message_id, &event.recipient, index) {
+    fn handed_over(&mut self, leaf: &str, at: Option<OffsetDateTime>, event: &HandedOver) {
+        for told in self.of(&event.message_id, &event.recipient, leaf) {
             let is_in = event.released().any(|category| category.as_str_name() == told.category);
             if is_in && told.handed_over_at.is_none() {
                 told.handed_over_at = at;
@@ -122,8 +122,8 @@ impl Told {
         }
     }
 
-    fn outcome(&mut self, index: u64, at: Option<OffsetDateTime>, outcome: &Outcome) {
-        for told in self.of(&outcome.message_id, &outcome.recipient, index) {
+    fn outcome(&mut self, leaf: &str, at: Option<OffsetDateTime>, outcome: &Outcome) {
+        for told in self.of(&outcome.message_id, &outcome.recipient, leaf) {
             match &outcome.event {
                 Some(What::Acknowledged(_)) => told.acknowledged_at = at,
                 Some(What::Forwarded(theirs)) => {
@@ -166,11 +166,11 @@ impl Told {
     }
 
     /// Those of a message and a recipient, of which another leaf tells.
-    fn of(&mut self, message: &[u8], recipient: &str, index: u64) -> Vec<&mut Disclosure> {
+    fn of(&mut self, message: &[u8], recipient: &str, leaf: &str) -> Vec<&mut Disclosure> {
         let places = self.places.get(&(id(message), recipient.to_owned())).cloned().unwrap_or_default();
         let all = self.disclosures.iter_mut().enumerate();
         let mut of: Vec<_> = all.filter(|(place, _)| places.contains(place)).map(|(_, told)| told).collect();
-        of.iter_mut().for_each(|told| told.leaves.push(index));
+        of.iter_mut().for_each(|told| told.leaves.push(leaf.to_owned()));
         of
     }
 }
@@ -223,8 +223,8 @@ mod tests {
     }
 
     fn told(events: Vec<Event>) -> Disclosure {
-        let leaves: Vec<_> =
-            (0..).zip(events.into_iter().map(|event| Record { at: None, event: Some(event) })).collect();
+        let record = |(index, event)| (format!("hu/log/1 {index}"), Record { at: None, event: Some(event) });
+        let leaves: Vec<_> = events.into_iter().enumerate().map(record).collect();
         disclosures(&leaves).pop().unwrap()
     }
 

@@ -83,6 +83,8 @@ pub async fn verify(
         guard::examine(kind, &logs, head.as_ref(), (domain, gateway), &mut report.faults);
     }
     let evidence = snapshot.logs(LogKind::Evidence).await?;
+    // The act by which a record was erased may stand in a later log.
+    let mut all_erased = Vec::new();
     for head in &evidence {
         let key = log_key(domain, LogKind::Evidence, head.number, gateway)?;
         let mut walk = Walk::new(head, &key);
@@ -107,14 +109,16 @@ pub async fn verify(
                 _ => {}
             }
         }
-        for index in &erased {
-            if !heard.erased.contains(&super::subject(&walk.origin, *index)) {
-                let found =
-                    "its record was erased, and no administrator's act tells of that: it was erased by hand";
-                report.faults.add("erased_by_hand", walk.place(*index), found, CHANGED);
-            }
-        }
+        let named = |index: &u64| (super::subject(&walk.origin, *index), walk.place(*index));
+        all_erased.extend(erased.iter().map(named));
         report.logs.push(walk.end(snapshot, erased.len() as u64, &mut report.faults).await?);
+    }
+    for (subject, place) in all_erased {
+        if !heard.erased.contains(&subject) {
+            let found =
+                "its record was erased, and no administrator's act tells of that: it was erased by hand";
+            report.faults.add("erased_by_hand", place, found, CHANGED);
+        }
     }
     verify_keys(snapshot, domain, gateway, &mut report).await?;
     verify_messages(snapshot, domain, gateway, &evidence, &mut report).await?;

@@ -87,9 +87,12 @@ pub enum LogKind {
 }
 
 impl LogKind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Evidence, Self::Keys];
+
     /// The kind of this name.
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Evidence, Self::Keys].into_iter().find(|kind| kind.name() == name)
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
     /// What the log's origin calls it, and the database.
@@ -105,11 +108,11 @@ impl LogKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LogId(pub(super) i64);
 
-/// The newest log of a kind, with its head.
+/// A log with its head.
 #[derive(Debug, Clone)]
 pub struct LogHead {
     pub log: LogId,
-    /// The number in its origin, from 1.
+    /// The number in its origin: 1, or the moment at which it took the place of another one, in Unix seconds.
     pub number: u32,
     /// Leaves under the checkpoint.
     pub size: u64,

@@ -27,7 +27,7 @@ pub use queue::Queue;
 pub use sqlite::{
     Addition, DatabaseVersion, Erasure, ForeignKey, Inspection, IssuedBy, IssuedCertificate, KeyRow,
     KnownPeer, LeafRow, MessageRow, Renewal, RevokedCertificate, Snapshot, Store, Token, TokenUse, ToldPage,
-    probe,
+    Witnessed, probe,
 };
 
 /// A message to accept, with everything that follows from it: it is all stored, or nothing is.

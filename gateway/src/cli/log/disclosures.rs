@@ -1,6 +1,9 @@
 //! `log disclosures`
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeSet,
+    io::{self, Write},
+};
 
 use clap::Args;
 use liaison_proto::log::v1::Record;
@@ -9,8 +12,11 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-use super::{Logs, Output, nothing};
-use crate::log::disclosure::{Disclosure, disclosures};
+use super::{Logs, Output, Which, nothing};
+use crate::log::{
+    disclosure::{Disclosure, disclosures},
+    subject,
+};
 
 /// Of what.
 #[derive(Debug, Args)]
@@ -24,36 +30,34 @@ pub struct Arguments {
 }
 
 pub(super) async fn execute(logs: &mut Logs, arguments: &Arguments, output: Output) -> anyhow::Result<()> {
-    let log = logs.newest(false).await?;
-    let mut messages = logs.snapshot.messages_of(log.head.log, arguments.thread).await?;
+    let looked = logs.searched(&Which { log: None }).await?;
+    let mut messages = logs.messages_of(&looked, arguments.thread).await?;
     if messages.is_empty() {
-        let id = arguments.thread.as_bytes();
-        let rows = logs.snapshot.leaves_about(log.head.log, id).await?;
-        let thread = rows.iter().find_map(|row| Uuid::from_slice(row.thread.as_deref()?).ok());
+        let id = BTreeSet::from([arguments.thread.as_bytes().to_vec()]);
+        let rows = logs.about(&looked, &id).await?;
+        let thread = rows.iter().find_map(|(_, row)| Uuid::from_slice(row.thread.as_deref()?).ok());
         messages = match thread {
-            Some(thread) => logs.snapshot.messages_of(log.head.log, thread).await?,
-            None => vec![id.to_vec()],
+            Some(thread) => logs.messages_of(&looked, thread).await?,
+            None => id,
         };
     }
     let (mut leaves, mut erased) = (Vec::new(), 0_u64);
-    for message in messages {
-        for row in logs.snapshot.leaves_about(log.head.log, &message).await? {
-            match &row.record {
-                Some(record) => leaves.push((row.index(), Record::decode(record.as_slice())?)),
-                None => erased += 1,
-            }
+    for (place, row) in logs.about(&looked, &messages).await? {
+        let origin = looked.get(place).map(|log| log.key.name().as_str()).unwrap_or_default();
+        match &row.record {
+            Some(record) => leaves.push((subject(origin, row.index()), Record::decode(record.as_slice())?)),
+            None => erased += 1,
         }
     }
     if leaves.is_empty() && erased == 0 {
         return Err(nothing(&format!("a thread or a message {}", arguments.thread)).into());
     }
-    leaves.sort_by_key(|(index, _)| *index);
     let told = disclosures(&leaves);
     if arguments.csv {
         return Ok(print_csv(&told)?);
     }
     let json = json!({
-        "log": log.key.name().as_str(),
+        "logs": looked.iter().map(|log| log.key.name().as_str()).collect::<Vec<_>>(),
         "erased": erased,
         "disclosures": told.iter().map(to_json).collect::<Vec<_>>(),
     });
@@ -104,7 +108,6 @@ fn to_json(one: &Disclosure) -> Value {
 }
 
 fn columns(one: &Disclosure) -> [(&'static str, String); 18] {
-    let leaves: Vec<String> = one.leaves.iter().map(u64::to_string).collect();
     [
         ("thread", one.thread.clone()),
         ("message", one.message.clone()),
@@ -123,7 +126,7 @@ fn columns(one: &Disclosure) -> [(&'static str, String); 18] {
         ("acknowledged_at", moment(one.acknowledged_at)),
         ("ended", one.ended.clone()),
         ("ended_at", moment(one.ended_at)),
-        ("leaves", leaves.join(" ")),
+        ("leaves", one.leaves.join("; ")),
     ]
 }
 

@@ -113,6 +113,8 @@ impl Store {
     }
 
     /// Opens a log of a kind under a new number, with its first leaf; one of keys with the key records of the one before.
+    /// What was staged in the logs before and is under no head of theirs goes into the new one, for they are not signed
+    /// again.
     pub async fn reopen_log(
         &self,
         kind: LogKind,
@@ -120,22 +122,45 @@ impl Store {
         first: Option<NewLeaf>,
         act: Act<'_>,
     ) -> Result<(), StoreError> {
+        const STAGED: &str = "FROM leaf WHERE log IN (SELECT id FROM log WHERE kind = ?) \
+                              AND idx >= (SELECT size FROM log WHERE id = leaf.log)";
         let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let staged = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT * {STAGED} ORDER BY log, idx")))
+            .bind(kind.name())
+            .fetch_all(&mut *change)
+            .await?;
+        let leaves: Vec<Leaf> = staged.iter().map(leaf).collect::<Result<_, _>>()?;
+        let before: Vec<Vec<u8>> = match kind {
+            LogKind::Keys => {
+                sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+                    "SELECT entry FROM leaf WHERE log = ({NEWEST}) ORDER BY idx"
+                )))
+                .bind(kind.name())
+                .fetch_all(&mut *change)
+                .await?
+            }
+            LogKind::Evidence => Vec::new(),
+        };
+        sqlx::query(sqlx::AssertSqlSafe(format!("DELETE {STAGED}")))
+            .bind(kind.name())
+            .execute(&mut *change)
+            .await?;
         sqlx::query("INSERT INTO log (kind, number, size) VALUES (?, ?, 0)")
             .bind(kind.name())
             .bind(number)
             .execute(&mut *change)
             .await?;
-        append(&mut change, &first).await?;
-        if kind == LogKind::Keys {
-            sqlx::query(
-                "INSERT INTO leaf (log, idx, entry, readers) \
-                 SELECT last_insert_rowid(), ROW_NUMBER() OVER (ORDER BY idx) - 1, entry, '' FROM leaf WHERE log = \
-                 (SELECT id FROM log WHERE kind = 'keys' AND id <> last_insert_rowid() ORDER BY number DESC LIMIT 1)",
-            )
-            .execute(&mut *change)
-            .await?;
-        }
+        let staged =
+            leaves.into_iter().filter_map(|leaf| Some(NewLeaf { record: leaf.record?, about: leaf.about }));
+        let leaves: Vec<NewLeaf> = first.into_iter().chain(staged).collect();
+        append(&mut change, &leaves).await?;
+        let before: Vec<SignedKeyRecord> = before
+            .iter()
+            .map(|entry| {
+                SignedKeyRecord::decode(entry.as_slice()).map_err(|_| StoreError::Corrupt("key record"))
+            })
+            .collect::<Result<_, _>>()?;
+        append_keys(&mut change, &before.iter().collect::<Vec<_>>()).await?;
         record(&mut change, act).await?;
         change.commit().await?;
         Ok(())
@@ -279,6 +304,40 @@ impl Store {
         readable(&mut select, reader, messages);
         let staged: Vec<Vec<u8>> = select.build_query_scalar().fetch_all(&self.readers).await?;
         staged.iter().map(|message| id(message)).collect()
+    }
+
+    /// The leaves about a message that an agency may have receipts of, whichever log of evidence they stand in, the oldest
+    /// first: so many of them.
+    pub async fn leaves_about(
+        &self,
+        reader: &AgencyAddress,
+        message: Uuid,
+        most: usize,
+    ) -> Result<Vec<Leaf>, StoreError> {
+        let mut select = QueryBuilder::new(
+            "SELECT leaf.* FROM leaf JOIN log ON log.id = leaf.log WHERE record IS NOT NULL",
+        );
+        readable(&mut select, reader, &[message]);
+        select.push(" ORDER BY number, idx LIMIT ").push_bind(number(most as u64));
+        select.build().fetch_all(&self.readers).await?.iter().map(leaf).collect()
+    }
+
+    /// The number of the newest log of evidence before one that has receipts about these messages for an agency.
+    pub async fn earlier_receipts(
+        &self,
+        before: u32,
+        reader: &AgencyAddress,
+        messages: &[Uuid],
+    ) -> Result<Option<u32>, StoreError> {
+        if messages.is_empty() {
+            return Ok(None);
+        }
+        let mut select = QueryBuilder::new("SELECT MAX(number) FROM log WHERE kind = ");
+        select.push_bind(LogKind::Evidence.name()).push(" AND number < ").push_bind(before);
+        select.push(" AND id IN (SELECT log FROM leaf WHERE record IS NOT NULL");
+        readable(&mut select, reader, messages);
+        select.push(")");
+        Ok(select.build_query_scalar().fetch_one(&self.readers).await?)
     }
 
     /// Leaves of a log from an index on, a page of them.

@@ -41,7 +41,7 @@ pub use self::{
     inspect::{DatabaseVersion, Inspection, probe},
     peers::{KnownPeer, ToldPage},
     snapshot::{KeyRow, LeafRow, MessageRow, Snapshot},
-    witnessed::ForeignKey,
+    witnessed::{ForeignKey, Witnessed},
 };
 use super::{Load, Queue, QueueBound, StoreError};
 use crate::limits;
