@@ -5,13 +5,15 @@
 use std::path::Path;
 
 use liaison_gateway::{
-    log::{LogError, Logs},
-    store::{NewLeaf, QueueBound, Store},
+    data::DataFolder,
+    log::{Behind, LogError, Logs, reopen::reopen},
+    store::{Act as Done, Leaf, NewLeaf, QueueBound, Store},
 };
-use liaison_proto::log::v1::{Act, record::Event};
+use liaison_proto::log::v1::{Act, Record, Refused, record::Event};
 use liaison_trust::{
+    digest::Digest,
     keys::SigningKey,
-    log::{Entry, verify_consistency},
+    log::{Entry, LogSigner, Note, verify_consistency},
     names::Domain,
 };
 use sqlx::{Connection, SqliteConnection};
@@ -138,5 +140,110 @@ async fn nothing_is_signed_on_top_of_what_was_changed_by_hand() {
         let (_store, logs) = place.open().await;
         let refused = logs.err().is_some();
         assert_eq!(refused, !change.starts_with("DELETE FROM leaf"), "{change} at start");
+    }
+}
+
+/// A head that the gateway signed of a log, whatever it has.
+fn signed(place: &Place, origin: &str, size: u64) -> Note {
+    let signer = LogSigner::new(origin.parse().unwrap(), place.signing.derived("log-key/v1"));
+    signer.sign(size, Digest([9; 32])).unwrap()
+}
+
+fn refused(number: u8) -> NewLeaf {
+    let event =
+        Refused { sender: "be/police".to_owned(), message_id: vec![number; 16].into(), ..Refused::default() };
+    NewLeaf::new(Event::Refused(event), OffsetDateTime::now_utc()).unwrap()
+}
+
+fn event(leaf: &Leaf) -> Event {
+    let record: Record = prost::Message::decode(leaf.record.as_ref().unwrap().record()).unwrap();
+    record.event.unwrap()
+}
+
+#[tokio::test]
+async fn what_was_staged_behind_the_last_head_goes_into_the_new_log() {
+    let place = Place::new();
+    let (store, logs) = place.open().await;
+    let log = logs.unwrap().evidence;
+    stage(&store, 3).await;
+    log.grow().await.unwrap();
+    let before = log.head();
+    for number in [1, 2] {
+        store.append(refused(number)).await.unwrap();
+    }
+    let file = place.folder.path().join("log.head");
+    std::fs::write(&file, signed(&place, "be/log/1", 40).to_string()).unwrap();
+    let (_store, ahead) = place.open().await;
+    assert!(matches!(ahead.err(), Some(LogError::Ahead { size: 40, behind: Behind::Fewer(3), .. })));
+
+    let folder = DataFolder::new(place.folder.path().to_owned());
+    let at = OffsetDateTime::now_utc();
+    let act = Done { at, actor: "test", act: "reopen_log", subject: "be" };
+    let opened = reopen(&folder, (&store, &place.domain, &place.signing), act).await.unwrap();
+    let origin = format!("be/log/{}", at.unix_timestamp());
+    assert_eq!((opened[0].origin.clone(), opened[0].before.clone()), (origin, ("be/log/1".to_owned(), 40)));
+    let (store, logs) = place.open().await;
+    let log = logs.unwrap().evidence;
+    let leaves = store.leaves(log.tree().id(), 0, 10).await.unwrap();
+    assert_eq!((leaves.len(), log.head().size), (4, 4), "all are under its head");
+    assert!(matches!(event(&leaves[0]), Event::Opened(opened) if opened.previous.contains("be/log/1\n40\n")));
+    for (leaf, number) in leaves[1..3].iter().zip([1_u8, 2]) {
+        assert!(matches!(event(leaf), Event::Refused(refused) if refused.message_id == vec![number; 16]));
+        assert_eq!(leaf.about, refused(number).about);
+    }
+    assert!(matches!(event(&leaves[3]), Event::Act(act) if act.act == "reopen_log"));
+    // The log before is as it was signed.
+    let (tree, head) = log.numbered(1).await.unwrap().unwrap();
+    assert_eq!(
+        (head.size, head.root, store.leaves(tree.id(), 0, 10).await.unwrap().len()),
+        (3, before.root, 3)
+    );
+
+    // Whatever the clock says, the next one is higher than all that are known.
+    std::fs::write(&file, signed(&place, "be/log/4000000000", 1).to_string()).unwrap();
+    let opened = reopen(&folder, (&store, &place.domain, &place.signing), act).await.unwrap();
+    assert_eq!(opened[0].origin, "be/log/4000000001");
+}
+
+#[tokio::test]
+async fn the_guard_keeps_the_highest_head_that_is_shown() {
+    let place = Place::new();
+    let (store, logs) = place.open().await;
+    let log = logs.unwrap().evidence;
+    stage(&store, 3).await;
+    log.grow().await.unwrap();
+    let file = place.folder.path().join("log.head");
+    let kept = || std::fs::read_to_string(&file).unwrap().lines().take(2).collect::<Vec<_>>().join(" ");
+    for (origin, size, expected) in [
+        ("be/log/1", 5, "be/log/1 5"),
+        ("be/log/1", 9, "be/log/1 9"),
+        ("be/log/1", 7, "be/log/1 9"),
+        ("be/log/1700000000", 2, "be/log/1700000000 2"),
+        ("be/log/1", 80, "be/log/1700000000 2"),
+    ] {
+        log.shown(&signed(&place, origin, size)).await.unwrap().known().unwrap_err();
+        assert_eq!(kept(), expected, "{origin} {size}");
+    }
+    // What is none of this gateway's changes nothing.
+    let other = LogSigner::new("be/log/1".parse().unwrap(), SigningKey::generate());
+    log.shown(&other.sign(900, Digest([1; 32])).unwrap()).await.unwrap().known().unwrap();
+    assert_eq!(kept(), "be/log/1700000000 2");
+}
+
+#[tokio::test]
+async fn each_way_of_being_behind_is_told_for_itself() {
+    let place = Place::new();
+    let (store, logs) = place.open().await;
+    let log = logs.unwrap().evidence;
+    stage(&store, 3).await;
+    log.grow().await.unwrap();
+    for (origin, size, says) in [
+        ("be/log/9", 1, "no such log"),
+        ("be/log/1", 4, "has 3 of them"),
+        ("be/log/1", 3, "other leaves in their place"),
+        ("be/log/1", 2, "other leaves in their place"),
+    ] {
+        let fault = log.shown(&signed(&place, origin, size)).await.unwrap().known().unwrap_err().to_string();
+        assert!(fault.contains(says) && fault.contains("older copy"), "{fault}");
     }
 }
