@@ -195,8 +195,10 @@ async fn heads_and_tiles_are_for_members_alone() -> Result<()> {
     }
     // Nobody else gets them, nor has a head cosigned.
     let stranger = insider::connect(gateway.exchange(), &insider::trust(gateway)?, None).await?;
-    let (status, _) = get(&stranger, "/be/log/1/checkpoint").await?;
-    ensure!(status == 401, "a stranger: {status}");
+    for path in ["/be/log/1/checkpoint", "/be/log/1/tile/0/000.p/1", "/be/log/1/opened"] {
+        let (status, _) = get(&stranger, path).await?;
+        ensure!(status == 401, "a stranger: {path}: {status}");
+    }
     // There is no such path where agencies connect, which gRPC says in a trailer.
     let (_, body) = get(&channel, "/witnessed/be/log").await?;
     ensure!(body.is_empty(), "an agency reads what peers showed");
