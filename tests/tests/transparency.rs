@@ -237,8 +237,9 @@ async fn a_new_log_of_keys_is_replayed_and_compared_with_what_was_pinned() -> Re
     let hospital = realm.agent(HOSPITAL)?;
     let raised = alarm(hospital, Alarm::NewLog).await?;
     ensure!(raised.detail.contains("be/keys/1"), "{}", raised.detail);
-    let id = send(hospital, SHELTER).await?;
-    waits_for_person(hospital, &id).await
+    let refused = send(hospital, SHELTER).await.err().context("it seals to the exchanged keys")?.to_string();
+    ensure!(refused.contains("does not follow the one before it"), "{refused}");
+    Ok(())
 }
 
 #[tokio::test]
