@@ -7,6 +7,7 @@
 
 mod judge;
 pub(crate) mod keys;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -22,7 +23,7 @@ use liaison_proto::{
     limits::{RECEIPT_MESSAGES, SHOWN_HEADS},
     message::v1::{Refusal, error_code::Code as ErrorCode},
 };
-use liaison_trust::{keys::VerifyingKey, names::AgencyAddress};
+use liaison_trust::{keys::VerifyingKey, log::LOGS_FOLLOWED, names::AgencyAddress};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -147,58 +148,69 @@ async fn turn(agent: &Agent, key: &VerifyingKey, is_old: bool) -> Result<bool, F
         return Ok(false);
     }
     let messages: BTreeSet<Uuid> = due.iter().map(|due| due.message).collect();
-    let (mut from, mut pending, mut compare) = (0, BTreeSet::new(), others.as_slice());
+    let (mut from, mut log, mut pending, mut compare) = (0, 0, BTreeSet::new(), others.as_slice());
+    let mut logs = 0;
     loop {
         let held = agent.store.log_head().await?;
         let request = ListReceiptsRequest {
             messages: messages.iter().map(|id| id.as_bytes().to_vec().into()).collect(),
             heads: held.iter().chain(compare.iter().map(|(_, note)| note)).cloned().collect(),
             from,
+            log,
         };
         let answer = agent.link.list_receipts(request).await?;
-        if !take(agent, key, held.as_deref(), compare, &messages, &answer).await? {
+        if !take(agent, key, held.as_deref(), compare, (&messages, log), &answer).await? {
             // What must not happen did. What is due may come once somebody has put it right.
             return postpone(agent, due).await.map(|()| true);
         }
         compare = &[];
         pending.extend(answer.pending.iter().filter_map(|id| Uuid::from_slice(id).ok()));
-        if answer.next <= from {
+        if answer.next > from {
+            from = answer.next;
+            continue;
+        }
+        // What stands in the log before, whose place this one took.
+        logs += 1;
+        if answer.earlier == 0 || (log > 0 && answer.earlier >= log) || logs > LOGS_FOLLOWED {
             break;
         }
-        from = answer.next;
+        (from, log) = (0, answer.earlier);
     }
     settle(agent, due, &pending).await?;
     Ok(true)
 }
 
-/// Takes a page. False where nothing of it counts.
+/// Takes a page about these messages, of the log of this number; 0 is the newest. False where nothing of it counts.
 async fn take(
     agent: &Agent,
     key: &VerifyingKey,
     held: Option<&str>,
     others: &[(AgencyAddress, String)],
-    messages: &BTreeSet<Uuid>,
+    (messages, number): (&BTreeSet<Uuid>, u32),
     answer: &ListReceiptsResponse,
-) -> Result<bool, StoreError> {
+) -> Result<bool, Failed> {
     let domain = agent.address.domain();
     // One under another key, of before this agent was enrolled anew, proves nothing now.
     let held_head = held.and_then(|note| judge::head(EVIDENCE, domain, key, note).ok());
-    let newest = match judge::newest(domain, key, held_head.as_ref(), answer) {
-        Ok((newest, alarm)) => {
-            if let Some(alarm) = alarm {
-                // Before the new log's head counts as seen: a crash in between does it again.
-                let messages = agent.store.offer_again().await?;
-                tracing::warn!(messages, "a new log: what no recipient has signed for is offered again");
-                raise(&agent.store, &alarm).await?;
-            }
-            newest
-        }
+    let judged = judge::newest(domain, key, held_head.as_ref(), answer).and_then(|newest| {
+        let earlier = (number > 0).then(|| judge::earlier(domain, key, held_head.as_ref(), number, answer));
+        Ok((newest, earlier.transpose()?))
+    });
+    let (newest, earlier) = match judged {
+        Ok(judged) => judged,
         Err(alarm) => {
             raise(&agent.store, &alarm).await?;
             return Ok(false);
         }
     };
     let Some(newest) = newest else { return Ok(true) };
+    if let Some(held) = held_head.filter(|held| held.number < newest.number) {
+        let alarm = succession::follow(&agent.link, key, &held, &newest).await?;
+        // Before the new log's head counts as seen: a crash in between does it again.
+        let messages = agent.store.offer_again().await?;
+        tracing::warn!(messages, "a new log: what no recipient has signed for is offered again");
+        raise(&agent.store, &alarm).await?;
+    }
     let continuations = answer.continuations.iter().skip(usize::from(held.is_some()));
     for (number, (agency, note)) in others.iter().enumerate() {
         let continuation = continuations.clone().nth(number);
@@ -209,9 +221,11 @@ async fn take(
         }
     }
     agent.store.heads_compared(others).await?;
+    let under = earlier.as_ref().unwrap_or(&newest);
+    let origin = under.checkpoint.origin();
     let mut kept = Vec::with_capacity(answer.receipts.len());
     for shown in &answer.receipts {
-        let proven = match judge::receipt(key, &newest, shown) {
+        let proven = match judge::receipt(key, under, shown) {
             Ok((receipt, told)) if messages.contains(&told.message) => {
                 let known = agent.store.known(told.message, &told.recipient).await?;
                 judge::same(&told, &known).map(|()| (receipt, told)).map_err(str::to_owned)
@@ -224,20 +238,16 @@ async fn take(
             Err(why) => {
                 let alarm = Alarm {
                     kind: Kind::WrongRecord,
-                    subject: format!("{} {}", newest.checkpoint.origin(), shown.index),
-                    detail: format!(
-                        "{} has a wrong record at {}: {why}",
-                        newest.checkpoint.origin(),
-                        shown.index
-                    ),
+                    subject: format!("{origin} {}", shown.index),
+                    detail: format!("{origin} has a wrong record at {}: {why}", shown.index),
                     held: held.unwrap_or_default().to_owned(),
-                    shown: newest.bare.to_string(),
+                    shown: under.bare.to_string(),
                 };
                 raise(&agent.store, &alarm).await?;
             }
         }
     }
-    agent.store.keep_receipts(&newest, &kept).await?;
+    agent.store.keep_receipts(&newest, origin, &kept).await?;
     Ok(true)
 }
 

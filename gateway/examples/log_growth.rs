@@ -132,7 +132,7 @@ impl Seeded {
         for number in 0..PROOFS {
             // Spread over the log, another place each time.
             let index = (number * leaves / PROOFS + round * 7_919) % leaves;
-            log.inclusion(&[index], leaves).await.unwrap();
+            log.tree().inclusion(&[index], leaves).await.unwrap();
         }
         if round > 0 {
             self.appends.push(appended);
@@ -142,8 +142,8 @@ impl Seeded {
 
     async fn measured(self) -> Measured {
         let (leaves, log) = (self.leaves, &self.logs.evidence);
-        let hashes = log.inclusion(&[leaves / 3], leaves).await.unwrap().concat().len();
-        let consistency = log.consistency(leaves / 2 + 1, leaves).await.unwrap().len();
+        let hashes = log.tree().inclusion(&[leaves / 3], leaves).await.unwrap().concat().len();
+        let consistency = log.tree().consistency(leaves / 2 + 1, leaves).await.unwrap().len();
         self.store.close().await;
         Measured {
             leaves,

@@ -1,7 +1,8 @@
 -- The log of evidence: its leaves, the tiles of its tree, and its signed head. See liaison-trust's `log` for the bytes.
 
--- A log of a kind (`log` for what happened to messages and what administrators did, `keys` for key records); one that
--- takes the place of another has the next number. The newest of a kind grows.
+-- A log of a kind (`log` for what happened to messages and what administrators did, `keys` for key records). The first has
+-- the number 1, one that takes the place of another the moment at which it was opened, in Unix seconds. The newest of a
+-- kind grows; the others are as they were signed last.
 CREATE TABLE log (
     id         INTEGER PRIMARY KEY,
     kind       TEXT    NOT NULL,
@@ -54,7 +55,9 @@ INSERT INTO log (id, kind, number, size) VALUES (1, 'log', 1, 0), (2, 'keys', 1,
 CREATE TABLE witnessed (
     origin     TEXT    PRIMARY KEY,
     size       INTEGER NOT NULL,
-    checkpoint BLOB    NOT NULL
+    checkpoint BLOB    NOT NULL,
+    -- Whether it was found out what it says of the log before it, of which a head was cosigned as well.
+    compared   INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
 -- How far the log of keys of a peer was read, and the hashes of its liaison-trust Frontier, 32 bytes each.
@@ -75,12 +78,13 @@ CREATE TABLE foreign_key (
     checkpoint BLOB    NOT NULL
 ) STRICT;
 
--- Evidence: two heads that one log signed, of which the one was not shown to be the beginning of the other.
+-- Evidence: two heads that one log signed, of which the one was not shown to be the beginning of the other. Of a log that
+-- took the place of another, whose opening record does not name what was seen of that one.
 CREATE TABLE conflict (
     seq    INTEGER PRIMARY KEY,
     at     INTEGER NOT NULL,
     origin TEXT    NOT NULL,
-    -- What was known, and what was shown later: signed notes.
+    -- What was known, and what was shown later: signed notes, or the tlog-proof of an opening record.
     known  BLOB    NOT NULL,
     shown  BLOB    NOT NULL
 ) STRICT;

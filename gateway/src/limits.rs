@@ -206,6 +206,8 @@ pub const RECEIPTS_BYTES: usize = 4 << 20;
 
 /// How long after a restart nothing new is signed, so that peers and agents can show what was signed before.
 pub const LOG_QUIET: Duration = Duration::from_secs(2);
+/// How long a gateway to which a head was shown that its database does not hold waits for higher ones before it ends.
+pub const LOG_SHOWN_MORE: Duration = Duration::from_secs(2);
 /// How often the guard file is written.
 pub const LOG_GUARD: Duration = Duration::from_secs(1);
 /// How often peers are asked to cosign a head.

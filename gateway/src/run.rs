@@ -293,7 +293,8 @@ async fn to_its_end(part: impl Future<Output = ()>) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Ends the gateway once somebody shows that its database is an older copy.
+/// Ends the gateway once somebody shows that its database is an older copy; not before others had the time to show higher
+/// heads, of which the guard file keeps the highest.
 async fn guard(gateway: Arc<Gateway>) -> Result<(), RunError> {
     let [evidence, keys] = gateway.logs.all();
     let behind = tokio::select! {
@@ -301,7 +302,8 @@ async fn guard(gateway: Arc<Gateway>) -> Result<(), RunError> {
         _ = evidence.guard().ahead() => evidence,
         _ = keys.guard().ahead() => keys,
     };
-    Err(LogError::Ahead(behind.signer().key().name().to_string()).into())
+    _ = timeout(limits::LOG_SHOWN_MORE, gateway.stop.cancelled()).await;
+    Err(LogError::from(behind.guard().ahead().await).into())
 }
 
 /// Renews the gateway's own certificate and the revocation list, and forgets what is long over.

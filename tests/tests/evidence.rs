@@ -83,7 +83,10 @@ async fn honest_traffic_has_one_leaf_an_event_and_all_is_well() -> Result<()> {
     assert_eq!(told["disclosures"][0]["verdict"], "refused", "{told}");
     let of_alert = json(&realm, &["log", "show", "--message", &alert]).await?;
     assert_eq!(of_alert["leaves"].as_array().map(Vec::len), Some(5), "{of_alert}");
-    assert_eq!(json(&realm, &["log", "show", "--keys"]).await?["leaves"].as_array().map(Vec::len), Some(3));
+    assert_eq!(
+        json(&realm, &["log", "show", "--log", "be/keys"]).await?["leaves"].as_array().map(Vec::len),
+        Some(3)
+    );
     let report = sound(&realm.gateway).await?;
     assert_eq!((&report["messages"], &report["keys"]), (&3.into(), &3.into()), "{report}");
     // Stopped as well as running.
@@ -126,7 +129,7 @@ async fn what_is_proven_exported_and_erased_holds() -> Result<()> {
         "partial tiles have grown: {exported}"
     );
     for (origin, keys) in [("be/log/1", false), ("be/keys/1", true)] {
-        let which: &[&str] = if keys { &["log", "head", "--keys"] } else { &["log", "head"] };
+        let which: &[&str] = if keys { &["log", "head", "--log", "be/keys"] } else { &["log", "head"] };
         let vkey: LogKey = json(&realm, which).await?["vkey"].as_str().context("no key")?.parse()?;
         let (root, size) = read_back(&export.join(origin), &vkey)?;
         assert_eq!((root, size), (root, if keys { 2 } else { after.len() as u64 }));

@@ -221,6 +221,28 @@ async fn a_log_of_keys_that_is_rewritten_is_an_alarm_and_nothing_in_it_counts() 
 }
 
 #[tokio::test]
+async fn a_new_log_of_keys_is_replayed_and_compared_with_what_was_pinned() -> Result<()> {
+    let (mut realm, mut entries) = replayed().await?;
+    // The shelter's record is exchanged, as nobody could in the log before.
+    let forged = operator::forged(SHELTER)?;
+    let of_shelter = operator::logged_of(&realm.gateway, SHELTER).await?;
+    let old = of_shelter.first().context("the shelter has no record")?;
+    let old = prost::Message::encode_to_vec(&old.signed);
+    *entries.iter_mut().find(|entry| **entry == old).context("no entry")? =
+        prost::Message::encode_to_vec(&forged.signed);
+    operator::open_keys(&realm.gateway, &entries).await?;
+    operator::list(&realm.gateway, &forged).await?;
+    realm.agent_mut(SHELTER)?.stop().await?;
+    realm.gateway.start().await?;
+    let hospital = realm.agent(HOSPITAL)?;
+    let raised = alarm(hospital, Alarm::NewLog).await?;
+    ensure!(raised.detail.contains("be/keys/1"), "{}", raised.detail);
+    let refused = send(hospital, SHELTER).await.err().context("it seals to the exchanged keys")?.to_string();
+    ensure!(refused.contains("does not follow the one before it"), "{refused}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn keys_of_other_domains_are_logged_once_before_agents_have_them() -> Result<()> {
     let mut federation = Federation::linked(&Setup {
         domains: &[BE, HU],

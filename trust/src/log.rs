@@ -39,6 +39,7 @@ mod proof;
 mod receipt;
 mod record;
 mod submission;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -56,6 +57,7 @@ pub use proof::{ProofError, verify_consistency, verify_inclusion};
 pub use receipt::{Receipt, ReceiptError};
 pub use record::{Entry, RecordTooLong, SaltedRecord};
 pub use submission::{SUBMISSION_BYTES, Submission, SubmissionError};
+pub use succession::{LOGS_FOLLOWED, Succession, SuccessionError, log_number};
 pub use tile::{Tile, TileError, TileHashes, new_tiles};
 pub use tile_path::PathError;
 pub use tree::{

@@ -9,7 +9,7 @@ use liaison_proto::{
 use liaison_trust::{
     digest::Digest,
     keys::VerifyingKey,
-    log::{Checkpoint, LogKey, Note, Receipt, SaltedRecord, verify_consistency},
+    log::{Checkpoint, LogKey, Note, Receipt, SaltedRecord, log_number, verify_consistency},
     names::{AgencyAddress, Domain},
 };
 
@@ -26,7 +26,7 @@ pub struct Head {
     pub note: Note,
     /// With the log's own signatures alone.
     pub bare: Note,
-    /// Of the log: one that takes the place of another has the next.
+    /// Of the log: one that takes the place of another has a higher one.
     pub(super) number: u32,
 }
 
@@ -62,16 +62,16 @@ pub(super) fn head(kind: &str, domain: &Domain, key: &VerifyingKey, note: &str) 
     }
     let note = Note::parse(note.as_bytes()).map_err(|error| error.to_string())?;
     let origin = note.text().lines().next().unwrap_or_default();
-    let number = origin.strip_prefix(&format!("{domain}/{kind}/")).and_then(|number| number.parse().ok());
-    let number = number.ok_or_else(|| format!("it is not of a log of {domain}"))?;
+    let number = log_number(origin).filter(|(of, _)| *of == format!("{domain}/{kind}"));
+    let (_, number) = number.ok_or_else(|| format!("it is not of a log of {domain}"))?;
     let key = LogKey::new(origin.parse().map_err(|_| "its log has no name".to_owned())?, *key);
     let checkpoint = key.open(&note).map_err(|error| error.to_string())?;
     let bare = key.bare(note.clone()).map_err(|error| error.to_string())?;
     Ok(Head { checkpoint, note, bare, number })
 }
 
-/// The newest head of an answer, if the gateway's log goes on from what this agent holds; none while it has none. Of a
-/// log that took the place of another the head counts, and it is an alarm.
+/// The newest head of an answer, if the gateway's log goes on from what this agent holds, or is a later one; none while it
+/// has none. What a later one says of the one before is not judged here.
 ///
 /// # Errors
 /// Nothing of the answer counts.
@@ -80,35 +80,57 @@ pub(super) fn newest(
     key: &VerifyingKey,
     held: Option<&Head>,
     answer: &ListReceiptsResponse,
-) -> Result<(Option<Head>, Option<Alarm>), Alarm> {
+) -> Result<Option<Head>, Alarm> {
     if answer.head.is_empty() {
         return match held {
-            None => Ok((None, None)),
+            None => Ok(None),
             Some(held) => Err(inconsistent(held, String::new(), "the gateway's log is empty".to_owned())),
         };
     }
-    let newest = head(EVIDENCE, domain, key, &answer.head).map_err(|why| Alarm {
+    let newest = head(EVIDENCE, domain, key, &answer.head)
+        .map_err(|why| not_signed(domain, held, &answer.head, &why))?;
+    let Some(held) = held.filter(|held| newest.number <= held.number) else { return Ok(Some(newest)) };
+    match goes_on(held, &newest, answer.continuations.first()) {
+        Ok(()) => Ok(Some(newest)),
+        Err(why) => Err(inconsistent(held, newest.bare.to_string(), why)),
+    }
+}
+
+/// The head that the receipts of an answer stand under, where a log was asked for by its number; the last one that the
+/// gateway holds of it.
+///
+/// # Errors
+/// Nothing of the answer counts.
+pub(super) fn earlier(
+    domain: &Domain,
+    key: &VerifyingKey,
+    held: Option<&Head>,
+    number: u32,
+    answer: &ListReceiptsResponse,
+) -> Result<Head, Alarm> {
+    let shown = &answer.earlier_head;
+    let read = head(EVIDENCE, domain, key, shown).and_then(|head| match head.number == number {
+        true => Ok(head),
+        false => Err(format!("it is not of the log {number}, which was asked for")),
+    });
+    let read = read.map_err(|why| not_signed(domain, held, shown, &why))?;
+    // What is held of the same log may be higher: what lies between was lost.
+    match held.filter(|held| held.number == number && held.checkpoint.size() == read.checkpoint.size()) {
+        Some(held) if held.checkpoint.root() != read.checkpoint.root() => {
+            let why = "it has another head of the same size".to_owned();
+            Err(inconsistent(held, read.bare.to_string(), why))
+        }
+        _ => Ok(read),
+    }
+}
+
+fn not_signed(domain: &Domain, held: Option<&Head>, shown: &str, why: &str) -> Alarm {
+    Alarm {
         kind: Kind::WrongKey,
         subject: domain.to_string(),
         detail: format!("the gateway shows a head that the log's key known here did not sign: {why}"),
         held: held.map(|held| held.bare.to_string()).unwrap_or_default(),
-        shown: answer.head.clone(),
-    })?;
-    let Some(held) = held else { return Ok((Some(newest), None)) };
-    if newest.number > held.number {
-        let (old, new) = (held.checkpoint.origin(), newest.checkpoint.origin());
-        let alarm = Alarm {
-            kind: Kind::NewLog,
-            subject: new.to_owned(),
-            detail: format!("{new} has taken the place of {old}, of which this agent holds a head"),
-            held: held.bare.to_string(),
-            shown: newest.bare.to_string(),
-        };
-        return Ok((Some(newest), Some(alarm)));
-    }
-    match goes_on(held, &newest, answer.continuations.first()) {
-        Ok(()) => Ok((Some(newest), None)),
-        Err(why) => Err(inconsistent(held, newest.bare.to_string(), why)),
+        shown: shown.to_owned(),
     }
 }
 

@@ -125,8 +125,13 @@ impl Store {
         })
     }
 
-    /// Keeps a head, if it is higher than that of the same log that is kept, and the receipts under it.
-    pub async fn keep_receipts(&self, head: &Head, receipts: &[(Receipt, Told)]) -> Result<(), StoreError> {
+    /// Keeps the newest head, if it is higher than that of the same log that is kept, and receipts of a log by its origin.
+    pub async fn keep_receipts(
+        &self,
+        head: &Head,
+        origin: &str,
+        receipts: &[(Receipt, Told)],
+    ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         keep_head(&mut tx, head).await?;
         for (receipt, told) in receipts {
@@ -134,7 +139,7 @@ impl Store {
                 "insert into receipts (log, idx, message, event, agency, at, file) values (?, ?, ?, ?, ?, ?, ?) \
                  on conflict do nothing",
             )
-            .bind(head.checkpoint.origin())
+            .bind(origin)
             .bind(i64::try_from(receipt.index).unwrap_or(i64::MAX))
             .bind(told.message.as_bytes().as_slice())
             .bind(i32::from(told.event))

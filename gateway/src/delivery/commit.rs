@@ -69,10 +69,7 @@ pub async fn log_refusal(
 ) -> Result<(), Refusal> {
     let rule = refusal.rule.clone().unwrap_or_default();
     let leaf = evidence::refused(sender, message, &rule, now).map_err(internal)?;
-    let log = gateway.logs.evidence.id();
-    let page = (limits::RECEIPTS, limits::RECEIPTS_BYTES);
-    let logged = gateway.store.leaves_for(log, 0..u64::MAX, sender, &[message.id], page).await;
-    let (logged, _) = logged.map_err(internal)?;
+    let logged = gateway.store.leaves_about(sender, message.id, limits::RECEIPTS).await.map_err(internal)?;
     if logged
         .iter()
         .filter_map(|known| known.record.as_ref())

@@ -12,6 +12,7 @@ use crate::{
 };
 
 const CHECK: &str = "log";
+const VERIFY: &str = "run `liaison-gateway log verify`";
 
 pub(super) async fn examine(folder: &DataFolder, domain: &Domain) -> Vec<Finding> {
     // Without a key and a database there is nothing to look at, which other checks have told.
@@ -19,24 +20,31 @@ pub(super) async fn examine(folder: &DataFolder, domain: &Domain) -> Vec<Finding
     let Ok(mut snapshot) = Snapshot::of(&folder.database()).await else { return Vec::new() };
     let stager = Stager::new(&gateway);
     let mut findings = Vec::new();
-    for kind in [LogKind::Evidence, LogKind::Keys] {
-        let finding = async {
-            let Some(head) = snapshot.logs(kind).await?.pop() else { return Ok(None) };
-            let key = log_key(domain, kind, head.number, &gateway)?;
-            let mut faults = verify::Faults::default();
-            let signed = verify::examine_head(&mut snapshot, &head, &key, &mut faults).await?;
-            verify::examine_staged(&mut snapshot, &head, (&key, &stager), &mut faults).await?;
-            Ok::<_, LogError>(Some(match (faults.listed.first(), signed) {
-                (Some(fault), _) => fail(CHECK, format!("{}: {}", fault.place, fault.found), fault.action),
-                (None, Some(signed)) => {
-                    ok(CHECK, format!("{}: {} leaves, root {}", key.name(), signed.size(), signed.root()))
-                }
-                (None, None) => ok(CHECK, format!("{}: no head yet", key.name())),
-            }))
+    for kind in LogKind::ALL {
+        let logs = match snapshot.logs(kind).await {
+            Ok(logs) => logs,
+            Err(error) => {
+                findings.push(fail(CHECK, error.to_string(), VERIFY));
+                continue;
+            }
         };
-        match finding.await {
-            Ok(finding) => findings.extend(finding),
-            Err(error) => findings.push(fail(CHECK, error.to_string(), "run `liaison-gateway log verify`")),
+        for head in logs {
+            let finding = async {
+                let key = log_key(domain, kind, head.number, &gateway)?;
+                let mut faults = verify::Faults::default();
+                let signed = verify::examine_head(&mut snapshot, &head, &key, &mut faults).await?;
+                verify::examine_staged(&mut snapshot, &head, (&key, &stager), &mut faults).await?;
+                Ok::<_, LogError>(match (faults.listed.first(), signed) {
+                    (Some(fault), _) => {
+                        fail(CHECK, format!("{}: {}", fault.place, fault.found), fault.action)
+                    }
+                    (None, Some(signed)) => {
+                        ok(CHECK, format!("{}: {} leaves, root {}", key.name(), signed.size(), signed.root()))
+                    }
+                    (None, None) => ok(CHECK, format!("{}: no head yet", key.name())),
+                })
+            };
+            findings.push(finding.await.unwrap_or_else(|error| fail(CHECK, error.to_string(), VERIFY)));
         }
     }
     findings

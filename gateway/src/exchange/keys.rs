@@ -20,7 +20,7 @@ pub(super) async fn list(
     let head = log.head();
     let left = head.size.saturating_sub(request.from);
     let most = u32::try_from(left).unwrap_or(u32::MAX).min(KEY_ENTRIES);
-    let entries = gateway.store.entries(log.id(), request.from, most).await.map_err(internal)?;
+    let entries = gateway.store.entries(log.tree().id(), request.from, most).await.map_err(internal)?;
     Ok(ListKeyEntriesResponse {
         head: head.note.map(|note| note.to_string()).unwrap_or_default(),
         entries: entries.into_iter().map(Into::into).collect(),

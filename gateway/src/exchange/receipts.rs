@@ -16,7 +16,7 @@ use crate::{
     delivery::internal,
     gateway::Gateway,
     limits,
-    log::{Head, Log, LogError, Shown},
+    log::{Head, Log, LogError, Shown, Tree},
     store::Leaf,
 };
 
@@ -41,10 +41,19 @@ pub(super) async fn list(
         Refusal::new(ErrorCode::Malformed, "a message id is 16 bytes", "correct the agent's software")
     })?;
     let log = &gateway.logs.evidence;
-    let head = log.head();
-    let mut continuations = Vec::with_capacity(request.heads.len());
-    for shown in &request.heads {
-        continuations.push(match continuation(agency, log, &head, shown).await {
+    let mut shown = Vec::with_capacity(request.heads.len());
+    for head in &request.heads {
+        shown.push(look(agency, log, head).await);
+    }
+    // Read behind the look at heads that were shown, so that it is none of before them.
+    let newest = log.head();
+    let mut continuations = Vec::with_capacity(shown.len());
+    for shown in shown {
+        let proven = match shown {
+            Ok(size) => log.tree().consistency(size, newest.size).await.map_err(unreadable),
+            Err(refusal) => Err(refusal),
+        };
+        continuations.push(match proven {
             Ok(hashes) => {
                 Continuation { hashes: hashes.into_iter().map(Bytes::from).collect(), refusal: None }
             }
@@ -52,21 +61,43 @@ pub(super) async fn list(
             Err(refusal) => Continuation { hashes: Vec::new(), refusal: Some(refusal) },
         });
     }
+    let (number, of) = match request.log {
+        0 => (log.number(), None),
+        number => (number, Some(earlier(log, number).await?)),
+    };
+    let (tree, head) = of.as_ref().map_or((log.tree(), &newest), |(tree, head)| (tree, head));
     let page = (limits::RECEIPTS, limits::RECEIPTS_BYTES);
     let (leaves, next) = gateway
         .store
-        .leaves_for(log.id(), request.from..head.size, agency, &messages, page)
+        .leaves_for(tree.id(), request.from..head.size, agency, &messages, page)
         .await
         .map_err(internal)?;
     let indexes: Vec<u64> = leaves.iter().map(|leaf| leaf.index).collect();
-    let proofs = log.inclusion(&indexes, head.size).await.map_err(unreadable)?;
-    let pending = gateway.store.staged_for(log.id(), head.size, agency, &messages).await.map_err(internal)?;
+    let proofs = tree.inclusion(&indexes, head.size).await.map_err(unreadable)?;
+    let pending =
+        gateway.store.staged_for(tree.id(), head.size, agency, &messages).await.map_err(internal)?;
+    let earlier = gateway.store.earlier_receipts(number, agency, &messages).await.map_err(internal)?;
+    let text = |head: &Head| head.note.as_ref().map(ToString::to_string).unwrap_or_default();
     Ok(ListReceiptsResponse {
         continuations,
         receipts: leaves.iter().zip(proofs).filter_map(|(leaf, proof)| receipt(leaf, proof)).collect(),
         pending: pending.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect(),
         next: next.unwrap_or_default(),
-        head: head.note.map(|note| note.to_string()).unwrap_or_default(),
+        head: text(&newest),
+        earlier_head: of.as_ref().map(|(_, head)| text(head)).unwrap_or_default(),
+        earlier: earlier.unwrap_or_default(),
+    })
+}
+
+/// A log whose place another one has taken.
+async fn earlier(log: &Log, number: u32) -> Result<(Tree, Head), Refusal> {
+    let found = match number < log.number() {
+        true => log.numbered(number).await.map_err(unreadable)?,
+        false => None,
+    };
+    found.ok_or_else(|| {
+        let message = format!("this gateway holds no earlier log of the number {number}");
+        Refusal::new(ErrorCode::Malformed, message, "name none, or one that an answer named as `earlier`")
     })
 }
 
@@ -80,14 +111,9 @@ fn receipt(leaf: &Leaf, proof: Vec<Digest>) -> Option<Receipt> {
     })
 }
 
-/// The proof that the newest head goes on from a head that an agency shows. One that the log's key signed and that the
-/// log does not go on from ends this gateway, see [`Log::shown`]; the agency is told before.
-async fn continuation(
-    agency: &AgencyAddress,
-    log: &Log,
-    head: &Head,
-    shown: &str,
-) -> Result<Vec<Digest>, Refusal> {
+/// The size of a head of the log that an agency shows and that the log goes on from. One that the log's key signed and that
+/// the log does not go on from ends this gateway, see [`Log::shown`]; the agency is told before.
+async fn look(agency: &AgencyAddress, log: &Log, shown: &str) -> Result<u64, Refusal> {
     let wrong =
         |code, why: String| Refusal::new(code, why, "show a head of the log as this gateway signed it");
     if shown.len() > HEAD_BYTES {
@@ -95,23 +121,19 @@ async fn continuation(
     }
     let note =
         Note::parse(shown.as_bytes()).map_err(|fault| wrong(ErrorCode::Malformed, fault.to_string()))?;
-    if log.shown(&note).await.map_err(unreadable)? == Shown::Ahead {
+    if let Shown::Ahead(ahead) = log.shown(&note).await.map_err(unreadable)? {
         counter!("liaison_gateway_log_ahead_total").increment(1);
         let lines: Vec<&str> = note.text().lines().take(3).collect();
-        let shown = lines.join(" ");
+        let (shown, head) = (lines.join(" "), log.head());
         error!(%agency, shown, size = head.size, root = %head.root, "an agency shows a head that the log does not go on from");
         return Err(Refusal::new(
             ErrorCode::InconsistentLog,
-            format!(
-                "this gateway's key signed the head {shown}, and its log of {} leaves does not go on from it",
-                head.size
-            ),
+            LogError::from(ahead).to_string(),
             "keep both heads, and ask the domain's administrator: a gateway was restored, copied, or shows two histories",
         ));
     }
     let open = log.signer().key().open(&note);
-    let shown = open.map_err(|fault| wrong(ErrorCode::BadSignature, fault.to_string()))?;
-    log.consistency(shown.size(), head.size).await.map_err(unreadable)
+    Ok(open.map_err(|fault| wrong(ErrorCode::BadSignature, fault.to_string()))?.size())
 }
 
 fn unreadable(fault: LogError) -> Refusal {

@@ -49,8 +49,8 @@ pub struct Disclosure {
     /// act does.
     pub erased_at: Option<OffsetDateTime>,
     pub erased_by: String,
-    /// The leaves that tell of it.
-    pub leaves: Vec<u64>,
+    /// The leaves that tell of it, each `<origin> <index>`.
+    pub leaves: Vec<String>,
 }
 
 /// A leaf as far as it can be read.
@@ -69,23 +69,23 @@ pub struct Erased {
     pub by: Option<(Option<OffsetDateTime>, String)>,
 }
 
-/// The disclosures that leaves tell of, each with its index, in their order; and the records that were erased.
-pub fn disclosures(leaves: &[(u64, Said)]) -> Vec<Disclosure> {
+/// The disclosures that leaves tell of, each with its name, in their order; and the records that were erased.
+pub fn disclosures(leaves: &[(String, Said)]) -> Vec<Disclosure> {
     let mut told = Told::default();
-    for (index, said) in leaves {
+    for (leaf, said) in leaves {
         let record = match said {
             Said::Record(record) => record,
             Said::Erased(erased) => {
-                told.erased(*index, erased);
+                told.erased(leaf, erased);
                 continue;
             }
         };
         let at = record.at.as_ref().and_then(times::from_wire);
         match &record.event {
-            Some(Event::Accepted(accepted)) => told.accepted(*index, at, accepted),
-            Some(Event::Refused(refused)) => told.refused(*index, at, refused),
-            Some(Event::HandedOver(handed_over)) => told.handed_over(*index, at, handed_over),
-            Some(Event::Outcome(outcome)) => told.outcome(*index, at, outcome),
+            Some(Event::Accepted(accepted)) => told.accepted(leaf, at, accepted),
+            Some(Event::Refused(refused)) => told.refused(leaf, at, refused),
+            Some(Event::HandedOver(handed_over)) => told.handed_over(leaf, at, handed_over),
+            Some(Event::Outcome(outcome)) => told.outcome(leaf, at, outcome),
             Some(Event::Opened(_) | Event::Act(_)) | None => {}
         }
     }
@@ -102,7 +102,7 @@ struct Told {
 }
 
 impl Told {
-    fn accepted(&mut self, index: u64, at: Option<OffsetDateTime>, accepted: &Accepted) {
+    fn accepted(&mut self, leaf: &str, at: Option<OffsetDateTime>, accepted: &Accepted) {
         self.accepted.insert(accepted.message_id.to_vec());
         for decision in &accepted.decisions {
             for category in &decision.categories {
@@ -125,14 +125,14 @@ impl Told {
                     permitted_by: permits.iter().map(name).collect(),
                     policy_set: hex::encode(&accepted.policy_hash),
                     decided_at: at,
-                    leaves: vec![index],
+                    leaves: vec![leaf.to_owned()],
                     ..Disclosure::default()
                 });
             }
         }
     }
 
-    fn refused(&mut self, index: u64, at: Option<OffsetDateTime>, refused: &Refused) {
+    fn refused(&mut self, leaf: &str, at: Option<OffsetDateTime>, refused: &Refused) {
         self.add(Disclosure {
             thread: id(&refused.thread),
             message: id(&refused.message_id),
@@ -140,12 +140,12 @@ impl Told {
             verdict: "refused".to_owned(),
             withheld_by: refused.rule.as_ref().map(name).unwrap_or_default(),
             decided_at: at,
-            leaves: vec![index],
+            leaves: vec![leaf.to_owned()],
             ..Disclosure::default()
         });
     }
 
-    fn erased(&mut self, index: u64, erased: &Erased) {
+    fn erased(&mut self, leaf: &str, erased: &Erased) {
         let (erased_at, erased_by) = erased.by.clone().unwrap_or_default();
         self.add(Disclosure {
             thread: id(&erased.thread),
@@ -153,12 +153,12 @@ impl Told {
             verdict: "erased".to_owned(),
             erased_at,
             erased_by,
-            leaves: vec![index],
+            leaves: vec![leaf.to_owned()],
             ..Disclosure::default()
         });
     }
 
-    fn handed_over(&mut self, index: u64, at: Option<OffsetDateTime>, event: &HandedOver) {
+    fn handed_over(&mut self, leaf: &str, at: Option<OffsetDateTime>, event: &HandedOver) {
         // Where its acceptance was erased, this alone tells what went.
         if !self.is_told_of(&event.message_id, &event.recipient) {
             for category in event.released() {
@@ -173,7 +173,7 @@ impl Told {
                 });
             }
         }
-        for told in self.of(&event.message_id, &event.recipient, index) {
+        for told in self.of(&event.message_id, &event.recipient, leaf) {
             let is_in = event.released().any(|category| category.as_str_name() == told.category);
             if is_in && told.handed_over_at.is_none() {
                 told.handed_over_at = at;
@@ -181,7 +181,7 @@ impl Told {
         }
     }
 
-    fn outcome(&mut self, index: u64, at: Option<OffsetDateTime>, outcome: &Outcome) {
+    fn outcome(&mut self, leaf: &str, at: Option<OffsetDateTime>, outcome: &Outcome) {
         if !self.is_told_of(&outcome.message_id, &outcome.recipient) {
             self.add(Disclosure {
                 message: id(&outcome.message_id),
@@ -190,7 +190,7 @@ impl Told {
                 ..Disclosure::default()
             });
         }
-        for told in self.of(&outcome.message_id, &outcome.recipient, index) {
+        for told in self.of(&outcome.message_id, &outcome.recipient, leaf) {
             match &outcome.event {
                 Some(What::Acknowledged(_)) => told.acknowledged_at = at,
                 Some(What::Forwarded(theirs)) => {
@@ -240,11 +240,11 @@ impl Told {
     }
 
     /// Those of a message and a recipient, of which another leaf tells.
-    fn of(&mut self, message: &[u8], recipient: &str, index: u64) -> Vec<&mut Disclosure> {
+    fn of(&mut self, message: &[u8], recipient: &str, leaf: &str) -> Vec<&mut Disclosure> {
         let places = self.places.get(&(id(message), recipient.to_owned())).cloned().unwrap_or_default();
         let all = self.disclosures.iter_mut().enumerate();
         let mut of: Vec<_> = all.filter(|(place, _)| places.contains(place)).map(|(_, told)| told).collect();
-        of.iter_mut().for_each(|told| told.leaves.push(index));
+        of.iter_mut().for_each(|told| told.leaves.push(leaf.to_owned()));
         of
     }
 }
@@ -307,7 +307,8 @@ mod tests {
     }
 
     fn all(said: Vec<Said>) -> Vec<Disclosure> {
-        disclosures(&(0..).zip(said).collect::<Vec<_>>())
+        let named = said.into_iter().enumerate().map(|(index, said)| (format!("hu/log/1 {index}"), said));
+        disclosures(&named.collect::<Vec<_>>())
     }
 
     fn outcome(event: What) -> Event {
@@ -359,8 +360,12 @@ mod tests {
         assert_eq!(
             told.iter().map(words).collect::<Vec<_>>(),
             [
-                ("erased".to_owned(), String::new(), vec![0]),
-                ("released".to_owned(), "health".to_owned(), vec![1, 2])
+                ("erased".to_owned(), String::new(), vec!["hu/log/1 0".to_owned()]),
+                (
+                    "released".to_owned(),
+                    "health".to_owned(),
+                    vec!["hu/log/1 1".to_owned(), "hu/log/1 2".to_owned()]
+                )
             ]
         );
         assert_eq!((told[0].erased_by.as_str(), told[0].thread.is_empty()), ("be/log/1 9", false));

@@ -120,6 +120,8 @@ async fn verify_evidence(
     report: &mut Report,
 ) -> Result<Acts, LogError> {
     let mut acts = Acts::default();
+    // The act by which a record was erased may stand in a later log.
+    let mut all_erased = Vec::new();
     for head in logs {
         let key = log_key(place.domain, LogKind::Evidence, head.number, place.gateway)?;
         let mut walk = Walk::new(head, &key, &place.stager);
@@ -154,14 +156,16 @@ async fn verify_evidence(
                 _ => {}
             }
         }
-        for index in &erased {
-            if !acts.erased.contains(&super::subject(&walk.origin, *index)) {
-                let found =
-                    "its record was erased, and no administrator's act tells of that: it was erased by hand";
-                report.faults.add("erased_by_hand", walk.place(*index), found, CHANGED);
-            }
-        }
+        let named = |index: &u64| (super::subject(&walk.origin, *index), walk.place(*index));
+        all_erased.extend(erased.iter().map(named));
         report.logs.push(walk.end(snapshot, erased.len() as u64, &mut report.faults).await?);
+    }
+    for (subject, place) in all_erased {
+        if !acts.erased.contains(&subject) {
+            let found =
+                "its record was erased, and no administrator's act tells of that: it was erased by hand";
+            report.faults.add("erased_by_hand", place, found, CHANGED);
+        }
     }
     Ok(acts)
 }

@@ -144,9 +144,12 @@ pub enum LogKind {
 }
 
 impl LogKind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Evidence, Self::Keys];
+
     /// The kind of this name.
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Evidence, Self::Keys].into_iter().find(|kind| kind.name() == name)
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
     /// What the log's origin calls it, and the database.
@@ -167,7 +170,7 @@ pub struct LogId(pub(super) i64);
 pub struct LogHead {
     pub log: LogId,
     pub kind: LogKind,
-    /// The number in its origin, from 1.
+    /// The number in its origin: 1, or the moment at which it took the place of another one, in Unix seconds.
     pub number: u32,
     /// Leaves under the checkpoint.
     pub size: u64,

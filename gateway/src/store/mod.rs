@@ -27,7 +27,7 @@ pub use queue::Queue;
 pub use sqlite::{
     Addition, AgencyRow, AuditRow, CopyRow, DatabaseVersion, Erasure, ForeignKey, Inspection, IssuedBy,
     IssuedCertificate, KeyRow, KnownPeer, LeafRow, MessageRow, PeerRow, PolicyRow, Renewal,
-    RevokedCertificate, Snapshot, Store, ThreadRow, Token, TokenUse, ToldPage, probe,
+    RevokedCertificate, Snapshot, Store, ThreadRow, Token, TokenUse, ToldPage, Witnessed, probe,
 };
 
 /// A message to accept, with everything that follows from it: it is all stored, or nothing is.

@@ -12,7 +12,7 @@ const ACT: Act<'_> =
 
 async fn erase(world: &World, index: u64) -> Erasure {
     let gateway = &world.gateway;
-    gateway.store.erase_records(gateway.logs.evidence.id(), &[(index, ACT)]).await.unwrap()
+    gateway.store.erase_records(gateway.logs.evidence.tree().id(), &[(index, ACT)]).await.unwrap()
 }
 
 /// Whether bytes stand anywhere in a database.

@@ -11,6 +11,7 @@ mod oracle;
 mod proofs;
 mod receipts;
 mod rfc6962;
+mod succession;
 mod tiles;
 
 /// Every complete node of a log.

@@ -1,7 +1,7 @@
 //! `log disclosures`
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Write},
 };
 
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-use super::{Logs, Output, nothing};
+use super::{Logs, Output, Which, nothing};
 use crate::{
     limits,
     log::{
@@ -23,7 +23,7 @@ use crate::{
         disclosure::{Disclosure, Erased, Said, disclosures},
         log_key, subject,
     },
-    store::{LeafRow, LogKind},
+    store::LogKind,
 };
 
 /// Of what.
@@ -38,36 +38,33 @@ pub struct Arguments {
 }
 
 pub(super) async fn execute(logs: &mut Logs, arguments: &Arguments, output: Output) -> anyhow::Result<()> {
-    let log = logs.newest(false).await?;
-    let mut messages = logs.snapshot.messages_of(log.head.log, arguments.thread).await?;
+    let looked = logs.searched(&Which { log: None }).await?;
+    let mut messages = logs.messages_of(&looked, arguments.thread).await?;
     if messages.is_empty() {
-        let id = arguments.thread.as_bytes();
-        let rows = logs.snapshot.leaves_about(log.head.log, id).await?;
-        let thread = rows.iter().find_map(|row| Uuid::from_slice(row.thread.as_deref()?).ok());
+        let id = BTreeSet::from([arguments.thread.as_bytes().to_vec()]);
+        let rows = logs.about(&looked, &id).await?;
+        let thread = rows.iter().find_map(|(_, row)| Uuid::from_slice(row.thread.as_deref()?).ok());
         messages = match thread {
-            Some(thread) => logs.snapshot.messages_of(log.head.log, thread).await?,
-            None => vec![id.to_vec()],
+            Some(thread) => logs.messages_of(&looked, thread).await?,
+            None => id,
         };
     }
-    let mut rows = Vec::new();
-    for message in messages {
-        rows.extend(logs.snapshot.leaves_about(log.head.log, &message).await?);
-    }
-    rows.sort_by_key(LeafRow::index);
-    let erased = rows.iter().filter(|row| row.record.is_none()).count();
+    let rows = logs.about(&looked, &messages).await?;
+    let erased = rows.iter().filter(|(_, row)| row.record.is_none()).count();
     let acts = if erased > 0 { erasures(logs).await? } else { BTreeMap::new() };
     let mut leaves = Vec::new();
-    for row in rows {
-        let index = row.index();
+    for (place, row) in rows {
+        let origin = looked.get(place).map(|log| log.key.name().as_str()).unwrap_or_default();
+        let leaf = subject(origin, row.index());
         let said = match row.record {
             Some(record) => Said::Record(Record::decode(record.as_slice())?),
             None => Said::Erased(Erased {
                 thread: row.thread.unwrap_or_default(),
                 message: row.message.unwrap_or_default(),
-                by: acts.get(&subject(log.key.name().as_str(), index)).cloned(),
+                by: acts.get(&leaf).cloned(),
             }),
         };
-        leaves.push((index, said));
+        leaves.push((leaf, said));
     }
     if leaves.is_empty() {
         return Err(nothing(&format!("a thread or a message {}", arguments.thread)).into());
@@ -77,7 +74,7 @@ pub(super) async fn execute(logs: &mut Logs, arguments: &Arguments, output: Outp
         return Ok(print_csv(&told)?);
     }
     let json = json!({
-        "log": log.key.name().as_str(),
+        "logs": looked.iter().map(|log| log.key.name().as_str()).collect::<Vec<_>>(),
         "erased": erased,
         "disclosures": told.iter().map(to_json).collect::<Vec<_>>(),
     });
@@ -131,7 +128,7 @@ fn show(told: &[Disclosure]) -> String {
                 moment(one.handed_over_at),
                 moment(one.acknowledged_at),
                 match one.erased_at {
-                    Some(at) => format!("leaf {} erased {}", spaced(&one.leaves), moment(Some(at))),
+                    Some(at) => format!("leaf {} erased {}", one.leaves.join("; "), moment(Some(at))),
                     None => one.ended.clone(),
                 },
             ]
@@ -140,10 +137,6 @@ fn show(told: &[Disclosure]) -> String {
     let header =
         ["RECIPIENT", "CATEGORY", "VERDICT", "BASIS", "RULES", "HANDED OVER", "ACKNOWLEDGED", "ENDED"];
     super::super::output::table(header, &rows)
-}
-
-fn spaced(leaves: &[u64]) -> String {
-    leaves.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")
 }
 
 fn to_json(one: &Disclosure) -> Value {
@@ -177,7 +170,7 @@ fn columns(one: &Disclosure) -> [(&'static str, String); 20] {
         ("ended_at", moment(one.ended_at)),
         ("erased_at", moment(one.erased_at)),
         ("erased_by", one.erased_by.clone()),
-        ("leaves", spaced(&one.leaves)),
+        ("leaves", one.leaves.join("; ")),
     ]
 }
 

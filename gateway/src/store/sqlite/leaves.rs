@@ -178,6 +178,8 @@ impl Store {
     }
 
     /// Opens a log of a kind under a new number, with its first leaf; one of keys with the key records of the one before.
+    /// What was staged in the logs before and is under no head of theirs goes into the new one, for they are not signed
+    /// again.
     pub async fn reopen_log(
         &self,
         kind: LogKind,
@@ -187,23 +189,44 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         let before = end(&mut change, kind).await?;
+        let size: i64 = sqlx::query_scalar("SELECT size FROM log WHERE id = ?")
+            .bind(before.log)
+            .fetch_one(&mut *change)
+            .await?;
+        // In clear, all that it held; of evidence, what is under no head. Nothing that the gateway did not stage.
+        let of = (LogId(before.log), (kind, before.number));
+        let mut from = if kind == LogKind::Keys { 0 } else { size.unsigned_abs() };
+        let mut entries = Vec::new();
+        loop {
+            let page = self.stager.entries(&mut *change, of, from, limits::LOG_PAGE).await?;
+            if page.is_empty() {
+                break;
+            }
+            from += page.len() as u64;
+            entries.extend(page);
+        }
+        let staged = sqlx::query("SELECT * FROM leaf WHERE log = ? AND idx >= ? ORDER BY idx")
+            .bind(before.log)
+            .bind(size)
+            .fetch_all(&mut *change)
+            .await?;
+        let leaves: Vec<Leaf> = staged.iter().map(leaf).collect::<Result<_, _>>()?;
+        sqlx::query("DELETE FROM leaf WHERE log = ? AND idx >= ?")
+            .bind(before.log)
+            .bind(size)
+            .execute(&mut *change)
+            .await?;
         sqlx::query("INSERT INTO log (kind, number, size) VALUES (?, ?, 0)")
             .bind(kind.name())
             .bind(number)
             .execute(&mut *change)
             .await?;
-        self.stager.append(&mut change, &first).await?;
+        let staged =
+            leaves.into_iter().filter_map(|leaf| Some(NewLeaf { record: leaf.record?, about: leaf.about }));
+        let leaves: Vec<NewLeaf> = first.into_iter().chain(staged).collect();
+        self.stager.append(&mut change, &leaves).await?;
         if kind == LogKind::Keys {
-            let of = (LogId(before.log), (kind, before.number));
-            let mut from = 0;
-            loop {
-                let page = self.stager.entries(&mut *change, of, from, limits::LOG_PAGE).await?;
-                if page.is_empty() {
-                    break;
-                }
-                from += page.len() as u64;
-                self.stager.append_in_clear(&mut change, &page).await?;
-            }
+            self.stager.append_in_clear(&mut change, &entries).await?;
         }
         self.stager.record(&mut change, act).await?;
         change.commit().await?;
@@ -361,6 +384,40 @@ impl Store {
         readable(&mut select, reader, messages);
         let staged: Vec<Vec<u8>> = select.build_query_scalar().fetch_all(&self.readers).await?;
         staged.iter().map(|message| id(message)).collect()
+    }
+
+    /// The leaves about a message that an agency may have receipts of, whichever log of evidence they stand in, the oldest
+    /// first: so many of them.
+    pub async fn leaves_about(
+        &self,
+        reader: &AgencyAddress,
+        message: Uuid,
+        most: usize,
+    ) -> Result<Vec<Leaf>, StoreError> {
+        let mut select = QueryBuilder::new(
+            "SELECT leaf.* FROM leaf JOIN log ON log.id = leaf.log WHERE record IS NOT NULL",
+        );
+        readable(&mut select, reader, &[message]);
+        select.push(" ORDER BY number, idx LIMIT ").push_bind(number(most as u64));
+        select.build().fetch_all(&self.readers).await?.iter().map(leaf).collect()
+    }
+
+    /// The number of the newest log of evidence before one that has receipts about these messages for an agency.
+    pub async fn earlier_receipts(
+        &self,
+        before: u32,
+        reader: &AgencyAddress,
+        messages: &[Uuid],
+    ) -> Result<Option<u32>, StoreError> {
+        if messages.is_empty() {
+            return Ok(None);
+        }
+        let mut select = QueryBuilder::new("SELECT MAX(number) FROM log WHERE kind = ");
+        select.push_bind(LogKind::Evidence.name()).push(" AND number < ").push_bind(before);
+        select.push(" AND id IN (SELECT log FROM leaf WHERE record IS NOT NULL");
+        readable(&mut select, reader, messages);
+        select.push(")");
+        Ok(select.build_query_scalar().fetch_one(&self.readers).await?)
     }
 
     /// Leaves of a log from an index on, a page of them.

@@ -44,7 +44,7 @@ pub use self::{
     peers::{KnownPeer, ToldPage},
     snapshot::{KeyRow, LeafRow, MessageRow, Snapshot},
     stated::{AgencyRow, AuditRow, CopyRow, PeerRow, PolicyRow, ThreadRow},
-    witnessed::ForeignKey,
+    witnessed::{ForeignKey, Witnessed},
 };
 use super::{Load, Queue, QueueBound, Stager, StoreError};
 use crate::limits;
