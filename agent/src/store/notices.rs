@@ -124,7 +124,7 @@ impl Store {
     }
 
     /// The domain accepted the message anew, having lost that it had: what it released then, or releases now, the
-    /// recipient may have. The same acceptance again tells nothing.
+    /// recipient may have. The same acceptance again tells nothing, nor does one that releases nothing.
     async fn forwarded_again(
         &self,
         tx: &mut Transaction<'_, Sqlite>,
@@ -133,6 +133,9 @@ impl Store {
         signed: &SignedAcceptance,
         part: &DomainDecision,
     ) -> Result<(), StoreError> {
+        if part.decision.as_ref().is_none_or(|decision| decision.verdict() != Verdict::Released) {
+            return Ok(());
+        }
         let is_other = sqlx::query(
             "update deliveries set forwarded = ?3 where message = ?1 and agency = ?2 and forwarded <> ?3",
         )
