@@ -3,22 +3,18 @@
 
 use bytes::Bytes;
 use liaison_proto::{
-    exchange::v1::{Continuation, ListReceiptsRequest, ListReceiptsResponse, Receipt},
-    limits::{HEAD_BYTES, RECEIPT_MESSAGES, SHOWN_HEADS},
+    exchange::v1::{ListReceiptsRequest, ListReceiptsResponse, Receipt},
+    limits::RECEIPT_MESSAGES,
     message::v1::{Refusal, error_code::Code as ErrorCode},
 };
-use liaison_trust::{digest::Digest, log::Note, names::AgencyAddress};
-use metrics::counter;
-use tracing::error;
+use liaison_trust::{digest::Digest, names::AgencyAddress};
 use uuid::Uuid;
 
-use crate::{
-    delivery::internal,
-    gateway::Gateway,
-    limits,
-    log::{Head, Log, LogError, Shown},
-    store::Leaf,
+use super::{
+    heads::{self, unreadable},
+    signers::Signers,
 };
+use crate::{delivery::internal, gateway::Gateway, limits, store::Leaf};
 
 /// Answers an agency's request.
 ///
@@ -29,10 +25,10 @@ pub(super) async fn list(
     agency: &AgencyAddress,
     request: ListReceiptsRequest,
 ) -> Result<ListReceiptsResponse, Refusal> {
-    if request.messages.len() > RECEIPT_MESSAGES || request.heads.len() > SHOWN_HEADS {
+    if request.messages.len() > RECEIPT_MESSAGES {
         return Err(Refusal::new(
             ErrorCode::TooLarge,
-            format!("more than {RECEIPT_MESSAGES} messages or {SHOWN_HEADS} heads in one request"),
+            format!("more than {RECEIPT_MESSAGES} messages in one request"),
             "ask for fewer at a time",
         ));
     }
@@ -42,16 +38,7 @@ pub(super) async fn list(
     })?;
     let log = &gateway.logs.evidence;
     let head = log.head();
-    let mut continuations = Vec::with_capacity(request.heads.len());
-    for shown in &request.heads {
-        continuations.push(match continuation(agency, log, &head, shown).await {
-            Ok(hashes) => {
-                Continuation { hashes: hashes.into_iter().map(Bytes::from).collect(), refusal: None }
-            }
-            Err(refusal) if refusal.code() == ErrorCode::Internal => return Err(refusal),
-            Err(refusal) => Continuation { hashes: Vec::new(), refusal: Some(refusal) },
-        });
-    }
+    let continuations = heads::continuations(agency, log, &head, &request.heads).await?;
     let page = (limits::RECEIPTS, limits::RECEIPTS_BYTES);
     let (leaves, next) = gateway
         .store
@@ -60,11 +47,18 @@ pub(super) async fn list(
         .map_err(internal)?;
     let indexes: Vec<u64> = leaves.iter().map(|leaf| leaf.index).collect();
     let proofs = log.inclusion(&indexes, head.size).await.map_err(unreadable)?;
-    let pending = gateway.store.staged_for(log.id(), head.size, agency, &messages).await.map_err(internal)?;
+    let mut pending =
+        gateway.store.staged_for(log.id(), head.size, agency, &messages).await.map_err(internal)?;
+    let Signers { head: keys_head, signers, early } = Signers::of(gateway, &leaves).await?;
+    let (early, ready): (Vec<_>, Vec<_>) =
+        leaves.iter().zip(proofs).partition(|(leaf, _)| early.contains(&leaf.index));
+    pending.extend(early.iter().filter_map(|(leaf, _)| leaf.about.message));
     Ok(ListReceiptsResponse {
         continuations,
-        receipts: leaves.iter().zip(proofs).filter_map(|(leaf, proof)| receipt(leaf, proof)).collect(),
+        receipts: ready.into_iter().filter_map(|(leaf, proof)| receipt(leaf, proof)).collect(),
         pending: pending.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect(),
+        keys_head,
+        signers,
         next: next.unwrap_or_default(),
         head: head.note.map(|note| note.to_string()).unwrap_or_default(),
     })
@@ -78,43 +72,4 @@ fn receipt(leaf: &Leaf, proof: Vec<Digest>) -> Option<Receipt> {
         record: Bytes::copy_from_slice(record.record()),
         proof: proof.into_iter().map(Bytes::from).collect(),
     })
-}
-
-/// The proof that the newest head goes on from a head that an agency shows. One that the log's key signed and that the
-/// log does not go on from ends this gateway, see [`Log::shown`]; the agency is told before.
-async fn continuation(
-    agency: &AgencyAddress,
-    log: &Log,
-    head: &Head,
-    shown: &str,
-) -> Result<Vec<Digest>, Refusal> {
-    let wrong =
-        |code, why: String| Refusal::new(code, why, "show a head of the log as this gateway signed it");
-    if shown.len() > HEAD_BYTES {
-        return Err(wrong(ErrorCode::TooLarge, format!("a head has {HEAD_BYTES} bytes at most")));
-    }
-    let note =
-        Note::parse(shown.as_bytes()).map_err(|fault| wrong(ErrorCode::Malformed, fault.to_string()))?;
-    if log.shown(&note).await.map_err(unreadable)? == Shown::Ahead {
-        counter!("liaison_gateway_log_ahead_total").increment(1);
-        let lines: Vec<&str> = note.text().lines().take(3).collect();
-        let shown = lines.join(" ");
-        error!(%agency, shown, size = head.size, root = %head.root, "an agency shows a head that the log does not go on from");
-        return Err(Refusal::new(
-            ErrorCode::InconsistentLog,
-            format!(
-                "this gateway's key signed the head {shown}, and its log of {} leaves does not go on from it",
-                head.size
-            ),
-            "keep both heads, and ask the domain's administrator: a gateway was restored, copied, or shows two histories",
-        ));
-    }
-    let open = log.signer().key().open(&note);
-    let shown = open.map_err(|fault| wrong(ErrorCode::BadSignature, fault.to_string()))?;
-    log.consistency(shown.size(), head.size).await.map_err(unreadable)
-}
-
-fn unreadable(fault: LogError) -> Refusal {
-    error!(error = &fault as &dyn std::error::Error, "the log can't be proven");
-    Refusal::internal()
 }

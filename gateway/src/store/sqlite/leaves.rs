@@ -49,6 +49,10 @@ pub(super) async fn append<'l>(
     .await
 }
 
+/// Finds an entry in clear by its index.
+pub(super) const PLACE_IN_CLEAR: &str =
+    "SELECT idx FROM leaf WHERE log = ? AND entry = ? AND LENGTH(entry) > 32";
+
 /// Appends key records, which are no secret, to the log of keys: those that it does not hold yet.
 pub(super) async fn append_keys(
     db: &mut SqliteConnection,
@@ -154,6 +158,13 @@ impl Store {
             if idx == expected { Ok(entry) } else { Err(StoreError::Corrupt("log that lacks a leaf")) }
         });
         entries.collect()
+    }
+
+    /// Where an entry in clear stands in a log.
+    pub async fn place_in_clear(&self, log: LogId, entry: &[u8]) -> Result<Option<u64>, StoreError> {
+        let index: Option<i64> =
+            sqlx::query_scalar(PLACE_IN_CLEAR).bind(log.0).bind(entry).fetch_optional(&self.readers).await?;
+        Ok(index.map(i64::unsigned_abs))
     }
 
     /// The hashes of tiles of a log, as wide as they are kept.
