@@ -8,8 +8,8 @@ use bytes::Bytes;
 use liaison_demo::{Gateway, wait};
 use liaison_proto::{
     case::v1::{Receipt, log_alarm::Code as Alarm, receipt_event::Code as Event},
-    exchange::v1::{ListReceiptsRequest, delivery},
-    limits::HEAD_BYTES,
+    exchange::v1::{ListKeyEntriesRequest, ListReceiptsRequest, delivery},
+    limits::{HEAD_BYTES, SHOWN_HEADS},
     log::v1::{Record, record},
     message::v1::{
         Refusal, error_code::Code as ErrorCode, referral_state::Code as State, verdict::Code as Verdict,
@@ -245,6 +245,49 @@ async fn two_histories_shown_to_two_agencies_are_seen_when_one_signs_for_what_th
     alarmed(&realm, HOSPITAL, Alarm::Inconsistent, SHELTER).await?;
     // The message arrived all the same.
     call::referral_in(realm.agent(HOSPITAL)?, &id, State::Requested).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_logs_of_keys_shown_to_two_agencies_are_seen_when_one_signs_for_what_the_other_sent() -> Result<()>
+{
+    let mut realm = Realm::start(policies::OPEN, &[HOSPITAL]).await?;
+    let mut shelter = Insider::enrol(&realm.gateway, SHELTER).await?;
+    let copy = doubled(&mut realm).await?;
+    // At the copy the police publishes its keys, and the shelter sees that log.
+    Insider::enrol(&copy, POLICE).await?;
+    shelter.exchange = copy.exchange();
+    let mut exchange = shelter.exchange().await?;
+    let shown = wait::until("the copy's log of keys has grown", async || {
+        let shown = exchange.list_key_entries(ListKeyEntriesRequest::default()).await.ok()?.into_inner();
+        (shown.entries.len() > 2).then_some(shown)
+    })
+    .await?;
+    let forged = shown.head.replacen("be/keys/1\n", "be/keys/1\n1", 1);
+    let heads = vec![shown.head.clone(), forged];
+    let answer = exchange.list_key_entries(ListKeyEntriesRequest { from: 0, heads }).await?.into_inner();
+    let codes: Vec<_> =
+        answer.continuations.iter().map(|one| one.refusal.as_ref().map(Refusal::code)).collect();
+    ensure!(codes == [None, Some(ErrorCode::BadSignature)], "{codes:?}");
+    let heads = vec![String::new(); SHOWN_HEADS + 1];
+    let too_many = exchange.list_key_entries(ListKeyEntriesRequest { from: 0, heads }).await;
+    ensure!(call::refused(too_many) == Some(ErrorCode::TooLarge));
+
+    // It signs for what the hospital sends it, and says what it holds.
+    shelter.exchange = realm.gateway.exchange();
+    shelter.keys_head = shown.head.into();
+    realm.agent(HOSPITAL)?.connected().await?;
+    let id = send(&realm, HOSPITAL, SHELTER).await?;
+    let mut session = shelter.session().await?;
+    let (attempt, delivery) = session.delivery().await?;
+    let Some(delivery::Content::Copy(received)) = delivery.content else { anyhow::bail!("{delivery:?}") };
+    let signed =
+        shelter.acknowledge(&received.manifest, &Bytes::copy_from_slice(Uuid::parse_str(&id)?.as_bytes()))?;
+    session.ack(attempt, Some(signed)).await?;
+    alarmed(&realm, HOSPITAL, Alarm::Inconsistent, SHELTER).await?;
+    ensure!(receipts::alarm(realm.agent(HOSPITAL)?).await?.detail.contains("be/keys/1"));
+    let ended = realm.gateway.ended().await?;
+    ensure!(ended.contains("an agency shows a head"), "{ended}");
     Ok(())
 }
 

@@ -233,6 +233,16 @@ impl Snapshot {
         Ok(keys)
     }
 
+    /// Key records of agencies of this domain that peers have logged and this gateway did not publish: of which log, and at
+    /// which index.
+    pub async fn foreign_keys(&mut self) -> Result<Vec<(String, u64, SignedKeyRecord)>, StoreError> {
+        let rows: Vec<(String, i64, Vec<u8>)> =
+            sqlx::query_as("SELECT origin, idx, record FROM foreign_key ORDER BY seq")
+                .fetch_all(&mut self.connection)
+                .await?;
+        rows.into_iter().map(|(log, index, key)| Ok((log, index.unsigned_abs(), decode(key)?))).collect()
+    }
+
     /// Where an entry in clear stands in a log.
     pub async fn place_in_clear(&mut self, log: LogId, entry: &[u8]) -> Result<Option<u64>, StoreError> {
         let index: Option<i64> = sqlx::query_scalar(PLACE_IN_CLEAR)
