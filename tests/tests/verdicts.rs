@@ -231,13 +231,25 @@ async fn of_acknowledgements_and_of_the_keys_that_signed_them() -> Result<()> {
     let recipient = Recipient::new(Kem::X25519)?;
     let act = of(Event::Act(Act::default())).encode_to_vec();
     make("a key where nothing is signed".into(), act, KEYS, 1, recipient.record.encode_to_vec())?;
+    let word = recipient.acknowledgement(sha256(&recipient.record.record));
+    let unsigned = log.size();
+    log.append(recipient.acknowledged(word.encode_to_vec()).encode_to_vec())?;
     let files = made.into_iter().enumerate().map(|(place, (what, index, keys, seed, entries))| {
-        // Each log of keys has one entry: they are of different domains' worth of numbers, so that none contradicts another.
+        // Each log of keys has one entry, and a number of its own, so that none contradicts another.
         let keys = if keys == KEYS { format!("be/keys/{}", place + 10) } else { keys };
         Ok((what, log.signed(index, &keys, seed, &entries)?.to_string().into_bytes()))
     });
-    let files = files.collect::<Result<Vec<_>>>()?;
+    let mut files = files.collect::<Result<Vec<_>>>()?;
     let all = files.len();
+    let keys = [recipient.record.encode_to_vec()];
+    let good = log.signed(unsigned, "be/keys/5", 1, &keys)?.to_string();
+    let (_, signer) = good.split_at(good.rfind("c2sp.org/").context("no second part")?);
+    let alone = log.receipt(unsigned)?.to_string();
+    let not =
+        [alone.clone(), format!("{alone}\n{signer}"), format!("{good}{signer}"), format!("{signer}{alone}")];
+    let not = not.map(|text| ("in other parts".to_owned(), text.into_bytes()));
+    ensure!(agree(not.to_vec()).await? == 0, "an acknowledgement holds whose signer is not shown");
+    files.push(("as it is".to_owned(), good.into_bytes()));
     let hold = agree(files).await?;
     ensure!(hold > 4 && hold < all, "{hold} of {all} hold");
     Ok(())
