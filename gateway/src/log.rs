@@ -217,6 +217,11 @@ impl Log {
         &self.signer
     }
 
+    /// Its number: one that takes the place of another has the next.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
     /// In the database.
     pub fn id(&self) -> LogId {
         self.id

@@ -23,6 +23,7 @@ pub mod python;
 pub mod raw;
 pub mod realm;
 pub mod receipts;
+pub mod restored;
 pub mod scene;
 pub mod seed;
 pub mod traffic;

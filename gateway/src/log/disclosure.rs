@@ -128,8 +128,10 @@ impl Told {
                 Some(What::Acknowledged(_)) => told.acknowledged_at = at,
                 Some(What::Forwarded(theirs)) => {
                     let (verdict, rule) = of_category(theirs, &told.category);
-                    // What was not released to them, they were not asked.
-                    if told.verdict == Verdict::Released.as_str_name() {
+                    // What was not released to them, they were not asked. What they released before they lost it, and
+                    // now do not, the agency may have.
+                    let released = Verdict::Released.as_str_name();
+                    if told.verdict == released && told.peer_verdict != released {
                         told.peer_verdict = verdict.as_str_name().to_owned();
                         told.peer_withheld_by = rule.map(name).unwrap_or_default();
                     }

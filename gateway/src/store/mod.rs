@@ -147,8 +147,11 @@ pub enum Next {
     /// Still to be delivered, for this reason; whether a peer that was offered it has just said that it has not taken
     /// it.
     Waiting { why: ErrorCode, is_back: bool },
-    /// Accepted by the gateway of another domain, whose word about its end is outstanding.
-    Forwarded,
+    /// With the gateway of another domain, whose word about its end is outstanding. Where it accepted the copy, under
+    /// the log of this number; where it perhaps did, the copy is never offered again.
+    Forwarded { log: Option<u32> },
+    /// Forwarded before, and now to be offered again in this lane.
+    Again(Queue),
 }
 
 /// A word of a peer about a copy that it accepted.
@@ -228,6 +231,8 @@ pub struct Head {
     pub offered: bool,
     /// Whether the log says that it was handed over, to its recipient's agent or a peer.
     pub handed_over: bool,
+    /// Whether a peer has accepted it before, and may have lost it with its database.
+    pub accepted: bool,
     /// The reason of waiting that the sender was told last, and how often it was told one.
     pub waiting: (ErrorCode, u32),
 }
@@ -250,6 +255,12 @@ impl Load {
     /// What one delivery of this many bytes adds.
     pub fn one(bytes: u64) -> Self {
         Self { deliveries: 1, bytes }
+    }
+
+    /// Takes one delivery of this many bytes off.
+    fn take(&mut self, bytes: u64) {
+        self.deliveries = self.deliveries.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
     }
 }
 

@@ -3,6 +3,7 @@
 mod agencies;
 mod authority;
 mod batch;
+mod change;
 mod columns;
 mod enrolment;
 mod erase;
