@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use liaison_demo::{Gateway, wait};
 use liaison_proto::{
-    case::v1::{Receipt, log_alarm::Code as Alarm, receipt_event::Code as Event},
+    case::v1::{LogAlarm, Receipt, log_alarm::Code as Alarm, receipt_event::Code as Event},
     exchange::v1::{ListKeyEntriesRequest, ListReceiptsRequest, delivery},
     limits::{HEAD_BYTES, SHOWN_HEADS},
     log::v1::{Record, record},
@@ -22,7 +22,7 @@ use liaison_tests::{
     insider::{Answer, Insider},
     message,
     names::{HOSPITAL, POLICE, SHELTER, SHELTER_HU},
-    policies, python,
+    operator, policies, python,
     realm::{BE, HU},
     receipts::{self, IN_TIME},
     seed,
@@ -245,6 +245,31 @@ async fn two_histories_shown_to_two_agencies_are_seen_when_one_signs_for_what_th
     alarmed(&realm, HOSPITAL, Alarm::Inconsistent, SHELTER).await?;
     // The message arrived all the same.
     call::referral_in(realm.agent(HOSPITAL)?, &id, State::Requested).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_log_that_lacks_what_its_gateway_signed_is_an_alarm() -> Result<()> {
+    let mut realm = Realm::start(policies::OPEN, &[HOSPITAL, SHELTER]).await?;
+    realm.gateway.stop().await?;
+    operator::hide(&realm.gateway).await?;
+    realm.gateway.start().await?;
+    realm.agent(HOSPITAL)?.connected().await?;
+    let id = send(&realm, HOSPITAL, SHELTER).await?;
+    call::referral_in(realm.agent(HOSPITAL)?, &id, State::Received).await?;
+    // It asks again for a minute before it says so.
+    let limit = Duration::from_secs(150);
+    let alarms = wait::within(limit, "the hospital misses two records", async || {
+        let log = receipts::log(realm.agent(HOSPITAL).ok()?).await.ok()?;
+        (log.alarms.len() == 2 && log.due == 0).then_some(log.alarms)
+    })
+    .await?;
+    for event in ["accepted", "acknowledged"] {
+        let told = |alarm: &LogAlarm| {
+            alarm.kind() == Alarm::MissingRecord && alarm.detail.contains(event) && alarm.detail.contains(&id)
+        };
+        ensure!(alarms.iter().any(told), "{event}: {alarms:?}");
+    }
     Ok(())
 }
 
