@@ -17,9 +17,10 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use liaison_proto::{
     case::v1::{log_alarm::Code as Kind, receipt_event::Code as Event},
-    exchange::v1::{ListReceiptsRequest, ListReceiptsResponse},
+    exchange::v1::{Continuation, ListReceiptsRequest, ListReceiptsResponse},
     limits::{RECEIPT_MESSAGES, SHOWN_HEADS},
     message::v1::{Refusal, error_code::Code as ErrorCode},
 };
@@ -29,8 +30,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use judge::EVIDENCE;
 pub use judge::{Alarm, Head, Known};
+use judge::{EVIDENCE, KEYS};
 pub use told::{NotTold, Told};
 
 use crate::{
@@ -68,6 +69,13 @@ impl From<Failed> for Refusal {
     }
 }
 
+/// Heads of the domain's logs that an agency holds, signed notes; empty where it holds none, or tells of none.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HeldHeads {
+    pub log: Bytes,
+    pub keys: Bytes,
+}
+
 /// Asks for receipts and heads, and replays the log of keys, until `stop`.
 pub(crate) async fn keep(agent: &Agent, stop: &CancellationToken) {
     let mut looked: Option<Instant> = None;
@@ -91,10 +99,10 @@ pub(crate) async fn keep(agent: &Agent, stop: &CancellationToken) {
     }
 }
 
-/// Replays the log of keys if it `is_old`, and looks for foreign keys of this agency whenever it has grown, by whomever it
+/// Replays the log of keys if it `is_old` or a recipient has told what it holds of it, and looks for foreign keys of this agency whenever it has grown, by whomever it
 /// was replayed.
 async fn look_at_keys(agent: &Agent, is_old: bool, watched: &mut Option<u64>) -> Result<(), Failed> {
-    if is_old {
+    if is_old || !agent.store.heads_shown(KEYS, 1).await?.is_empty() {
         agent.directory.replay().await?;
     }
     let size = agent.store.key_log().await?.map(|log| log.frontier.size());
@@ -105,16 +113,26 @@ async fn look_at_keys(agent: &Agent, is_old: bool, watched: &mut Option<u64>) ->
     Ok(())
 }
 
-/// Compares the head that a recipient of the own domain holds, by its signed word, when the gateway is asked next.
-pub(crate) async fn shown(agent: &Agent, by: &AgencyAddress, head: &[u8]) -> Result<(), StoreError> {
+/// Compares the heads that a recipient of the own domain holds, by its signed word, when the gateway is asked next.
+pub(crate) async fn shown(agent: &Agent, by: &AgencyAddress, heads: &HeldHeads) -> Result<(), StoreError> {
+    shown_of(agent, by, EVIDENCE, &heads.log).await?;
+    shown_of(agent, by, KEYS, &heads.keys).await
+}
+
+async fn shown_of(
+    agent: &Agent,
+    by: &AgencyAddress,
+    kind: &'static str,
+    head: &[u8],
+) -> Result<(), StoreError> {
     let Some(key) =
         agent.link.log_key().filter(|_| by.domain() == agent.address.domain() && !head.is_empty())
     else {
         return Ok(());
     };
     let text = String::from_utf8_lossy(head);
-    match judge::head(EVIDENCE, by.domain(), &key, &text) {
-        Ok(head) => agent.store.head_shown(by, &head).await,
+    match judge::head(kind, by.domain(), &key, &text) {
+        Ok(head) => agent.store.head_shown(kind, by, &head).await,
         Err(why) => {
             let alarm = Alarm {
                 kind: Kind::WrongKey,
@@ -143,7 +161,7 @@ pub(crate) async fn raise(store: &Store, alarm: &Alarm) -> Result<(), StoreError
 /// Asks once for what is due, page by page. False where nothing was.
 async fn turn(agent: &Agent, key: &VerifyingKey, is_old: bool) -> Result<bool, Failed> {
     let due = agent.store.receipts_due(OffsetDateTime::now_utc(), RECEIPT_MESSAGES).await?;
-    let others = agent.store.heads_shown(SHOWN_HEADS - 1).await?;
+    let others = agent.store.heads_shown(EVIDENCE, SHOWN_HEADS - 1).await?;
     if due.is_empty() && others.is_empty() && !is_old {
         return Ok(false);
     }
@@ -211,21 +229,14 @@ async fn take(
         tracing::warn!(messages, "a new log: what no recipient has signed for is offered again");
         raise(&agent.store, &alarm).await?;
     }
-    let continuations = answer.continuations.iter().skip(usize::from(held.is_some()));
-    for (number, (agency, note)) in others.iter().enumerate() {
-        let continuation = continuations.clone().nth(number);
-        if let Ok(shown) = judge::head(EVIDENCE, domain, key, note)
-            && let Err(alarm) = judge::compare(agency, &shown, &newest, continuation)
-        {
-            raise(&agent.store, &alarm).await?;
-        }
-    }
-    agent.store.heads_compared(others).await?;
+    let continuations = answer.continuations.get(usize::from(held.is_some())..).unwrap_or_default();
+    compare_all(&agent.store, EVIDENCE, key, &newest, others, continuations).await?;
     let under = earlier.as_ref().unwrap_or(&newest);
     let origin = under.checkpoint.origin();
+    let signers = judge::signers(answer);
     let mut kept = Vec::with_capacity(answer.receipts.len());
     for shown in &answer.receipts {
-        let proven = match judge::receipt(key, under, shown) {
+        let proven = match judge::receipt(key, under, shown, &signers) {
             Ok((receipt, told)) if messages.contains(&told.message) => {
                 let known = agent.store.known(told.message, &told.recipient).await?;
                 judge::same(&told, &known).map(|()| (receipt, told)).map_err(str::to_owned)
@@ -249,6 +260,25 @@ async fn take(
     }
     agent.store.keep_receipts(&newest, origin, &kept).await?;
     Ok(true)
+}
+
+/// Compares heads of a kind that other agencies hold with the newest one, each by its proof.
+async fn compare_all(
+    store: &Store,
+    kind: &'static str,
+    key: &VerifyingKey,
+    newest: &Head,
+    others: &[(AgencyAddress, String)],
+    continuations: &[Continuation],
+) -> Result<(), StoreError> {
+    for (number, (agency, note)) in others.iter().enumerate() {
+        if let Ok(shown) = judge::head(kind, store.address().domain(), key, note)
+            && let Err(alarm) = judge::compare(agency, &shown, newest, continuations.get(number))
+        {
+            raise(store, &alarm).await?;
+        }
+    }
+    store.heads_compared(others).await
 }
 
 /// What was due is there now, or comes later, or never: then the log lacks it.

@@ -12,6 +12,7 @@ pub mod hostile;
 pub mod insider;
 pub mod liar;
 pub mod message;
+pub mod mutate;
 pub mod net;
 pub mod net_domain;
 pub mod operator;
@@ -26,6 +27,7 @@ pub mod restored;
 pub mod scene;
 pub mod seed;
 pub mod traffic;
+pub mod verifiers;
 pub mod wire;
 
 pub use federation::Federation;

@@ -91,6 +91,13 @@ fn signing(gateway: &Gateway) -> Result<SigningKey> {
     Ok(SigningKey::from_seed(&seed))
 }
 
+/// Hides from agencies what is recorded of their messages from now on.
+pub async fn hide(gateway: &Gateway) -> Result<()> {
+    let hide = "CREATE TRIGGER hide AFTER INSERT ON leaf WHEN NEW.message IS NOT NULL \
+                BEGIN UPDATE leaf SET readers = '' WHERE log = NEW.log AND idx = NEW.idx; END";
+    edit(gateway, &[(hide, Vec::new())]).await.map(drop)
+}
+
 /// The entries of the log of keys.
 pub async fn logged(gateway: &Gateway) -> Result<Vec<Vec<u8>>> {
     blobs(gateway, "SELECT entry FROM leaf WHERE log = 2 ORDER BY idx").await

@@ -276,6 +276,7 @@ fn notices() -> Result<BTreeMap<&'static str, SignedNotice>> {
         received_at: Some(times::to_wire(NOW + Duration::from_secs(60))),
         thread_state: None,
         log_head: Bytes::new(),
+        keys_head: Bytes::new(),
     };
     let acknowledged = notice::Event::Acknowledged(statement::sign(&acknowledgement, &shelter.signing));
     let holding = Acknowledgement { log_head: Bytes::from_static(HEAD.as_bytes()), ..acknowledgement };

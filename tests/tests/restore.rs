@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use liaison_demo::wait;
-use liaison_proto::message::v1::referral_state::Code as State;
+use liaison_proto::{case::v1::log_alarm::Code as Alarm, message::v1::referral_state::Code as State};
 use liaison_tests::{
     Federation, Realm, call,
     federation::Setup,
@@ -10,6 +10,7 @@ use liaison_tests::{
     names::{HOSPITAL, SHELTER, SHELTER_HU},
     policies,
     realm::{BE, HU},
+    receipts,
     restored::{copied, guarded, is_sound, restored},
 };
 
@@ -38,6 +39,21 @@ async fn what_a_lost_database_had_accepted_is_delivered() -> Result<()> {
     let received = call::received_ids(realm.agent(SHELTER)?).await?;
     for id in [&there, &waits] {
         ensure!(received.iter().filter(|received| *received == id).count() == 1, "{id}: {received:?}");
+    }
+    // The agent goes on in the new log, and has raised an alarm about the old one, once, whose head it keeps.
+    let seen = wait::until("the hospital has its receipts from the new log", async || {
+        let log = receipts::log(realm.agent(HOSPITAL).ok()?).await.ok()?;
+        (log.origin == "be/log/2" && log.due == 0).then_some(log)
+    })
+    .await?;
+    realm.agent_mut(HOSPITAL)?.stop().await?;
+    realm.agent_mut(HOSPITAL)?.start().await?;
+    realm.agent(HOSPITAL)?.connected().await?;
+    let again = receipts::log(realm.agent(HOSPITAL)?).await?;
+    for log in [seen, again] {
+        let new = log.alarms.iter().filter(|alarm| alarm.kind() == Alarm::NewLog);
+        let told: Vec<_> = new.filter(|alarm| alarm.detail.contains("the place of be/log/1")).collect();
+        ensure!(told.len() == 1, "{log:?}");
     }
     // What the restored gateway accepted anew has its receipts in the new log.
     is_sound(&realm.gateway).await

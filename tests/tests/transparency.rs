@@ -201,6 +201,11 @@ async fn a_log_of_keys_that_is_rewound_is_an_alarm() -> Result<()> {
     realm.gateway.start().await?;
     let raised = alarm(realm.agent(HOSPITAL)?, Alarm::Inconsistent).await?;
     ensure!(raised.detail.contains("shrunk"), "{}", raised.detail);
+    // The guard file was removed: only the agent has shown the head, and that is enough.
+    let ended = realm.gateway.ended().await?;
+    ensure!(ended.contains("an agency shows a head"), "{ended}");
+    let refused = realm.gateway.start().await.err().context("it starts again")?.to_string();
+    ensure!(refused.contains("be/keys/1"), "{refused}");
     Ok(())
 }
 
@@ -298,5 +303,14 @@ async fn keys_that_a_peer_publishes_in_the_name_of_an_agency_of_this_domain_are_
         "the log does not tell"
     );
     ensure!(operator::evidence(be).await? == [prost::Message::encode_to_vec(&forged.signed)]);
+    let doctor = be.attempt(&["doctor", "--json"]).await?;
+    ensure!(!doctor.status.success(), "doctor finds nothing");
+    let doctor: Value = serde_json::from_slice(&doctor.stdout)?;
+    let checks = doctor["checks"].as_array().context("no checks")?;
+    let told = checks.iter().find(|check| check["check"] == "keys abroad").context("doctor does not tell")?;
+    let found = told.to_string();
+    ensure!(
+        found.contains(HOSPITAL) && found.contains("hu/keys/1") && found.contains(&forged.id.to_string())
+    );
     Ok(())
 }

@@ -178,6 +178,7 @@ async fn what_is_narrowed_after_it_was_offered_is_told_as_that() -> Result<()> {
         key_id: shelter.key()?.id.into(),
         received_at: at,
         log_head: Vec::new().into(),
+        keys_head: Vec::new().into(),
         thread_state: Some(StateChange { state: State::Received.into(), ..StateChange::default() }),
     };
     let notice = Notice {

@@ -113,6 +113,7 @@ impl Crossing {
             key_id: self.shelter.custody.ring().current().id.into(),
             received_at: Some(times::to_wire(OffsetDateTime::now_utc())),
             log_head: Vec::new().into(),
+            keys_head: Vec::new().into(),
             thread_state: Some(liaison_proto::message::v1::StateChange {
                 state: State::Received.into(),
                 reason: 0,

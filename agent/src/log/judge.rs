@@ -1,15 +1,19 @@
 //! What an agent believes of its domain's log: plain functions, from what is shown to a head and receipts, or an alarm.
 
+use std::collections::BTreeMap;
+
 use liaison_proto::{
     case::v1::log_alarm::Code as Kind,
-    exchange::v1::{Continuation, ListReceiptsResponse, Receipt as Shown},
+    exchange::v1::{Continuation, ListReceiptsResponse, Receipt as Shown, Signer as ShownSigner},
     limits::HEAD_BYTES,
-    message::v1::{Acceptance, SignedAcknowledgement},
+    log::v1::{Outcome, outcome},
+    message::v1::{Acceptance, Acknowledgement, SignedAcknowledgement, SignedKeyRecord},
+    strict,
 };
 use liaison_trust::{
-    digest::Digest,
+    digest::{Digest, sha256},
     keys::VerifyingKey,
-    log::{Checkpoint, LogKey, Note, Receipt, SaltedRecord, log_number, verify_consistency},
+    log::{Checkpoint, LogKey, Note, Receipt, SaltedRecord, Signer, log_number, verify_consistency},
     names::{AgencyAddress, Domain},
 };
 
@@ -17,6 +21,8 @@ use super::told::{Told, same_decision};
 
 /// The kind of the log of what happened, in its origin.
 pub(super) const EVIDENCE: &str = "log";
+/// The kind of the log of key records, in its origin.
+pub(super) const KEYS: &str = "keys";
 
 /// A head that the log's key signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,6 +175,7 @@ fn goes_on(old: &Head, new: &Head, continuation: Option<&Continuation>) -> Resul
         continuation.hashes.iter().map(|hash| Digest::try_from(hash.as_ref())).collect();
     let proof = proof.map_err(|_| "the gateway's proof is none".to_owned())?;
     verify_consistency(old.size(), &old.root(), new.size(), &new.root(), &proof)
+        .map(drop)
         .map_err(|error| error.to_string())
 }
 
@@ -183,21 +190,54 @@ fn inconsistent(held: &Head, shown: String, why: String) -> Alarm {
     }
 }
 
-/// A receipt under a head, with what its record tells.
+/// The keys that an answer gives for those who verify its acknowledgements, by their ids.
+pub(super) fn signers(answer: &ListReceiptsResponse) -> BTreeMap<Digest, Signer> {
+    let Ok(checkpoint) = Note::parse(answer.keys_head.as_bytes()) else { return BTreeMap::new() };
+    let signer = |shown: &ShownSigner| {
+        let key: SignedKeyRecord = strict::decode(&shown.key).ok()?;
+        let proof = shown.proof.iter().map(|hash| Digest::try_from(hash.as_ref()).ok());
+        let proof = proof.collect::<Option<_>>()?;
+        let (index, checkpoint) = (shown.index, checkpoint.clone());
+        Some((sha256(&key.record), Signer { key: shown.key.to_vec(), index, proof, checkpoint }))
+    };
+    answer.signers.iter().filter_map(signer).collect()
+}
+
+/// A receipt under a head, with what its record tells; that of an acknowledgement with the key that signed it, if it is
+/// among these.
 ///
 /// # Errors
 /// It shows nothing.
-pub(super) fn receipt(key: &VerifyingKey, head: &Head, shown: &Shown) -> Result<(Receipt, Told), String> {
+pub(super) fn receipt(
+    key: &VerifyingKey,
+    head: &Head,
+    shown: &Shown,
+    signers: &BTreeMap<Digest, Signer>,
+) -> Result<(Receipt, Told), String> {
     let salt = shown.salt.as_ref().try_into().map_err(|_| "its salt is not 32 bytes".to_owned())?;
     let record = SaltedRecord::from_parts(salt, shown.record.to_vec()).map_err(|error| error.to_string())?;
     let proof: Result<Vec<Digest>, _> =
         shown.proof.iter().map(|hash| Digest::try_from(hash.as_ref())).collect();
     let proof = proof.map_err(|_| "its proof is none".to_owned())?;
-    let receipt = Receipt { record, index: shown.index, proof, checkpoint: head.note.clone() };
+    let checkpoint = head.note.clone();
+    let mut receipt = Receipt { record, index: shown.index, proof, checkpoint, signer: None };
     let name = head.checkpoint.origin().parse().map_err(|_| "its log has no name".to_owned())?;
-    receipt.verify(&LogKey::new(name, *key)).map_err(|error| error.to_string())?;
+    let log = LogKey::new(name, *key);
+    receipt.verify(&log).map_err(|error| error.to_string())?;
     let told = Told::read(receipt.record.record()).map_err(|error| error.to_string())?;
+    if let Some(outcome) = &told.acknowledged {
+        receipt.signer = acknowledged_by(outcome).and_then(|id| signers.get(&id).cloned());
+        let signer = receipt.signer.as_ref().map(|signer| signer.verify(&log, outcome));
+        signer.transpose().map_err(|error| error.to_string())?;
+    }
     Ok((receipt, told))
+}
+
+/// The id of the key by which an acknowledgement says that it is signed.
+fn acknowledged_by(outcome: &Outcome) -> Option<Digest> {
+    let Some(outcome::Event::Acknowledged(signed)) = &outcome.event else { return None };
+    let read: Acknowledgement = strict::decode(&signed.acknowledgement).ok()?;
+    Digest::try_from(read.key_id.as_ref()).ok()
 }
 
 /// Compares a record with what this agent knows otherwise.
@@ -222,7 +262,7 @@ pub(super) fn same(told: &Told, known: &Known) -> Result<(), &'static str> {
         }
     }
     if let (Some(logged), Some(told)) = (&told.acknowledged, &known.acknowledgement)
-        && logged != told
+        && logged.event != Some(outcome::Event::Acknowledged(told.clone()))
     {
         return Err("its acknowledgement is not the one that was passed on");
     }

@@ -9,12 +9,12 @@ use liaison_proto::{
         RuleName, ended, outcome::Event as What, record::Event as Recorded,
     },
     message::v1::{
-        Acceptance, RecipientDecision, Refusal, Rule, data_category::Code as Category,
+        Acceptance, Acknowledgement, RecipientDecision, Refusal, Rule, data_category::Code as Category,
         error_code::Code as ErrorCode,
     },
     strict,
 };
-use liaison_trust::{envelope::Verified, log::SaltedRecord, names::AgencyAddress};
+use liaison_trust::{digest::Digest, envelope::Verified, log::SaltedRecord, names::AgencyAddress};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -157,6 +157,16 @@ pub fn outcome(
         event: Some(what),
     };
     NewLeaf::new(Recorded::Outcome(outcome), at).map(Some)
+}
+
+/// By whom, and by which key, the acknowledgement in a record is signed, as it says itself; none of another record.
+pub fn signer(record: &[u8]) -> Option<(AgencyAddress, Digest)> {
+    let Record { event: Some(Recorded::Outcome(outcome)), .. } = strict::decode(record).ok()? else {
+        return None;
+    };
+    let Some(What::Acknowledged(signed)) = outcome.event else { return None };
+    let read: Acknowledgement = strict::decode(&signed.acknowledgement).ok()?;
+    Some((outcome.recipient.parse().ok()?, Digest::try_from(read.key_id.as_ref()).ok()?))
 }
 
 /// Whether two records tell of the same event, at whatever time.

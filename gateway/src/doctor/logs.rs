@@ -1,17 +1,25 @@
 //! Whether the heads of the logs are signed by this gateway, the tiles lead to them, and what waits for the next head was
-//! staged by this gateway: what can be told at once. The rest, `log verify` tells.
+//! staged by this gateway: what can be told at once. The rest, `log verify` tells. And what peers' logs of keys hold in the
+//! name of this domain's agencies.
 
-use liaison_trust::names::Domain;
+use std::collections::BTreeMap;
+
+use liaison_trust::{
+    digest::{Digest, sha256},
+    key_record,
+    names::{AgencyAddress, Domain},
+};
 
 use super::{Finding, fail, ok};
 use crate::{
     data::DataFolder,
     log::{LogError, log_key, verify},
     run::signing_key,
-    store::{LogKind, Snapshot, Stager},
+    store::{LogKind, Snapshot, Stager, StoreError},
 };
 
 const CHECK: &str = "log";
+const KEYS: &str = "keys abroad";
 const VERIFY: &str = "run `liaison-gateway log verify`";
 
 pub(super) async fn examine(folder: &DataFolder, domain: &Domain) -> Vec<Finding> {
@@ -47,5 +55,37 @@ pub(super) async fn examine(folder: &DataFolder, domain: &Domain) -> Vec<Finding
             findings.push(finding.await.unwrap_or_else(|error| fail(CHECK, error.to_string(), VERIFY)));
         }
     }
+    match foreign_keys(&mut snapshot).await {
+        Ok(foreign) => findings.extend(foreign),
+        Err(error) => findings.push(fail(CHECK, error.to_string(), VERIFY)),
+    }
     findings
+}
+
+/// What peers have logged in the name of agencies of this domain, and this gateway still does not know: one finding for
+/// each log of a peer and agency.
+async fn foreign_keys(snapshot: &mut Snapshot) -> Result<Vec<Finding>, StoreError> {
+    let mut found: BTreeMap<(String, AgencyAddress), (usize, u64, Digest)> = BTreeMap::new();
+    for (log, index, record) in snapshot.foreign_keys().await? {
+        let key = key_record::prove(&record).map_err(|_| StoreError::Corrupt("key record"))?;
+        // One of after the backup that this database was restored from may have come back.
+        let known = snapshot.keys_of(&key.agency.to_string()).await?;
+        if known.iter().all(|known| sha256(&known.record) != key.id) {
+            found.entry((log, key.agency)).or_insert((0, index, key.id)).0 += 1;
+        }
+    }
+    let finding = |((log, agency), (count, index, id)): ((String, AgencyAddress), (usize, u64, Digest))| {
+        fail(
+            KEYS,
+            format!(
+                "{log}, a peer's log of keys, holds {count} of {agency} that this gateway did not publish, the first at \
+                 {index}: {id}"
+            ),
+            format!(
+                "ask {agency} by telephone whether the key is its own; if it is not, that domain may read in its name: tell \
+                 its administrator, and suspend it with `liaison-gateway peer suspend`"
+            ),
+        )
+    };
+    Ok(found.into_iter().map(finding).collect())
 }

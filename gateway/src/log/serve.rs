@@ -108,7 +108,7 @@ async fn opened(
         return Err(Answer::NotFound);
     }
     let proof = tree.inclusion(&[0], head.size).await?.pop().unwrap_or_default();
-    let receipt = Receipt { record, index: 0, proof, checkpoint };
+    let receipt = Receipt { record, index: 0, proof, checkpoint, signer: None };
     Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], receipt.to_string()).into_response())
 }
 

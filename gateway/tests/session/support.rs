@@ -321,6 +321,7 @@ impl Actor {
             key_id: self.key.id.into(),
             received_at: Some(times::to_wire(OffsetDateTime::now_utc())),
             log_head: Vec::new().into(),
+            keys_head: Vec::new().into(),
             thread_state: None,
         }
     }

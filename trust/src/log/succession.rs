@@ -12,7 +12,8 @@ use liaison_proto::{
 use super::{
     checkpoint::{Checkpoint, LogKey, OpenError},
     note::{Note, NoteError},
-    receipt::{Receipt, ReceiptError},
+    receipt::Receipt,
+    tlog_proof::ReceiptError,
     vkey::{KeyName, VkeyError},
 };
 use crate::keys::VerifyingKey;

@@ -5,6 +5,7 @@ use crate::digest::Digest;
 
 mod continuations;
 mod entries;
+mod histories;
 mod noise;
 mod notes;
 mod oracle;

@@ -4,15 +4,20 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use liaison_trust::log::{
-    Continuation, Node, Receipt, Tile, TileHashes, consistency, consistency_nodes, inclusion,
-    inclusion_nodes, root, root_nodes,
+use liaison_proto::message::v1::SignedKeyRecord;
+use liaison_trust::{
+    digest::sha256,
+    log::{
+        Continuation, Node, Receipt, Signer, Tile, TileHashes, consistency, consistency_nodes, inclusion,
+        inclusion_nodes, root, root_nodes,
+    },
 };
+use prost::Message as _;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::{super::Failure, Log, Logs, Output, Which, file_name, nothing};
-use crate::limits;
+use crate::{delivery::evidence, limits, store::LogKind};
 
 /// What to prove.
 #[derive(Debug, Args)]
@@ -65,7 +70,9 @@ pub(super) async fn execute(logs: &mut Logs, arguments: &Arguments, output: Outp
     for (place, index) in wanted {
         let Some(log) = looked.get(place) else { continue };
         let name = format!("{}-{index}.tlog-proof", file_name(log.key.name().as_str()).display());
-        made.push((log, Some(index), name, receipt(logs, log, index).await?.to_string()));
+        let receipt = receipt(logs, log, index).await?;
+        let signer = signer(logs, &receipt).await?;
+        made.push((log, Some(index), name, Receipt { signer, ..receipt }.to_string()));
     }
     if made.len() > 1 && arguments.out.is_none() && !output.json {
         let action = "name a folder with --out, or ask for --json";
@@ -87,11 +94,31 @@ async fn receipt(logs: &mut Logs, log: &Log, index: u64) -> anyhow::Result<Recei
     })?;
     let hashes = hashes(logs, log, inclusion_nodes(index, size)?, size).await?;
     let proof = inclusion(index, size, |node| hashes.hash(node))?;
-    let receipt = Receipt { record, index, proof, checkpoint: note.clone() };
+    let receipt = Receipt { record, index, proof, checkpoint: note.clone(), signer: None };
     receipt
         .verify(&log.key)
         .map_err(|error| Failure::failed("log_damaged", error.to_string(), super::VERIFY))?;
     Ok(receipt)
+}
+
+/// Where the record of a receipt is an acknowledgement, the key that signed it, as far as the log of keys holds it.
+async fn signer(logs: &mut Logs, receipt: &Receipt) -> anyhow::Result<Option<Signer>> {
+    let Some((agency, id)) = evidence::signer(receipt.record.record()) else { return Ok(None) };
+    let keys = logs.snapshot.keys_of(&agency.to_string()).await?;
+    let Some(key) = keys.iter().find(|key| sha256(&key.record) == id).map(SignedKeyRecord::encode_to_vec)
+    else {
+        return Ok(None);
+    };
+    let named = Which { log: Some(format!("{}/{}", logs.domain, LogKind::Keys.name())) };
+    let log = logs.one(&named).await?;
+    let Some(index) = logs.snapshot.place_in_clear(log.head.log, &key).await? else { return Ok(None) };
+    let (note, size) = log.signed().map(|(note, head)| (note.clone(), head.size()))?;
+    if index >= size {
+        return Ok(None);
+    }
+    let hashes = hashes(logs, &log, inclusion_nodes(index, size)?, size).await?;
+    let proof = inclusion(index, size, |node| hashes.hash(node))?;
+    Ok(Some(Signer { key, index, proof, checkpoint: note }))
 }
 
 /// The proof that the log of now continues the one of so many leaves, verified.

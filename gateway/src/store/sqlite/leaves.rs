@@ -21,6 +21,10 @@ use crate::{
     store::{About, Act, Leaf, LogHead, LogId, LogKind, NewLeaf, Staged, Stager, StoreError},
 };
 
+/// Finds an entry in clear by its index.
+pub(super) const PLACE_IN_CLEAR: &str =
+    "SELECT idx FROM leaf WHERE log = ? AND entry = ? AND LENGTH(entry) > 32";
+
 impl Stager {
     /// Appends leaves to the log of evidence.
     pub(super) async fn append<'l>(
@@ -259,6 +263,13 @@ impl Store {
         most: u32,
     ) -> Result<Vec<Vec<u8>>, StoreError> {
         self.stager.entries(&self.readers, log, from, most).await
+    }
+
+    /// Where an entry in clear stands in a log.
+    pub async fn place_in_clear(&self, log: LogId, entry: &[u8]) -> Result<Option<u64>, StoreError> {
+        let index: Option<i64> =
+            sqlx::query_scalar(PLACE_IN_CLEAR).bind(log.0).bind(entry).fetch_optional(&self.readers).await?;
+        Ok(index.map(i64::unsigned_abs))
     }
 
     /// The hashes of tiles of a log, as wide as they are kept.

@@ -3,11 +3,16 @@
 
 use std::path::Path;
 
+use liaison_proto::{exchange::v1 as wire, message::v1::SignedKeyRecord};
 use liaison_trust::log::{SaltedRecord, Tile, TileHashes};
 use sqlx::{ConnectOptions, Connection, FromRow, SqliteConnection, sqlite::SqliteConnectOptions};
 use uuid::Uuid;
 
-use super::{MIGRATIONS, columns::number};
+use super::{
+    MIGRATIONS,
+    columns::{decode, number},
+    leaves::PLACE_IN_CLEAR,
+};
 use crate::{
     limits,
     store::{LogHead, LogId, LogKind, Staged, Stager, StoreError},
@@ -237,6 +242,44 @@ impl Snapshot {
         .bind(most)
         .fetch_all(&mut self.connection)
         .await?)
+    }
+
+    /// The key records of an agency, of this domain or of a peer's.
+    pub async fn keys_of(&mut self, agency: &str) -> Result<Vec<SignedKeyRecord>, StoreError> {
+        let own: Vec<Vec<u8>> =
+            sqlx::query_scalar("SELECT record FROM key_record WHERE agency = ? ORDER BY sequence")
+                .bind(agency)
+                .fetch_all(&mut self.connection)
+                .await?;
+        let peers: Option<Vec<u8>> = sqlx::query_scalar("SELECT agency FROM peer_agency WHERE address = ?")
+            .bind(agency)
+            .fetch_optional(&mut self.connection)
+            .await?;
+        let mut keys = own.into_iter().map(decode).collect::<Result<Vec<SignedKeyRecord>, _>>()?;
+        keys.extend(
+            peers.map(decode::<wire::Agency>).transpose()?.into_iter().flat_map(|agency| agency.keys),
+        );
+        Ok(keys)
+    }
+
+    /// Key records of agencies of this domain that peers have logged and this gateway did not publish: of which log, and at
+    /// which index.
+    pub async fn foreign_keys(&mut self) -> Result<Vec<(String, u64, SignedKeyRecord)>, StoreError> {
+        let rows: Vec<(String, i64, Vec<u8>)> =
+            sqlx::query_as("SELECT origin, idx, record FROM foreign_key ORDER BY seq")
+                .fetch_all(&mut self.connection)
+                .await?;
+        rows.into_iter().map(|(log, index, key)| Ok((log, index.unsigned_abs(), decode(key)?))).collect()
+    }
+
+    /// Where an entry in clear stands in a log.
+    pub async fn place_in_clear(&mut self, log: LogId, entry: &[u8]) -> Result<Option<u64>, StoreError> {
+        let index: Option<i64> = sqlx::query_scalar(PLACE_IN_CLEAR)
+            .bind(log.0)
+            .bind(entry)
+            .fetch_optional(&mut self.connection)
+            .await?;
+        Ok(index.map(i64::unsigned_abs))
     }
 
     /// The active policy set: its hash, and its encoded files.

@@ -21,7 +21,7 @@ fn receipt(origin: &str, event: Event) -> Vec<u8> {
     let record = Record { at: Some(times::to_wire(OffsetDateTime::UNIX_EPOCH)), event: Some(event) };
     let record = SaltedRecord::from_parts([7; 32], record.encode_to_vec()).unwrap();
     let checkpoint = signer(origin, 1).sign(1, record.entry().leaf_hash()).unwrap();
-    Receipt { record, index: 0, proof: Vec::new(), checkpoint }.to_string().into_bytes()
+    Receipt { record, index: 0, proof: Vec::new(), checkpoint, signer: None }.to_string().into_bytes()
 }
 
 fn opened(origin: &str, previous: &Note) -> Vec<u8> {
