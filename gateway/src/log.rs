@@ -115,6 +115,21 @@ impl Log {
         Ok(this)
     }
 
+    /// Whether it is the first of its kind, or begins with a leaf that this gateway staged when it took the place of
+    /// another one.
+    ///
+    /// # Errors
+    /// It does not, or the store failed.
+    async fn begins(&self) -> Result<(), LogError> {
+        if self.number == 1 {
+            return Ok(());
+        }
+        let first = self.store.staged((self.tree.id(), (self.kind, self.number)), 0, 1).await?;
+        // Where there was no key, none was taken over.
+        let may_be_empty = self.kind == LogKind::Keys && self.store.keys().await?.is_empty();
+        if first.is_empty() && !may_be_empty { Err(LogError::NotOpened(self.origin())) } else { Ok(()) }
+    }
+
     /// A log as the database has it.
     async fn load(
         store: &Store,
@@ -139,6 +154,7 @@ impl Log {
             guard: Guard::new(guard_file(folder, kind)),
             head: watch::Sender::new(Head { size: 0, root: empty_root(), note: None }),
         };
+        this.begins().await?;
         if let Some((tree, head)) = this.numbered(number).await? {
             if tree.frontier(head.size).await?.root() != head.root {
                 return Err(LogError::OtherRoot(this.origin()));

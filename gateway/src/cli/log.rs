@@ -104,6 +104,8 @@ struct Log {
     key: LogKey,
     /// Its signed head; none while it is empty.
     signed: Option<(Note, Checkpoint)>,
+    /// The newest head that witnesses cosigned.
+    cosigned: Option<(Note, Checkpoint)>,
 }
 
 pub(super) async fn execute(folder: &DataFolder, command: Command, output: Output) -> anyhow::Result<()> {
@@ -218,16 +220,14 @@ impl Logs {
         let damaged = |why: String| {
             Failure::failed("bad_head", format!("the head of {} is not sound: {why}", key.name()), VERIFY)
         };
-        let note = head.checkpoint.as_deref().map(Note::parse).transpose();
-        let note = note.map_err(|error| damaged(error.to_string()))?;
-        let signed = match note {
-            Some(note) => {
-                let checkpoint = key.open(&note).map_err(|error| damaged(error.to_string()))?;
-                Some((note, checkpoint))
-            }
-            None => None,
+        let open = |note: &Option<Vec<u8>>| {
+            let Some(note) = note else { return Ok(None) };
+            let note = Note::parse(note).map_err(|error| damaged(error.to_string()))?;
+            let checkpoint = key.open(&note).map_err(|error| damaged(error.to_string()))?;
+            Ok::<_, Failure>(Some((note, checkpoint)))
         };
-        Ok(Log { kind, head, key, signed })
+        let (signed, cosigned) = (open(&head.checkpoint)?, open(&head.cosigned)?);
+        Ok(Log { kind, head, key, signed, cosigned })
     }
 }
 
@@ -237,6 +237,14 @@ impl Log {
     /// The leaves under its head.
     fn size(&self) -> u64 {
         self.signed.as_ref().map_or(0, |(_, checkpoint)| checkpoint.size())
+    }
+
+    /// The head that a leaf is proven under: the newest that witnesses cosigned, where that holds it.
+    fn over(&self, index: u64) -> Result<&(Note, Checkpoint), Failure> {
+        match &self.cosigned {
+            Some(cosigned) if index < cosigned.1.size() => Ok(cosigned),
+            _ => self.signed(),
+        }
     }
 
     /// The signed head.
@@ -263,22 +271,34 @@ async fn head(logs: &mut Logs, which: &Which, output: Output) -> anyhow::Result<
         "root": (!root.is_empty()).then_some(&root),
         "vkey": log.key.to_string(),
         "checkpoint": note,
+        "cosigned": log.cosigned.as_ref().map(|(note, _)| note.to_string()),
     });
     output.print(&json, || {
         format!(
-            "origin  {}\nsize    {size}\nroot    {root}\nvkey    {}\n\n{}",
+            "origin  {}\nsize    {size}\nroot    {root}\nvkey    {}\n\n{}\n{}",
             log.key.name(),
             log.key,
-            note.unwrap_or_else(|| "There is no checkpoint yet.".to_owned())
+            note.unwrap_or_else(|| "There is no checkpoint yet.\n".to_owned()),
+            match &log.cosigned {
+                Some((note, _)) => format!("The newest that peers cosigned:\n\n{note}"),
+                None => "No peer has cosigned one yet.".to_owned(),
+            }
         )
     })?;
     Ok(())
 }
 
-/// An index or the id of a message or a thread that isn't there.
-fn nothing(what: &str) -> Failure {
-    let action =
-        "look it up with `liaison-gateway log show`; what happened a moment ago is there within a second";
+/// An index or the id of a message or a thread that isn't there, in so many logs of the domain.
+fn nothing(what: &str, logs: usize) -> Failure {
+    let action = match logs {
+        0 | 1 => {
+            "look it up with `liaison-gateway log show`; what happened a moment ago is there within a second"
+        }
+        _ => {
+            "the domain was restored from an older copy: of what happened between that copy and the log that was opened \
+             then, only receipts tell, which agencies hold"
+        }
+    };
     Failure::failed("nothing_there", format!("the log tells nothing of {what}"), action)
 }
 

@@ -105,6 +105,9 @@ pub async fn export(
         return Err(ExportError::OtherRoot);
     }
     write_private(&folder.join("checkpoint"), note)?;
+    if let Some(cosigned) = &head.cosigned {
+        write_private(&folder.join("cosigned"), cosigned)?;
+    }
     Ok(Some(Exported { checkpoint, written: files.written, kept: files.kept }))
 }
 

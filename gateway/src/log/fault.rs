@@ -44,6 +44,14 @@ pub enum LogError {
         "the tiles of {0} lead to another root than its checkpoint says: the database was changed by hand"
     )]
     OtherRoot(String),
+    #[error(
+        "the log {0} does not begin with a leaf that this gateway staged: it was written into the database by hand;          restore the newest copy"
+    )]
+    NotOpened(String),
+    #[error(
+        "{0} has the highest number that there is, so that no log can take its place: restore the newest copy"
+    )]
+    NoNumber(String),
     #[error("the tiles of {0} were changed by hand while the gateway ran: it grows no more")]
     Changed(String),
 }

@@ -36,7 +36,9 @@ pub async fn reopen(
         let log = Log::load(store, kind, domain, gateway, folder.path()).await?;
         let Some(note) = Guard::read(&guard_file(folder.path(), kind))? else { continue };
         let Shown::Ahead(ahead) = log.stands(&note).await? else { continue };
-        let number = number(act.at, ahead.number.max(log.number));
+        let highest = ahead.number.max(log.number);
+        let number = number(act.at, highest)
+            .ok_or_else(|| LogError::NoNumber(ahead.checkpoint.origin().to_owned()))?;
         let first = match kind {
             LogKind::Evidence => Some(opened(&note.to_string(), act.at)?),
             LogKind::Keys => None,
@@ -54,8 +56,8 @@ pub async fn reopen(
 
 /// The number of a log that is opened now: the moment in Unix seconds, so that two restores never open the same log,
 /// whatever they know of one another; and higher than all that are known.
-fn number(at: OffsetDateTime, highest: u32) -> u32 {
-    u32::try_from(at.unix_timestamp()).unwrap_or_default().max(highest.saturating_add(1))
+fn number(at: OffsetDateTime, highest: u32) -> Option<u32> {
+    Some(u32::try_from(at.unix_timestamp()).unwrap_or_default().max(highest.checked_add(1)?))
 }
 
 fn opened(previous: &str, at: OffsetDateTime) -> Result<NewLeaf, LogError> {

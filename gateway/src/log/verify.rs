@@ -94,7 +94,8 @@ pub async fn verify(
     for kind in [LogKind::Evidence, LogKind::Keys] {
         let head = Guard::read(&guard_file(folder, kind))?;
         let logs = snapshot.logs(kind).await?;
-        guard::examine(kind, &logs, head.as_ref(), (domain, gateway), &mut report.faults);
+        let whose = (domain, gateway);
+        guard::examine(snapshot, kind, &logs, head.as_ref(), whose, &mut report.faults).await?;
     }
     let place = Place { domain, gateway, stager: Stager::new(gateway), now };
     let evidence = snapshot.logs(LogKind::Evidence).await?;
@@ -155,6 +156,10 @@ async fn verify_evidence(
                 }
                 _ => {}
             }
+        }
+        if head.number > 1 && walk.is_empty() {
+            let found = "it took the place of another log, and has no leaf that names that one: it was written by hand";
+            report.faults.add("wrong_previous", walk.origin.as_str(), found, CHANGED);
         }
         let named = |index: &u64| (super::subject(&walk.origin, *index), walk.place(*index));
         all_erased.extend(erased.iter().map(named));

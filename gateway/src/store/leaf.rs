@@ -176,6 +176,8 @@ pub struct LogHead {
     pub size: u64,
     /// A signed note; none before the first.
     pub checkpoint: Option<Vec<u8>>,
+    /// The newest checkpoint that witnesses cosigned, with their cosignatures.
+    pub cosigned: Option<Vec<u8>>,
 }
 
 /// A leaf as it is kept.

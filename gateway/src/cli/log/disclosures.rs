@@ -67,7 +67,7 @@ pub(super) async fn execute(logs: &mut Logs, arguments: &Arguments, output: Outp
         leaves.push((leaf, said));
     }
     if leaves.is_empty() {
-        return Err(nothing(&format!("a thread or a message {}", arguments.thread)).into());
+        return Err(nothing(&format!("a thread or a message {}", arguments.thread), looked.len()).into());
     }
     let told = disclosures(&leaves);
     if arguments.csv {

@@ -54,7 +54,7 @@ pub(super) async fn execute(logs: &mut Logs, arguments: &Arguments, output: Outp
                 row.record.is_some() && looked.get(*place).is_some_and(|log| row.index() < log.size())
             });
             if rows.is_empty() {
-                return Err(nothing(&format!("the message {message}")).into());
+                return Err(nothing(&format!("the message {message}"), looked.len()).into());
             }
             (looked, rows.iter().map(|(place, row)| (*place, row.index())).collect())
         }
@@ -83,11 +83,11 @@ pub(super) async fn execute(logs: &mut Logs, arguments: &Arguments, output: Outp
 
 /// The receipt of a leaf, verified.
 async fn receipt(logs: &mut Logs, log: &Log, index: u64) -> anyhow::Result<Receipt> {
-    let (note, checkpoint) = log.signed()?;
+    let (note, checkpoint) = log.over(index)?;
     let size = checkpoint.size();
     let row = logs.snapshot.leaves(log.head.log, index, 1).await?.pop().filter(|row| row.index() == index);
     let row =
-        row.filter(|_| index < size).ok_or_else(|| nothing(&format!("a leaf {index} under its head")))?;
+        row.filter(|_| index < size).ok_or_else(|| nothing(&format!("a leaf {index} under its head"), 1))?;
     let record = row.salted().ok_or_else(|| {
         let message = format!("the record of leaf {index} was erased: there is no receipt of it any more");
         Failure::failed("erased", message, "ask an agency that kept its receipt")
@@ -112,7 +112,7 @@ async fn signer(logs: &mut Logs, receipt: &Receipt) -> anyhow::Result<Option<Sig
     let named = Which { log: Some(format!("{}/{}", logs.domain, LogKind::Keys.name())) };
     let log = logs.one(&named).await?;
     let Some(index) = logs.snapshot.place_in_clear(log.head.log, &key).await? else { return Ok(None) };
-    let (note, size) = log.signed().map(|(note, head)| (note.clone(), head.size()))?;
+    let (note, size) = log.over(index).map(|(note, head)| (note.clone(), head.size()))?;
     if index >= size {
         return Ok(None);
     }

@@ -56,7 +56,7 @@ pub(super) async fn execute(logs: &mut Logs, arguments: &Arguments, output: Outp
             };
             let mut rows = logs.about(&looked, &messages).await?;
             if rows.is_empty() {
-                return Err(nothing("that message or thread").into());
+                return Err(nothing("that message or thread", looked.len()).into());
             }
             rows.retain(|(_, row)| row.index() >= arguments.from);
             rows.truncate(arguments.limit as usize);

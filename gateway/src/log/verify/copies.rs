@@ -3,9 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use liaison_proto::message::v1::{
-    CategoryDecision, Envelope, RecipientDecision, ReleaseRecord, SignedReleaseRecord,
-    verdict::Code as Verdict,
+use liaison_proto::{
+    message::v1::{
+        CategoryDecision, Envelope, Manifest, RecipientDecision, ReleaseRecord, SignedReleaseRecord,
+        verdict::Code as Verdict,
+    },
+    times,
 };
 use liaison_trust::{
     digest::sha256,
@@ -58,8 +61,18 @@ pub(super) fn examine(
         }
     }
     let nothing = Copy::default();
+    let expires = content.as_ref().and_then(expires);
+    let mut seen = BTreeSet::new();
     for copy in &kept.copies {
         let place = format!("{place}, copy for {}", copy.agency);
+        if !seen.insert(&copy.agency) {
+            let found = "it stands there more than once: it would be delivered twice";
+            faults.add("doubled_copy", &place, found, CHANGED);
+        }
+        if expires.is_some_and(|expires| expires != copy.expires) {
+            let found = "it expires at another time than its sender signed";
+            faults.add("changed_copy", &place, found, CHANGED);
+        }
         let logged = told.copies.get(&copy.agency);
         if !logged.is_some_and(Copy::is_released) && !told.lacks_decisions {
             let found = "it waits or is set aside, and the log does not tell that anything was released to that agency";
@@ -86,6 +99,13 @@ pub(super) fn examine(
             "the log tells that it was released and of no end, and it waits nowhere: it was removed by hand";
         faults.add("copy_removed", format!("{place}, copy for {recipient}"), found, CHANGED);
     }
+}
+
+/// When a message expires, as its sender signed it: in Unix milliseconds.
+fn expires(content: &Envelope) -> Option<i64> {
+    let manifest = Manifest::decode(content.manifest.clone()).ok()?;
+    let expires = times::from_wire(manifest.expires.as_ref()?)?;
+    Some(expires.unix_timestamp() * 1_000 + i64::from(expires.millisecond()))
 }
 
 /// What is wrong with how a copy stands.

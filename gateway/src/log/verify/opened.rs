@@ -1,14 +1,11 @@
 //! Whether a log that takes the place of another one begins with the head of the one before.
 
-use std::collections::BTreeSet;
+use liaison_trust::{keys::SigningKey, log::Note, names::Domain};
 
-use liaison_trust::{
-    keys::SigningKey,
-    log::{Note, Tile, root, root_nodes},
-    names::Domain,
+use super::{
+    fault::{CHANGED, Faults},
+    guard,
 };
-
-use super::fault::{CHANGED, Faults};
 use crate::{
     log::{LogError, log_key},
     store::{LogHead, Snapshot},
@@ -46,12 +43,8 @@ pub(super) async fn examine(
     // A smaller database is what the new log was opened for, or of another log; then nothing can be compared.
     let before = logs.iter().find(|log| log.number == number && log.size >= named.size());
     if let Some(before) = before {
-        let nodes = root_nodes(named.size());
-        let tiles: BTreeSet<Tile> =
-            nodes.into_iter().filter_map(|node| Tile::holding(node, before.size)).collect();
-        let hashes = snapshot.tiles(before.log, tiles).await?;
-        let held = root(named.size(), |node| hashes.hash(node));
-        if !held.is_ok_and(|held| held == named.root()) {
+        let held = guard::held(snapshot, before, named.size()).await?;
+        if held != Some(named.root()) {
             let found = format!(
                 "it names a head of {} that the leaves in this database do not lead to: two histories of it were signed",
                 named.origin()

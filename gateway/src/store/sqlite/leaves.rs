@@ -155,7 +155,7 @@ impl Store {
     /// The newest log of a kind, with its head.
     pub async fn log_head(&self, kind: LogKind) -> Result<LogHead, StoreError> {
         let row = sqlx::query(
-            "SELECT id, number, size, checkpoint FROM log WHERE kind = ? ORDER BY number DESC LIMIT 1",
+            "SELECT id, number, size, checkpoint, cosigned FROM log WHERE kind = ? ORDER BY number DESC LIMIT 1",
         )
         .bind(kind.name())
         .fetch_one(&self.readers)
@@ -165,11 +165,13 @@ impl Store {
 
     /// The log of a kind and number, with its head.
     pub async fn log(&self, kind: LogKind, number: u32) -> Result<Option<LogHead>, StoreError> {
-        let row = sqlx::query("SELECT id, number, size, checkpoint FROM log WHERE kind = ? AND number = ?")
-            .bind(kind.name())
-            .bind(number)
-            .fetch_optional(&self.readers)
-            .await?;
+        let row = sqlx::query(
+            "SELECT id, number, size, checkpoint, cosigned FROM log WHERE kind = ? AND number = ?",
+        )
+        .bind(kind.name())
+        .bind(number)
+        .fetch_optional(&self.readers)
+        .await?;
         row.as_ref().map(|row| head(kind, row)).transpose()
     }
 
@@ -214,7 +216,19 @@ impl Store {
             .bind(size)
             .fetch_all(&mut *change)
             .await?;
-        let leaves: Vec<Leaf> = staged.iter().map(leaf).collect::<Result<_, _>>()?;
+        let mut leaves: Vec<NewLeaf> = first.into_iter().collect();
+        if kind == LogKind::Evidence {
+            for row in &staged {
+                let Leaf { index, entry, record, about } = leaf(row)?;
+                // What is staged anew gets a new code: only a record that the old one was over.
+                let record = record.filter(|record| record.entry().as_bytes() == entry.as_slice());
+                leaves.push(NewLeaf { record: record.ok_or(StoreError::ForeignLeaf(index))?, about });
+            }
+            // What peers have told of copies since, this database may have lost: they tell it when the copies are offered again.
+            sqlx::query("UPDATE delivery SET log = 0 WHERE forwarded = 1 AND log IS NOT NULL")
+                .execute(&mut *change)
+                .await?;
+        }
         sqlx::query("DELETE FROM leaf WHERE log = ? AND idx >= ?")
             .bind(before.log)
             .bind(size)
@@ -225,9 +239,6 @@ impl Store {
             .bind(number)
             .execute(&mut *change)
             .await?;
-        let staged =
-            leaves.into_iter().filter_map(|leaf| Some(NewLeaf { record: leaf.record?, about: leaf.about }));
-        let leaves: Vec<NewLeaf> = first.into_iter().chain(staged).collect();
         self.stager.append(&mut change, &leaves).await?;
         if kind == LogKind::Keys {
             self.stager.append_in_clear(&mut change, &entries).await?;
@@ -457,6 +468,7 @@ fn head(kind: LogKind, row: &SqliteRow) -> Result<LogHead, StoreError> {
         number: row.try_get("number")?,
         size: row.try_get::<i64, _>("size")?.unsigned_abs(),
         checkpoint: row.try_get("checkpoint")?,
+        cosigned: row.try_get("cosigned")?,
     })
 }
 

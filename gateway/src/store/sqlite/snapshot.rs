@@ -101,17 +101,20 @@ impl Snapshot {
 
     /// The logs of a kind, the oldest first.
     pub async fn logs(&mut self, kind: LogKind) -> Result<Vec<LogHead>, StoreError> {
-        let rows: Vec<(i64, u32, i64, Option<Vec<u8>>)> =
-            sqlx::query_as("SELECT id, number, size, checkpoint FROM log WHERE kind = ? ORDER BY number")
-                .bind(kind.name())
-                .fetch_all(&mut self.connection)
-                .await?;
-        let head = |(log, number, size, checkpoint): (i64, u32, i64, Option<Vec<u8>>)| LogHead {
+        type LogRow = (i64, u32, i64, Option<Vec<u8>>, Option<Vec<u8>>);
+        let rows: Vec<LogRow> = sqlx::query_as(
+            "SELECT id, number, size, checkpoint, cosigned FROM log WHERE kind = ? ORDER BY number",
+        )
+        .bind(kind.name())
+        .fetch_all(&mut self.connection)
+        .await?;
+        let head = |(log, number, size, checkpoint, cosigned): LogRow| LogHead {
             log: LogId(log),
             kind,
             number,
             size: size.unsigned_abs(),
             checkpoint,
+            cosigned,
         };
         Ok(rows.into_iter().map(head).collect())
     }

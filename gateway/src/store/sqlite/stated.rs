@@ -57,6 +57,8 @@ pub struct CopyRow {
     pub quarantined: bool,
     /// Whether a peer has it and its end is outstanding.
     pub forwarded: bool,
+    /// Unix milliseconds.
+    pub expires: i64,
     /// RecipientDecision and SignedReleaseRecord.
     pub decision: Vec<u8>,
     pub release: Vec<u8>,
@@ -135,7 +137,7 @@ impl Snapshot {
     /// The copies of a message that are queued, set aside or with a peer.
     pub async fn copies(&mut self, message: i64) -> Result<Vec<CopyRow>, StoreError> {
         Ok(sqlx::query_as(
-            "SELECT agency, queue, offered, handed_over, quarantined IS NOT NULL AS quarantined, forwarded, \
+            "SELECT agency, queue, offered, handed_over, quarantined IS NOT NULL AS quarantined, forwarded, expires, \
              COALESCE(decision, x'') AS decision, COALESCE(release, x'') AS release \
              FROM delivery WHERE message = ? ORDER BY seq",
         )
