@@ -26,7 +26,9 @@ pub(crate) const STOCK: u64 = 100_000;
 pub(crate) const FIRST_STOCK: u64 = 2_000;
 /// The pause before each message that goes alone.
 pub(crate) const REST: Duration = Duration::from_millis(20);
-/// Between two looks at whether a message has arrived.
-pub(crate) const LOOK: Duration = Duration::from_millis(1);
+/// Those who look for messages at the recipient, each for the next one; and the time between two looks. More would load
+/// the agent with asking.
+pub(crate) const READERS: usize = 2;
+pub(crate) const LOOK: Duration = Duration::from_millis(2);
 /// Latencies that are told apart, microseconds: a longer one counts as the longest.
 pub(crate) const LONGEST: u64 = 600_000_000;

@@ -81,6 +81,8 @@ impl Road {
         for connection in 0..load.connections() {
             let case = call::case(&self.sender)?;
             senders.spawn(send(Arc::clone(&round), connection, case, request.clone(), sent.clone()));
+        }
+        for _ in 0..limits::READERS.min(load.connections()) {
             let case = call::case(&self.recipient)?;
             receivers.spawn(receive(Arc::clone(&round), case, Arc::clone(&arriving)));
         }

@@ -76,11 +76,10 @@ impl Certificates {
     }
 }
 
-/// Cargo's target folder, of which the folder of this program is a part.
+/// Cargo's target folder: this program lies in a profile's folder there.
 pub(crate) fn target() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
-    let target = program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
-    Ok(target.context("this program is in no target folder of cargo")?.to_owned())
+    Ok(program.ancestors().nth(2).context("this program is in no target folder of cargo")?.to_owned())
 }
 
 /// Waits until somebody listens on a port of the loopback.
