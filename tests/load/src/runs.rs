@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use liaison_demo::Programs;
+use tokio::time::timeout;
 
 use crate::{
     Against,
@@ -139,7 +140,11 @@ impl Runs {
                 (_, None) => limits::FIRST_STOCK,
             };
             system.prepare(messages).await?;
-            let outcome = system.round(&load).await.with_context(|| format!("in the run `{}`", run.name))?;
+            let outcome = timeout(lasts + limits::START + 2 * limits::DRAIN, system.round(&load)).await;
+            let outcome = outcome
+                .context("it takes too long")
+                .flatten()
+                .with_context(|| format!("in the run `{}`", run.name))?;
             run.rounds.push(outcome);
             // Of all rounds so far, so that one that was disturbed does not decide.
             last = median(run.rounds.iter().map(Outcome::rate).collect());

@@ -93,8 +93,8 @@ impl RabbitMq {
         Ok(Connection::connect_with_config(&uri, ConnectionProperties::default(), tls, runtime).await?)
     }
 
-    /// A connection with a channel to publish on and a consumer of its own queue.
-    async fn open(&self, connection: usize) -> Result<(Connection, Channel, Consumer)> {
+    /// A connection with a channel to publish on, a consumer of its own queue, and the channel of that.
+    async fn open(&self, connection: usize) -> Result<(Connection, Channel, Consumer, Channel)> {
         let client = self.connect().await?;
         let (publish, consume) = (client.create_channel().await?, client.create_channel().await?);
         publish.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -107,7 +107,7 @@ impl RabbitMq {
         let consumer = consume
             .basic_consume(queue(connection).into(), "".into(), options, FieldTable::default())
             .await?;
-        Ok((client, publish, consumer))
+        Ok((client, publish, consumer, consume))
     }
 
     async fn drive(&self, load: &Load) -> Result<Outcome> {
@@ -123,11 +123,13 @@ impl RabbitMq {
         let round = Round::start(load, watched)?;
         let flights: Vec<_> = (0..count).map(|connection| Flights::new(&round, connection)).collect();
         let (mut senders, mut receivers, mut clients) = (JoinSet::new(), JoinSet::new(), Vec::new());
-        for (connection, (client, publish, mut consumer)) in connections.into_iter().enumerate() {
+        for (connection, (client, publish, mut consumer, consume)) in connections.into_iter().enumerate() {
             let of =
                 |connection: usize| flights.get(connection % count).cloned().context("no such connection");
             let (own, before, round) = (of(connection)?, of(connection + count - 1)?, Arc::clone(&round));
             let to = queue((connection + 1) % count);
+            // Channels that nobody has any more are closed.
+            clients.push((client, publish.clone(), consume));
             let (confirm, mut confirming) = mpsc::channel(load.in_flight());
             let confirmed = Arc::clone(&own);
             senders.spawn(async move {
@@ -156,11 +158,10 @@ impl RabbitMq {
                     before.consumed(&delivery.data)?;
                 }
             });
-            clients.push(client);
         }
         round.run(senders, receivers).await?;
         let outcome = round.outcome();
-        for client in clients {
+        for (client, ..) in clients {
             client.close(200, "".into()).await?;
         }
         outcome
