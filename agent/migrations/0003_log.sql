@@ -9,9 +9,12 @@ create table log_head (
 
 -- Heads that recipients of the own domain hold, by their signed word: to be compared with what is shown here.
 create table shown_heads (
-    agency text primary key,
+    agency text not null,
+    -- Of which log: `log`, or `keys`.
+    kind text not null,
     size integer not null,
-    note text not null
+    note text not null,
+    primary key (agency, kind)
 ) strict, without rowid;
 
 -- Receipts that are to be had: of an event (case.v1.ReceiptEvent) of a message, about the copy of an agency where it is

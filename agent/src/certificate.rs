@@ -150,3 +150,31 @@ pub fn store_issued(
     folder::write_private(&folder.certificate(), identity.chain_pem().as_bytes())?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{log, testing};
+
+    #[tokio::test]
+    async fn a_renewal_that_names_another_key_of_the_log_does_not_replace_the_first() {
+        let domain = testing::Domain::new();
+        let (dir, agent) = domain.agent("shelter").await;
+        let folder = Folder::new(dir.path());
+        let config = Config::load(&folder).unwrap();
+        let other = liaison_trust::keys::SigningKey::generate();
+        domain.issue(&folder, &config, other.public());
+        assert_eq!(log_key(&folder).unwrap(), Some(domain.log.public()));
+        assert_eq!(agent.link.log_key(), Some(domain.log.public()));
+        // A head by that key is of no log that this agent knows.
+        let name = "be/log/1".parse().unwrap();
+        let signer = liaison_trust::log::LogSigner::new(name, other);
+        let head = signer.sign(1, liaison_trust::digest::sha256(b"")).unwrap().to_string();
+        let by = "be/hospital".parse().unwrap();
+        let heads = log::HeldHeads { log: head.into_bytes().into(), ..log::HeldHeads::default() };
+        log::shown(&agent, &by, &heads).await.unwrap();
+        let alarms = agent.store.alarms(9).await.unwrap();
+        let kinds: Vec<_> = alarms.iter().map(|alarm| alarm.kind).collect();
+        assert_eq!(kinds, [liaison_proto::case::v1::log_alarm::Code::WrongKey]);
+    }
+}

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::{
     agent::Agent,
     directory::Belief,
-    log,
+    log::{self, HeldHeads},
     store::{Event, Incoming, IncomingSection, Receipt, StoreError},
 };
 
@@ -73,6 +73,7 @@ async fn take_copy(agent: &Agent, mut copy: SealedCopy) -> Result<Answer, StoreE
         (Ok(_), None) => return Ok(Answer::Refused(malformed("the copy has no release record"))),
         (Err(error), _) => return Ok(Answer::Refused(error.into())),
     };
+    let held = held_heads(agent, &received.sender).await?;
     let mut acknowledgement = Acknowledgement {
         message_id: received.id.as_bytes().to_vec().into(),
         manifest_digest: received.digest.into(),
@@ -80,7 +81,8 @@ async fn take_copy(agent: &Agent, mut copy: SealedCopy) -> Result<Answer, StoreE
         key_id: ring.current().id.into(),
         received_at: Some(times::to_wire(now)),
         thread_state: None,
-        log_head: log_head(agent, &received.sender).await?,
+        log_head: held.log,
+        keys_head: held.keys,
     };
     let (id, sender) = (received.id, received.sender.clone());
     match agent.store.receive(incoming(received, release, now)).await? {
@@ -93,12 +95,15 @@ async fn take_copy(agent: &Agent, mut copy: SealedCopy) -> Result<Answer, StoreE
     }
 }
 
-/// What this agent knows of its domain's log, for those who can compare it: agencies of the same domain.
-async fn log_head(agent: &Agent, sender: &AgencyAddress) -> Result<Bytes, StoreError> {
+/// What this agent knows of its domain's logs, for those who can compare it: agencies of the same domain.
+async fn held_heads(agent: &Agent, sender: &AgencyAddress) -> Result<HeldHeads, StoreError> {
     if sender.domain() != agent.address.domain() {
-        return Ok(Bytes::new());
+        return Ok(HeldHeads::default());
     }
-    Ok(agent.store.log_head().await?.unwrap_or_default().into())
+    Ok(HeldHeads {
+        log: agent.store.log_head().await?.unwrap_or_default().into(),
+        keys: agent.store.key_log().await?.map(|log| log.note).unwrap_or_default().into(),
+    })
 }
 
 fn incoming(
@@ -179,8 +184,8 @@ async fn take_notice(agent: &Agent, signed: &SignedNotice) -> Result<Answer, Sto
     let event = match notice.event {
         Some(notice::Event::Acknowledged(signed)) => {
             match read_acknowledgement(agent, signed, notice.relayed, id, &recipient, digest).await {
-                Ok((event, head)) => {
-                    log::shown(agent, &recipient, &head).await?;
+                Ok((event, heads)) => {
+                    log::shown(agent, &recipient, &heads).await?;
                     event
                 }
                 Err(answer) => return Ok(answer),
@@ -258,9 +263,8 @@ fn read_forwarded(
     Ok(Event::Forwarded { signed, part })
 }
 
-/// Reads a recipient's acknowledgement with the key that this agent knows of it, and with it the head of the log that
-/// the recipient holds. Of an agency that the
-/// directory does not show, the notice of its gateway brings the keys; they prove themselves, and this agent
+/// Reads a recipient's acknowledgement with the key that this agent knows of it, and with it the heads of the
+/// logs that the recipient holds. Of an agency that the directory does not show, the notice of its gateway brings the keys; they prove themselves, and this agent
 /// knows no key to verify that notice with.
 async fn read_acknowledgement(
     agent: &Agent,
@@ -269,7 +273,7 @@ async fn read_acknowledgement(
     id: Uuid,
     recipient: &AgencyAddress,
     digest: Digest,
-) -> Result<(Event, Bytes), Answer> {
+) -> Result<(Event, HeldHeads), Answer> {
     let bad = |what: &str| {
         Answer::Refused(Refusal::new(
             ErrorCode::BadSignature,
@@ -304,7 +308,8 @@ async fn read_acknowledgement(
     if !same {
         return Err(bad("it is for another message"));
     }
-    Ok((Event::Acknowledged { thread_state: read.thread_state, signed }, read.log_head))
+    let heads = HeldHeads { log: read.log_head, keys: read.keys_head };
+    Ok((Event::Acknowledged { thread_state: read.thread_state, signed }, heads))
 }
 
 fn malformed(message: &str) -> Refusal {

@@ -53,6 +53,8 @@ pub const HEAD_AGE: Duration = Duration::from_secs(60);
 pub const RECEIPT_ATTEMPTS: u32 = 6;
 /// A file that is taken for a receipt, bytes: more than the longest has.
 pub const RECEIPT_FILE_BYTES: u64 = 32 << 20;
+/// The receipt of a record that opened a log, bytes.
+pub const OPENED_BYTES: usize = 256 << 10;
 /// Alarms about the log that are kept.
 pub const LOG_ALARMS: i64 = 1_000;
 /// Between two rounds of erasing what is due.

@@ -167,8 +167,13 @@ impl Link {
     }
 
     fn client(&self) -> Result<ExchangeServiceClient<Channel>, Refusal> {
+        Ok(exchange(self.channel()?))
+    }
+
+    /// What calls go over.
+    pub(crate) fn channel(&self) -> Result<Channel, Refusal> {
         match self.0.channel.load_full() {
-            Some(channel) => Ok(exchange(channel.as_ref().clone())),
+            Some(channel) => Ok(channel.as_ref().clone()),
             None => {
                 let problem = self.standing().problem.clone();
                 let problem = problem.unwrap_or_else(|| "the gateway is not connected yet".to_owned());

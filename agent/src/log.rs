@@ -7,6 +7,7 @@
 
 mod judge;
 pub(crate) mod keys;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -16,20 +17,21 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use liaison_proto::{
     case::v1::{log_alarm::Code as Kind, receipt_event::Code as Event},
-    exchange::v1::{ListReceiptsRequest, ListReceiptsResponse},
+    exchange::v1::{Continuation, ListReceiptsRequest, ListReceiptsResponse},
     limits::{RECEIPT_MESSAGES, SHOWN_HEADS},
     message::v1::{Refusal, error_code::Code as ErrorCode},
 };
-use liaison_trust::{keys::VerifyingKey, names::AgencyAddress};
+use liaison_trust::{keys::VerifyingKey, log::LOGS_FOLLOWED, names::AgencyAddress};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use judge::EVIDENCE;
 pub use judge::{Alarm, Head, Known};
+use judge::{EVIDENCE, KEYS};
 pub use told::{NotTold, Told};
 
 use crate::{
@@ -67,6 +69,13 @@ impl From<Failed> for Refusal {
     }
 }
 
+/// Heads of the domain's logs that an agency holds, signed notes; empty where it holds none, or tells of none.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HeldHeads {
+    pub log: Bytes,
+    pub keys: Bytes,
+}
+
 /// Asks for receipts and heads, and replays the log of keys, until `stop`.
 pub(crate) async fn keep(agent: &Agent, stop: &CancellationToken) {
     let mut looked: Option<Instant> = None;
@@ -90,10 +99,10 @@ pub(crate) async fn keep(agent: &Agent, stop: &CancellationToken) {
     }
 }
 
-/// Replays the log of keys if it `is_old`, and looks for foreign keys of this agency whenever it has grown, by whomever it
+/// Replays the log of keys if it `is_old` or a recipient has told what it holds of it, and looks for foreign keys of this agency whenever it has grown, by whomever it
 /// was replayed.
 async fn look_at_keys(agent: &Agent, is_old: bool, watched: &mut Option<u64>) -> Result<(), Failed> {
-    if is_old {
+    if is_old || !agent.store.heads_shown(KEYS, 1).await?.is_empty() {
         agent.directory.replay().await?;
     }
     let size = agent.store.key_log().await?.map(|log| log.frontier.size());
@@ -104,16 +113,26 @@ async fn look_at_keys(agent: &Agent, is_old: bool, watched: &mut Option<u64>) ->
     Ok(())
 }
 
-/// Compares the head that a recipient of the own domain holds, by its signed word, when the gateway is asked next.
-pub(crate) async fn shown(agent: &Agent, by: &AgencyAddress, head: &[u8]) -> Result<(), StoreError> {
+/// Compares the heads that a recipient of the own domain holds, by its signed word, when the gateway is asked next.
+pub(crate) async fn shown(agent: &Agent, by: &AgencyAddress, heads: &HeldHeads) -> Result<(), StoreError> {
+    shown_of(agent, by, EVIDENCE, &heads.log).await?;
+    shown_of(agent, by, KEYS, &heads.keys).await
+}
+
+async fn shown_of(
+    agent: &Agent,
+    by: &AgencyAddress,
+    kind: &'static str,
+    head: &[u8],
+) -> Result<(), StoreError> {
     let Some(key) =
         agent.link.log_key().filter(|_| by.domain() == agent.address.domain() && !head.is_empty())
     else {
         return Ok(());
     };
     let text = String::from_utf8_lossy(head);
-    match judge::head(EVIDENCE, by.domain(), &key, &text) {
-        Ok(head) => agent.store.head_shown(by, &head).await,
+    match judge::head(kind, by.domain(), &key, &text) {
+        Ok(head) => agent.store.head_shown(kind, by, &head).await,
         Err(why) => {
             let alarm = Alarm {
                 kind: Kind::WrongKey,
@@ -142,76 +161,82 @@ pub(crate) async fn raise(store: &Store, alarm: &Alarm) -> Result<(), StoreError
 /// Asks once for what is due, page by page. False where nothing was.
 async fn turn(agent: &Agent, key: &VerifyingKey, is_old: bool) -> Result<bool, Failed> {
     let due = agent.store.receipts_due(OffsetDateTime::now_utc(), RECEIPT_MESSAGES).await?;
-    let others = agent.store.heads_shown(SHOWN_HEADS - 1).await?;
+    let others = agent.store.heads_shown(EVIDENCE, SHOWN_HEADS - 1).await?;
     if due.is_empty() && others.is_empty() && !is_old {
         return Ok(false);
     }
     let messages: BTreeSet<Uuid> = due.iter().map(|due| due.message).collect();
-    let (mut from, mut pending, mut compare) = (0, BTreeSet::new(), others.as_slice());
+    let (mut from, mut log, mut pending, mut compare) = (0, 0, BTreeSet::new(), others.as_slice());
+    let mut logs = 0;
     loop {
         let held = agent.store.log_head().await?;
         let request = ListReceiptsRequest {
             messages: messages.iter().map(|id| id.as_bytes().to_vec().into()).collect(),
             heads: held.iter().chain(compare.iter().map(|(_, note)| note)).cloned().collect(),
             from,
+            log,
         };
         let answer = agent.link.list_receipts(request).await?;
-        if !take(agent, key, held.as_deref(), compare, &messages, &answer).await? {
+        if !take(agent, key, held.as_deref(), compare, (&messages, log), &answer).await? {
             // What must not happen did. What is due may come once somebody has put it right.
             return postpone(agent, due).await.map(|()| true);
         }
         compare = &[];
         pending.extend(answer.pending.iter().filter_map(|id| Uuid::from_slice(id).ok()));
-        if answer.next <= from {
+        if answer.next > from {
+            from = answer.next;
+            continue;
+        }
+        // What stands in the log before, whose place this one took.
+        logs += 1;
+        if answer.earlier == 0 || (log > 0 && answer.earlier >= log) || logs > LOGS_FOLLOWED {
             break;
         }
-        from = answer.next;
+        (from, log) = (0, answer.earlier);
     }
     settle(agent, due, &pending).await?;
     Ok(true)
 }
 
-/// Takes a page. False where nothing of it counts.
+/// Takes a page about these messages, of the log of this number; 0 is the newest. False where nothing of it counts.
 async fn take(
     agent: &Agent,
     key: &VerifyingKey,
     held: Option<&str>,
     others: &[(AgencyAddress, String)],
-    messages: &BTreeSet<Uuid>,
+    (messages, number): (&BTreeSet<Uuid>, u32),
     answer: &ListReceiptsResponse,
-) -> Result<bool, StoreError> {
+) -> Result<bool, Failed> {
     let domain = agent.address.domain();
     // One under another key, of before this agent was enrolled anew, proves nothing now.
     let held_head = held.and_then(|note| judge::head(EVIDENCE, domain, key, note).ok());
-    let newest = match judge::newest(domain, key, held_head.as_ref(), answer) {
-        Ok((newest, alarm)) => {
-            if let Some(alarm) = alarm {
-                // Before the new log's head counts as seen: a crash in between does it again.
-                let messages = agent.store.offer_again().await?;
-                tracing::warn!(messages, "a new log: what no recipient has signed for is offered again");
-                raise(&agent.store, &alarm).await?;
-            }
-            newest
-        }
+    let judged = judge::newest(domain, key, held_head.as_ref(), answer).and_then(|newest| {
+        let earlier = (number > 0).then(|| judge::earlier(domain, key, held_head.as_ref(), number, answer));
+        Ok((newest, earlier.transpose()?))
+    });
+    let (newest, earlier) = match judged {
+        Ok(judged) => judged,
         Err(alarm) => {
             raise(&agent.store, &alarm).await?;
             return Ok(false);
         }
     };
     let Some(newest) = newest else { return Ok(true) };
-    let continuations = answer.continuations.iter().skip(usize::from(held.is_some()));
-    for (number, (agency, note)) in others.iter().enumerate() {
-        let continuation = continuations.clone().nth(number);
-        if let Ok(shown) = judge::head(EVIDENCE, domain, key, note)
-            && let Err(alarm) = judge::compare(agency, &shown, &newest, continuation)
-        {
-            raise(&agent.store, &alarm).await?;
-        }
+    if let Some(held) = held_head.filter(|held| held.number < newest.number) {
+        let alarm = succession::follow(&agent.link, key, &held, &newest).await?;
+        // Before the new log's head counts as seen: a crash in between does it again.
+        let messages = agent.store.offer_again().await?;
+        tracing::warn!(messages, "a new log: what no recipient has signed for is offered again");
+        raise(&agent.store, &alarm).await?;
     }
-    agent.store.heads_compared(others).await?;
+    let continuations = answer.continuations.get(usize::from(held.is_some())..).unwrap_or_default();
+    compare_all(&agent.store, EVIDENCE, key, &newest, others, continuations).await?;
+    let under = earlier.as_ref().unwrap_or(&newest);
+    let origin = under.checkpoint.origin();
+    let signers = judge::signers(answer);
     let mut kept = Vec::with_capacity(answer.receipts.len());
     for shown in &answer.receipts {
-        let proven = match judge::receipt(key, &newest, shown) {
+        let proven = match judge::receipt(key, under, shown, &signers) {
             Ok((receipt, told)) if messages.contains(&told.message) => {
                 let known = agent.store.known(told.message, &told.recipient).await?;
                 judge::same(&told, &known).map(|()| (receipt, told)).map_err(str::to_owned)
@@ -224,21 +249,36 @@ async fn take(
             Err(why) => {
                 let alarm = Alarm {
                     kind: Kind::WrongRecord,
-                    subject: format!("{} {}", newest.checkpoint.origin(), shown.index),
-                    detail: format!(
-                        "{} has a wrong record at {}: {why}",
-                        newest.checkpoint.origin(),
-                        shown.index
-                    ),
+                    subject: format!("{origin} {}", shown.index),
+                    detail: format!("{origin} has a wrong record at {}: {why}", shown.index),
                     held: held.unwrap_or_default().to_owned(),
-                    shown: newest.bare.to_string(),
+                    shown: under.bare.to_string(),
                 };
                 raise(&agent.store, &alarm).await?;
             }
         }
     }
-    agent.store.keep_receipts(&newest, &kept).await?;
+    agent.store.keep_receipts(&newest, origin, &kept).await?;
     Ok(true)
+}
+
+/// Compares heads of a kind that other agencies hold with the newest one, each by its proof.
+async fn compare_all(
+    store: &Store,
+    kind: &'static str,
+    key: &VerifyingKey,
+    newest: &Head,
+    others: &[(AgencyAddress, String)],
+    continuations: &[Continuation],
+) -> Result<(), StoreError> {
+    for (number, (agency, note)) in others.iter().enumerate() {
+        if let Ok(shown) = judge::head(kind, store.address().domain(), key, note)
+            && let Err(alarm) = judge::compare(agency, &shown, newest, continuations.get(number))
+        {
+            raise(store, &alarm).await?;
+        }
+    }
+    store.heads_compared(others).await
 }
 
 /// What was due is there now, or comes later, or never: then the log lacks it.

@@ -16,7 +16,7 @@ use liaison_trust::{
     ca::{Authority, TlsKey, certificate_request},
     digest::Digest,
     envelope,
-    keys::SigningKey,
+    keys::{SigningKey, VerifyingKey},
     names::{AgencyAddress, SpiffeId},
     statement,
 };
@@ -70,29 +70,27 @@ impl Domain {
             rest: "127.0.0.1:0".parse().unwrap(),
             proxy: None,
         };
-        let now = OffsetDateTime::now_utc();
-        let key = TlsKey::generate().unwrap();
-        let certificate = self
-            .authority
-            .sign_request(
-                &certificate_request(&key).unwrap(),
-                &SpiffeId::Agency(agency.clone()),
-                now,
-                now + Duration::DAY,
-            )
-            .unwrap();
+        Custody::create(&folder, &agency, OffsetDateTime::now_utc()).unwrap();
+        folder::write_private(&folder.api_token(), b"token").unwrap();
+        self.issue(&folder, &config, self.log.public());
+        folder::write_private(&folder.config(), toml::to_string(&config).unwrap().as_bytes()).unwrap();
+        (dir, Agent::open(folder).await.unwrap())
+    }
+
+    /// What an agent of this domain is given with a new certificate, this key of the log among it.
+    pub(crate) fn issue(&self, folder: &Folder, config: &Config, log: VerifyingKey) {
+        let (now, key) = (OffsetDateTime::now_utc(), TlsKey::generate().unwrap());
+        let request = certificate_request(&key).unwrap();
+        let id = SpiffeId::Agency(config.agency.clone());
+        let certificate = self.authority.sign_request(&request, &id, now, now + Duration::DAY).unwrap();
         let bundle = DomainBundle {
             domain: self.name.into(),
             roots: vec![self.authority.certificate_der().to_vec().into()],
             gateway_signing_key: self.gateway.public().as_bytes().to_vec().into(),
-            log_key: self.log.public().as_bytes().to_vec().into(),
+            log_key: log.as_bytes().to_vec().into(),
         };
-        Custody::create(&folder, &agency, now).unwrap();
         folder::write_private(&folder.tls_key(), key.to_pem().as_bytes()).unwrap();
-        folder::write_private(&folder.api_token(), b"token").unwrap();
-        store_issued(&folder, &config, &key, &[certificate.to_vec().into()], Some(&bundle)).unwrap();
-        folder::write_private(&folder.config(), toml::to_string(&config).unwrap().as_bytes()).unwrap();
-        (dir, Agent::open(folder).await.unwrap())
+        store_issued(folder, config, &key, &[certificate.to_vec().into()], Some(&bundle)).unwrap();
     }
 
     /// The copy that a gateway hands over, with every section released.

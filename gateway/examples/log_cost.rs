@@ -77,10 +77,9 @@ async fn main() {
 /// A store; its sequencer runs until the end, as a gateway's does.
 async fn open(file: &Path, logs: bool) -> Store {
     let bound = QueueBound { deliveries: limits::QUEUE_DELIVERIES_MAX, bytes: limits::QUEUE_BYTES_MAX };
-    let store = Store::open(file, bound).await.unwrap();
-    let all = Logs::open(&store, &"be".parse().unwrap(), &SigningKey::generate(), file.parent().unwrap())
-        .await
-        .unwrap();
+    let signing = SigningKey::generate();
+    let store = Store::open(file, bound, &signing).await.unwrap();
+    let all = Logs::open(&store, &"be".parse().unwrap(), &signing, file.parent().unwrap()).await.unwrap();
     if logs {
         tokio::spawn(async move {
             loop {

@@ -102,10 +102,11 @@ impl Seeded {
     async fn new(leaves: u64) -> Self {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("liaison.db");
-        let store = Store::open(&file, QueueBound::default()).await.unwrap();
+        let signing = SigningKey::generate();
+        let store = Store::open(&file, QueueBound::default(), &signing).await.unwrap();
         seed(&file, leaves).await;
         let domain = "be".parse().unwrap();
-        let logs = Logs::open(&store, &domain, &SigningKey::generate(), folder.path()).await.unwrap();
+        let logs = Logs::open(&store, &domain, &signing, folder.path()).await.unwrap();
         logs.evidence.grow().await.unwrap();
         assert_eq!(logs.evidence.head().size, leaves);
         Self { leaves, store, logs, appends: Vec::new(), proofs: Vec::new(), _folder: folder }
@@ -131,7 +132,7 @@ impl Seeded {
         for number in 0..PROOFS {
             // Spread over the log, another place each time.
             let index = (number * leaves / PROOFS + round * 7_919) % leaves;
-            log.inclusion(&[index], leaves).await.unwrap();
+            log.tree().inclusion(&[index], leaves).await.unwrap();
         }
         if round > 0 {
             self.appends.push(appended);
@@ -141,8 +142,8 @@ impl Seeded {
 
     async fn measured(self) -> Measured {
         let (leaves, log) = (self.leaves, &self.logs.evidence);
-        let hashes = log.inclusion(&[leaves / 3], leaves).await.unwrap().concat().len();
-        let consistency = log.consistency(leaves / 2 + 1, leaves).await.unwrap().len();
+        let hashes = log.tree().inclusion(&[leaves / 3], leaves).await.unwrap().concat().len();
+        let consistency = log.tree().consistency(leaves / 2 + 1, leaves).await.unwrap().len();
         self.store.close().await;
         Measured {
             leaves,

@@ -1,7 +1,8 @@
 -- The log of evidence: its leaves, the tiles of its tree, and its signed head. See liaison-trust's `log` for the bytes.
 
--- A log of a kind (`log` for what happened to messages and what administrators did, `keys` for key records); one that
--- takes the place of another has the next number. The newest of a kind grows.
+-- A log of a kind (`log` for what happened to messages and what administrators did, `keys` for key records). The first has
+-- the number 1, one that takes the place of another the moment at which it was opened, in Unix seconds. The newest of a
+-- kind grows; the others are as they were signed last.
 CREATE TABLE log (
     id         INTEGER PRIMARY KEY,
     kind       TEXT    NOT NULL,
@@ -23,11 +24,14 @@ CREATE TABLE leaf (
     -- The liaison.log.v1.Record and its salt; null once they were erased, and where the entry is in clear.
     salt    BLOB,
     record  BLOB,
-    -- What it is about, where that is a message, and the thread that an acceptance belongs to.
+    -- What it is about, where that is a message, and the thread of a message that was accepted or refused: random ids,
+    -- which stay where the record was erased.
     message BLOB,
     thread  BLOB,
     -- Agencies that may have the record in a receipt, joined by a space.
     readers TEXT    NOT NULL,
+    -- The gateway's code of what it staged: see `store::Staged`. Erasing a record leaves it valid.
+    mac     BLOB    NOT NULL,
     PRIMARY KEY (log, idx),
     CHECK ((salt IS NULL) = (record IS NULL))
 ) STRICT, WITHOUT ROWID;
@@ -46,15 +50,14 @@ CREATE TABLE tile (
 ) STRICT, WITHOUT ROWID;
 
 INSERT INTO log (id, kind, number, size) VALUES (1, 'log', 1, 0), (2, 'keys', 1, 0);
--- The key records of before.
-INSERT INTO leaf (log, idx, entry, readers)
-SELECT 2, ROW_NUMBER() OVER (ORDER BY agency, sequence) - 1, record, '' FROM key_record;
 
 -- The largest head of each log of a peer that this gateway has seen and cosigned: a signed note.
 CREATE TABLE witnessed (
     origin     TEXT    PRIMARY KEY,
     size       INTEGER NOT NULL,
-    checkpoint BLOB    NOT NULL
+    checkpoint BLOB    NOT NULL,
+    -- Whether it was found out what it says of the log before it, of which a head was cosigned as well.
+    compared   INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
 -- How far the log of keys of a peer was read, and the hashes of its liaison-trust Frontier, 32 bytes each.
@@ -75,12 +78,13 @@ CREATE TABLE foreign_key (
     checkpoint BLOB    NOT NULL
 ) STRICT;
 
--- Evidence: two heads that one log signed, of which the one was not shown to be the beginning of the other.
+-- Evidence: two heads that one log signed, of which the one was not shown to be the beginning of the other. Of a log that
+-- took the place of another, whose opening record does not name what was seen of that one.
 CREATE TABLE conflict (
     seq    INTEGER PRIMARY KEY,
     at     INTEGER NOT NULL,
     origin TEXT    NOT NULL,
-    -- What was known, and what was shown later: signed notes.
+    -- What was known, and what was shown later: signed notes, or the tlog-proof of an opening record.
     known  BLOB    NOT NULL,
     shown  BLOB    NOT NULL
 ) STRICT;

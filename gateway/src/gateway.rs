@@ -1,6 +1,6 @@
 //! What every part of a running gateway shares.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use liaison_proto::{admin::v1::agency_state::Code as AgencyState, message::v1::Refusal};
@@ -42,6 +42,7 @@ pub struct Gateway {
     pub submissions: Arc<Semaphore>,
     /// Told when something is to be swept before its time, such as the queue of a revoked agency.
     pub sweep: Notify,
+    pub started: Instant,
     /// Cancelled when the gateway is to stop.
     pub stop: CancellationToken,
 }
@@ -68,6 +69,7 @@ impl Gateway {
             revised: watch::Sender::default(),
             submissions: Arc::new(Semaphore::new(limits::SUBMISSION_BYTES >> 10)),
             sweep: Notify::new(),
+            started: Instant::now(),
             stop: CancellationToken::new(),
         }
     }

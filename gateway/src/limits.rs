@@ -163,6 +163,11 @@ pub const NOTICE_BYTES: usize = 256 << 10;
 pub const HIDDEN_KEYS: usize = 100;
 /// How often a peer may tell of one copy that less of it was released.
 pub const NARROWINGS: u32 = 16;
+/// How often one copy is offered again that a peer had accepted, because the peer has opened another log since.
+pub const OFFERED_AGAIN: u32 = 16;
+/// How long after its start a gateway that was restored from an older copy takes a thread that it does not know for one
+/// that agents or peers are about to offer again.
+pub const RETURNING: Duration = Duration::from_secs(60);
 /// How often a sender is told of one copy why it waits.
 pub const WAITINGS: u32 = 16;
 /// How long a peer may take to answer before senders are told that their messages wait for it.
@@ -201,6 +206,8 @@ pub const RECEIPTS_BYTES: usize = 4 << 20;
 
 /// How long after a restart nothing new is signed, so that peers and agents can show what was signed before.
 pub const LOG_QUIET: Duration = Duration::from_secs(2);
+/// How long a gateway to which a head was shown that its database does not hold waits for higher ones before it ends.
+pub const LOG_SHOWN_MORE: Duration = Duration::from_secs(2);
 /// How often the guard file is written.
 pub const LOG_GUARD: Duration = Duration::from_secs(1);
 /// How often peers are asked to cosign a head.

@@ -4,15 +4,16 @@
 
 pub mod disclosure;
 pub mod export;
+mod fault;
 mod guard;
 pub mod reopen;
 mod sequencer;
 pub mod serve;
+mod tree;
 pub mod verify;
 pub mod witness;
 
 use std::{
-    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::Instant,
@@ -21,23 +22,20 @@ use std::{
 use liaison_trust::{
     digest::Digest,
     keys::{SigningKey, VerifyingKey},
-    log::{
-        Checkpoint, CheckpointError, Frontier, FrontierError, KeyName, LogKey, LogSigner, Node, Note,
-        NoteError, NoteSignature, OpenError, Tile, TileError, TileHashes, TreeError, VkeyError, consistency,
-        consistency_nodes, inclusion, inclusion_nodes, root_nodes,
-    },
+    log::{KeyName, LogKey, LogSigner, Note, NoteSignature, VkeyError, empty_root},
     names::Domain,
 };
 use tokio::sync::watch;
 
 use crate::{
-    data::DataError,
     limits,
-    store::{LogHead, LogId, LogKind, Store, StoreError},
+    store::{LogHead, LogKind, Store},
 };
 
+pub use fault::{Behind, LogError};
 pub use guard::{Guard, Shown};
 pub use sequencer::run;
+pub use tree::Tree;
 
 /// Under this label the key that signs heads follows from the gateway's.
 pub const SIGNER: &str = "log-key/v1";
@@ -56,8 +54,10 @@ pub struct Logs {
 
 /// A log that grows.
 pub struct Log {
-    id: LogId,
+    domain: Domain,
+    kind: LogKind,
     number: u32,
+    tree: Tree,
     signer: LogSigner,
     public: VerifyingKey,
     store: Store,
@@ -74,38 +74,6 @@ pub struct Head {
     pub root: Digest,
     /// The signed checkpoint; none while the log is empty.
     pub note: Option<Note>,
-}
-
-/// Why a log can't be read or does not grow.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("the name of a log can't be made of the domain: {0}")]
-    Name(#[from] VkeyError),
-    #[error("the checkpoint in the database is none: {0}")]
-    Note(#[from] NoteError),
-    #[error("the checkpoint in the database is not this log's: {0}")]
-    Open(#[from] OpenError),
-    #[error("the log can't be signed: {0}")]
-    Checkpoint(#[from] CheckpointError),
-    #[error("the log's tree in the database is damaged: {0}")]
-    Tree(#[from] TreeError),
-    #[error("the log's tree in the database is damaged: {0}")]
-    Frontier(#[from] FrontierError),
-    #[error("the log's tree in the database is damaged: {0}")]
-    Tile(#[from] TileError),
-    #[error("the guard file: {0}")]
-    Guard(#[from] DataError),
-    #[error(
-        "the database is an older copy, or another one: it does not hold the head of {0} that this gateway signed; \
-         restore the newest copy, or run `liaison-gateway log reopen`, which opens a new log that names that head"
-    )]
-    Ahead(String),
-    #[error(
-        "the log's tiles lead to another root than its checkpoint says: the database was changed by hand"
-    )]
-    OtherRoot,
 }
 
 impl Logs {
@@ -141,10 +109,8 @@ impl Log {
         folder: &Path,
     ) -> Result<Self, LogError> {
         let this = Self::load(store, kind, domain, gateway, folder).await?;
-        if let Some(note) = Guard::read(this.guard.file())?
-            && this.stands(&note).await? == Shown::Ahead
-        {
-            return Err(LogError::Ahead(this.signer.key().name().to_string()));
+        if let Some(note) = Guard::read(this.guard.file())? {
+            this.stands(&note).await?.known()?;
         }
         Ok(this)
     }
@@ -157,28 +123,28 @@ impl Log {
         gateway: &SigningKey,
         folder: &Path,
     ) -> Result<Self, LogError> {
-        let LogHead { log, number, size, checkpoint } = store.log_head(kind).await?;
+        let LogHead { log, number, .. } = store.log_head(kind).await?;
         let secret = gateway.derived(SIGNER);
         let public = secret.public();
         let signer = LogSigner::new(origin(domain, kind, number)?, secret);
-        let note = checkpoint.map(|note| Note::parse(&note)).transpose()?;
         let this = Self {
-            id: log,
+            domain: domain.clone(),
+            kind,
             number,
+            tree: Tree::new(store, log),
             signer,
             public,
             store: store.clone(),
             candidate: Mutex::default(),
             guard: Guard::new(guard_file(folder, kind)),
-            head: watch::Sender::new(Head { size, root: Frontier::new().root(), note }),
+            head: watch::Sender::new(Head { size: 0, root: empty_root(), note: None }),
         };
-        let frontier = this.frontier().await?;
-        let signed = this.checkpoint()?;
-        let is_signed = signed.is_none_or(|signed| (signed.size(), signed.root()) == (size, frontier.root()));
-        if !is_signed || (size > 0 && this.head().note.is_none()) {
-            return Err(LogError::OtherRoot);
+        if let Some((tree, head)) = this.numbered(number).await? {
+            if tree.frontier(head.size).await?.root() != head.root {
+                return Err(LogError::OtherRoot(this.origin()));
+            }
+            this.head.send_replace(head);
         }
-        this.head.send_modify(|head| head.root = frontier.root());
         Ok(this)
     }
 
@@ -209,7 +175,7 @@ impl Log {
             *note = note.clone().with(signature)?;
             note.to_string()
         };
-        Ok(self.store.keep_cosigned(self.id, cosigned.as_bytes()).await?)
+        Ok(self.store.keep_cosigned(self.tree.id(), cosigned.as_bytes()).await?)
     }
 
     /// What signs its heads.
@@ -217,9 +183,24 @@ impl Log {
         &self.signer
     }
 
-    /// In the database.
-    pub fn id(&self) -> LogId {
-        self.id
+    /// Its tree.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// Its number: 1, or the moment at which it took the place of another one, in Unix seconds.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Of which domain and kind it is: its origin without the number.
+    pub fn kind_of(&self) -> String {
+        format!("{}/{}", self.domain, self.kind.name())
+    }
+
+    /// Its origin.
+    fn origin(&self) -> String {
+        self.signer.key().name().to_string()
     }
 
     /// The newest head.
@@ -232,45 +213,26 @@ impl Log {
         self.head.subscribe()
     }
 
-    /// The inclusion proofs of leaves, each in the tree of `size` leaves.
+    /// A log of this kind by its number, under the head that the database holds of it: this one, or one whose place
+    /// another has taken, which is never signed again.
     ///
     /// # Errors
-    /// There are no such leaves, or the store lacks tiles.
-    pub async fn inclusion(&self, leaves: &[u64], size: u64) -> Result<Vec<Vec<Digest>>, LogError> {
-        let mut nodes = Vec::new();
-        for leaf in leaves {
-            nodes.extend(inclusion_nodes(*leaf, size)?);
-        }
-        let hashes = self.hashes(nodes, size).await?;
-        let proof = |leaf: &u64| inclusion(*leaf, size, |node| hashes.hash(node));
-        Ok(leaves.iter().map(proof).collect::<Result<_, _>>()?)
-    }
-
-    /// The proof that the tree of `old` leaves is the beginning of the tree of `size`.
-    ///
-    /// # Errors
-    /// `old` is larger, or the store lacks tiles.
-    pub async fn consistency(&self, old: u64, size: u64) -> Result<Vec<Digest>, LogError> {
-        let hashes = self.hashes(consistency_nodes(old, size)?, size).await?;
-        Ok(consistency(old, size, |node| hashes.hash(node))?)
-    }
-
-    /// The checkpoint of the newest head, if it is this log's.
-    fn checkpoint(&self) -> Result<Option<Checkpoint>, OpenError> {
-        self.head.borrow().note.as_ref().map(|note| self.signer.key().open(note)).transpose()
-    }
-
-    /// The right edge of the tree under the newest head.
-    async fn frontier(&self) -> Result<Frontier, LogError> {
-        let size = self.head.borrow().size;
-        let hashes = self.hashes(root_nodes(size), size).await?;
-        Ok(Frontier::read(size, |node| hashes.hash(node))?)
-    }
-
-    /// The hashes of nodes, with whatever else their tiles hold.
-    async fn hashes(&self, nodes: Vec<Node>, size: u64) -> Result<TileHashes, LogError> {
-        let tiles: BTreeSet<Tile> = nodes.into_iter().filter_map(|node| Tile::holding(node, size)).collect();
-        Ok(self.store.tiles(self.id, tiles).await?)
+    /// Its head is not what this gateway signed, or the database failed.
+    pub async fn numbered(&self, number: u32) -> Result<Option<(Tree, Head)>, LogError> {
+        let Some(LogHead { log, size, checkpoint, .. }) = self.store.log(self.kind, number).await? else {
+            return Ok(None);
+        };
+        let origin = origin(&self.domain, self.kind, number)?;
+        let note = checkpoint.map(|note| Note::parse(&note)).transpose()?;
+        let key = LogKey::new(origin, self.public);
+        let signed = note.as_ref().map(|note| key.open(note)).transpose()?;
+        let root = match &signed {
+            Some(signed) if signed.size() == size => signed.root(),
+            None if size == 0 => empty_root(),
+            Some(_) => return Err(LogError::OtherSize(key.name().to_string())),
+            None => return Err(LogError::NoCheckpoint(key.name().to_string())),
+        };
+        Ok(Some((Tree::new(&self.store, log), Head { size, root, note })))
     }
 }
 

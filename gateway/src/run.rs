@@ -187,16 +187,13 @@ async fn load(folder: &DataFolder, config: &Config) -> Result<(Arc<Gateway>, Arc
     if !folder.database().exists() {
         return Err(RunError::NoDatabase(folder.database()));
     }
-    let store = Store::open(&folder.database(), config.limits.queue()).await?;
+    let store = Store::open(&folder.database(), config.limits.queue(), &signing).await?;
     let (file, revocations) = RevokedFile::open(&folder.revoked())?;
     let now = OffsetDateTime::now_utc();
     let authority = Authority::start(cas, config, file, &revocations, &store, now).await?;
     let policy = active_policy(&store).await?;
     let peers = Peers::new(store.peers().await?).map_err(RunError::Peers)?;
     let foreign = federation::from_store(&store.peer_agencies().await?, &peers.all());
-    // Those of before there was a log of keys.
-    let keys: Vec<_> = foreign.iter().flat_map(|agency| &agency.keys).map(|key| &key.signed).collect();
-    store.log_keys(&keys).await?;
     let directory = store.directory().await?.with_all(foreign);
     let logs = Logs::open(&store, &config.domain, &signing, folder.path()).await?;
     let gateway = Gateway::new(config.domain.clone(), signing, (store, logs), directory, policy, peers);
@@ -296,7 +293,8 @@ async fn to_its_end(part: impl Future<Output = ()>) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Ends the gateway once somebody shows that its database is an older copy.
+/// Ends the gateway once somebody shows that its database is an older copy; not before others had the time to show higher
+/// heads, of which the guard file keeps the highest.
 async fn guard(gateway: Arc<Gateway>) -> Result<(), RunError> {
     let [evidence, keys] = gateway.logs.all();
     let behind = tokio::select! {
@@ -304,7 +302,8 @@ async fn guard(gateway: Arc<Gateway>) -> Result<(), RunError> {
         _ = evidence.guard().ahead() => evidence,
         _ = keys.guard().ahead() => keys,
     };
-    Err(LogError::Ahead(behind.signer().key().name().to_string()).into())
+    _ = timeout(limits::LOG_SHOWN_MORE, gateway.stop.cancelled()).await;
+    Err(LogError::from(behind.guard().ahead().await).into())
 }
 
 /// Renews the gateway's own certificate and the revocation list, and forgets what is long over.

@@ -26,6 +26,7 @@ use liaison_proto::{
 };
 use liaison_trust::{
     digest::sha256,
+    keys::SigningKey,
     names::{AgencyAddress, Domain},
 };
 use tempfile::TempDir;
@@ -62,7 +63,7 @@ async fn what_a_peer_accepted_is_settled_once_and_not_too_early() {
     let (delivery, ..) = unit(&store, "hu be/a", DeliveryId::default()).await;
     assert_eq!(settle(&store, &copy, true).await, Settled::TooEarly, "its acceptance was not heard yet");
 
-    assert!(store.change(Change { delivery, to: Next::Forwarded, notice: None }).await.unwrap());
+    assert!(store.change(Change { delivery, to: FORWARDED, notice: None }).await.unwrap());
     assert_eq!(store.count_outstanding(&domain("hu")).await.unwrap(), 1);
     assert!(store.lanes(&domain("hu")).is_empty());
     let found = store.sent_copy(sent.id, sent.digest.as_ref(), &address("hu/x")).await.unwrap();
@@ -136,7 +137,7 @@ async fn a_copy_that_is_offered_again_stays_offered() {
 async fn an_alert_has_to_fit_with_all_its_copies() {
     let folder = TempDir::new().unwrap();
     let bound = QueueBound { deliveries: 2, bytes: 100 };
-    let store = Store::open(&folder.path().join("liaison.db"), bound).await.unwrap();
+    let store = Store::open(&folder.path().join("liaison.db"), bound, &signing()).await.unwrap();
     let full = async |message| match store.accept(message).await {
         Err(AcceptError::QueueFull(full)) => assert_eq!(full, queue("hu be/a")),
         other => panic!("{other:?}"),
@@ -174,7 +175,7 @@ async fn a_peer_narrows_a_copy_only_so_often() {
     let copy = copy_of(&sent, "hu/x");
     store.accept(sent).await.unwrap();
     let (delivery, ..) = unit(&store, "hu be/a", DeliveryId::default()).await;
-    store.change(Change { delivery, to: Next::Forwarded, notice: None }).await.unwrap();
+    store.change(Change { delivery, to: FORWARDED, notice: None }).await.unwrap();
     for _ in 0..limits::NARROWINGS {
         assert_eq!(settle(&store, &copy, false).await, Settled::Done);
     }
@@ -252,7 +253,7 @@ async fn outstanding_copies_keep_their_message_and_become_overdue() {
     let late = sent.expires + Duration::hours(25);
     store.accept(sent).await.unwrap();
     let (delivery, ..) = unit(&store, "hu be/a", DeliveryId::default()).await;
-    store.change(Change { delivery, to: Next::Forwarded, notice: None }).await.unwrap();
+    store.change(Change { delivery, to: FORWARDED, notice: None }).await.unwrap();
     drop(store);
     let store = open(&folder).await;
     assert_eq!(store.forget(late).await.unwrap(), 0);
@@ -263,14 +264,111 @@ async fn outstanding_copies_keep_their_message_and_become_overdue() {
     assert_eq!(store.forget(late).await.unwrap(), 1);
 }
 
+#[tokio::test]
+async fn what_a_peer_lost_goes_back_to_its_place_until_its_end_is_told() {
+    let (folder, store) = store().await;
+    let alert = message("be/a", &["hu/x", "hu/y", "hu/z"]);
+    let now = alert.expires - Duration::hours(1);
+    let [x, y, z] = ["hu/x", "hu/y", "hu/z"].map(|recipient| copy_of(&alert, recipient));
+    store.accept(again(&alert)).await.unwrap();
+    store.accept(message("be/a", &["hu/x"])).await.unwrap();
+    let lane = queue("hu be/a");
+    let copies = store.waiting(&lane).await.unwrap();
+    let change = async |store: &Store, delivery, to| {
+        store.change(Change { delivery, to, notice: None }).await.unwrap()
+    };
+    for (delivery, _) in &copies[..3] {
+        assert!(change(&store, *delivery, offered()).await);
+        assert!(change(&store, *delivery, FORWARDED).await);
+        let late = Next::Waiting { why: ErrorCode::QueueFull, is_back: true };
+        assert!(!change(&store, *delivery, late).await, "it waits no more");
+        assert!(!change(&store, *delivery, Next::Gone).await, "the peer alone tells its end");
+    }
+    assert_eq!(settle(&store, &z, true).await, Settled::Done);
+    drop(store);
+    let store = open(&folder).await;
+    assert_eq!(store.load(&lane).deliveries, 1);
+    for agency in ["hu/x", "hu/y"] {
+        assert_eq!(store.load(&queue(agency)).deliveries, 1, "it counts where it waits");
+    }
+
+    let lost = async |log, now| store.lost_at(&domain("hu"), log, now).await.unwrap();
+    assert!(lost(1, now).await.is_empty(), "it was accepted under that log");
+    assert!(lost(2, alert.expires).await.is_empty(), "it has expired");
+    assert!(store.lost_at(&domain("h"), 2, now).await.unwrap().is_empty(), "another domain");
+    let heads = lost(2, now).await;
+    let delivery = |number: usize| copies[number].0;
+    assert_eq!(heads.iter().map(|head| head.delivery).collect::<Vec<_>>(), [delivery(0), delivery(1)]);
+    for head in heads {
+        assert!(change(&store, head.delivery, Next::Again(lane.clone())).await);
+        assert!(!change(&store, head.delivery, Next::Again(lane.clone())).await, "it is there already");
+    }
+    assert!(lost(2, now).await.is_empty());
+    assert_eq!((store.load(&lane).deliveries, store.load(&queue("hu/x"))), (3, Load::default()));
+    let (first, last, recipients) = unit(&store, "hu be/a", DeliveryId::default()).await;
+    assert_eq!((first, last), (delivery(0), delivery(1)), "before what came after it");
+    assert_eq!(recipients, ["hu/x", "hu/y"], "not the one whose end was told");
+    let head = store.waiting(&lane).await.unwrap().remove(0).1.unwrap();
+    assert!(head.offered && head.accepted);
+
+    // The peer had one of them after all, and accepts the other anew.
+    assert_eq!(settle(&store, &x, true).await, Settled::Done);
+    assert_eq!(store.load(&lane).deliveries, 2);
+    assert!(change(&store, last, Next::Forwarded { log: Some(2) }).await);
+    assert!(lost(2, now).await.is_empty());
+    assert_eq!(lost(3, now).await.len(), 1);
+    assert_eq!(settle(&store, &y, true).await, Settled::Done);
+    assert!(lost(3, now).await.is_empty());
+    assert_eq!(settle(&store, &y, true).await, Settled::Unknown);
+    assert_eq!(store.load(&lane).deliveries, 1);
+}
+
+#[tokio::test]
+async fn a_peer_that_opens_logs_again_and_again_gets_a_copy_only_so_often() {
+    let (_folder, store) = store().await;
+    let sent = message("be/a", &["hu/x"]);
+    let now = sent.expires - Duration::hours(1);
+    store.accept(sent).await.unwrap();
+    let (delivery, ..) = unit(&store, "hu be/a", DeliveryId::default()).await;
+    let change = async |to| assert!(store.change(Change { delivery, to, notice: None }).await.unwrap());
+    for log in 1..=limits::OFFERED_AGAIN {
+        change(Next::Forwarded { log: Some(log) }).await;
+        assert_eq!(store.lost_at(&domain("hu"), log + 1, now).await.unwrap().len(), 1);
+        change(Next::Again(queue("hu be/a"))).await;
+    }
+    change(FORWARDED).await;
+    assert!(store.lost_at(&domain("hu"), u32::MAX, now).await.unwrap().is_empty());
+}
+
+/// What is not to be offered any more is not, whatever the peer may have of it.
+#[tokio::test]
+async fn what_was_left_with_a_peer_is_not_offered_again() {
+    let (_folder, store) = store().await;
+    let sent = message("be/a", &["hu/x"]);
+    let (copy, now) = (copy_of(&sent, "hu/x"), sent.expires - Duration::hours(1));
+    store.accept(sent).await.unwrap();
+    let (delivery, ..) = unit(&store, "hu be/a", DeliveryId::default()).await;
+    let left = Next::Forwarded { log: None };
+    assert!(store.change(Change { delivery, to: left, notice: None }).await.unwrap());
+    assert!(store.lost_at(&domain("hu"), u32::MAX, now).await.unwrap().is_empty());
+    assert_eq!(settle(&store, &copy, true).await, Settled::Done, "the peer's word is heard");
+}
+
+const FORWARDED: Next = Next::Forwarded { log: Some(1) };
+
 async fn store() -> (TempDir, Store) {
     let folder = TempDir::new().unwrap();
     let store = open(&folder).await;
     (folder, store)
 }
 
+/// The gateway's.
+fn signing() -> SigningKey {
+    SigningKey::from_seed(&[7; 32])
+}
+
 async fn open(folder: &TempDir) -> Store {
-    Store::open(&folder.path().join("liaison.db"), QueueBound::default()).await.unwrap()
+    Store::open(&folder.path().join("liaison.db"), QueueBound::default(), &signing()).await.unwrap()
 }
 
 /// The first and the last delivery of a lane's next message, and its recipients.

@@ -26,7 +26,7 @@ use liaison_proto::{
         SignedReleaseRecord, error_code::Code as ErrorCode, status::Code as Status,
     },
 };
-use liaison_trust::{digest::sha256, names::AgencyAddress};
+use liaison_trust::{digest::sha256, keys::SigningKey, names::AgencyAddress};
 use sqlx::{ConnectOptions, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
@@ -97,7 +97,7 @@ async fn a_thread_is_opened_once() {
 async fn a_full_queue_refuses_and_stores_nothing() {
     let folder = TempDir::new().unwrap();
     let bound = QueueBound { deliveries: 2, bytes: 1 << 20 };
-    let store = Store::open(&folder.path().join("liaison.db"), bound).await.unwrap();
+    let store = Store::open(&folder.path().join("liaison.db"), bound, &signing()).await.unwrap();
     store.accept(message("be/a", &["be/b"])).await.unwrap();
     store.accept(message("be/a", &["be/b"])).await.unwrap();
     let refused = message("be/a", &["be/c", "be/b"]);
@@ -118,7 +118,7 @@ async fn a_full_queue_refuses_and_stores_nothing() {
 async fn a_queue_is_bounded_by_bytes() {
     let folder = TempDir::new().unwrap();
     let bound = QueueBound { deliveries: 100, bytes: 1_500 };
-    let store = Store::open(&folder.path().join("liaison.db"), bound).await.unwrap();
+    let store = Store::open(&folder.path().join("liaison.db"), bound, &signing()).await.unwrap();
     let mut large = message("be/a", &["be/b"]);
     large.content.sections[0].ciphertext = Bytes::from(vec![0; 1_000]);
     let mut second = again(&large);
@@ -131,7 +131,7 @@ async fn a_queue_is_bounded_by_bytes() {
 async fn a_sender_that_takes_no_notices_is_held() {
     let folder = TempDir::new().unwrap();
     let bound = QueueBound { deliveries: 1, bytes: 1 << 20 };
-    let store = Store::open(&folder.path().join("liaison.db"), bound).await.unwrap();
+    let store = Store::open(&folder.path().join("liaison.db"), bound, &signing()).await.unwrap();
     store.accept(message("be/a", &["be/b"])).await.unwrap();
     let copy = queue(&store, "be/b").await.remove(0);
     store.change(Change { notice: Some(notice("be/a")), ..gone(copy.id) }).await.unwrap();
@@ -294,8 +294,13 @@ async fn store() -> (TempDir, Store) {
     (folder, store)
 }
 
+/// The gateway's.
+fn signing() -> SigningKey {
+    SigningKey::from_seed(&[7; 32])
+}
+
 async fn open(folder: &Path) -> Store {
-    Store::open(&folder.join("liaison.db"), QueueBound::default()).await.unwrap()
+    Store::open(&folder.join("liaison.db"), QueueBound::default(), &signing()).await.unwrap()
 }
 
 async fn queue(store: &Store, agency: &str) -> Vec<Queued> {

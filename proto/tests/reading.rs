@@ -103,11 +103,11 @@ fn an_unknown_value_is_not_hidden_by_a_later_one() {
 #[test]
 fn packed_numbers_are_read_to_their_end_and_bounded() {
     use liaison_proto::admin::v1::EraseRecordsRequest;
-    let some = EraseRecordsRequest { indexes: vec![0, 300, u64::MAX] };
+    let some = EraseRecordsRequest { indexes: vec![0, 300, u64::MAX], log: String::new() };
     assert_eq!(strict::decode::<EraseRecordsRequest>(&some.encode_to_vec()), Ok(some));
     // A list of two bytes that ends inside its number.
     assert!(strict::decode::<EraseRecordsRequest>(&[0x0a, 2, 0x80, 0x80]).is_err());
-    let many = EraseRecordsRequest { indexes: vec![1; MESSAGE_FIELDS + 1] };
+    let many = EraseRecordsRequest { indexes: vec![1; MESSAGE_FIELDS + 1], log: String::new() };
     let refused = strict::decode::<EraseRecordsRequest>(&many.encode_to_vec());
     assert!(matches!(refused, Err(StrictError::TooManyFields { .. })), "{refused:?}");
 }

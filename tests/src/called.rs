@@ -96,7 +96,7 @@ impl Called {
         let link = timeout(PATIENCE, self.begun()).await.context("nobody calls")?;
         let mut link = link.context("the server is gone")?;
         let Request::Hello(_) = link.next().await? else { bail!("the link begins with no hello") };
-        link.welcome(bundle).await?;
+        link.welcome(bundle, 0).await?;
         Ok(link)
     }
 }
@@ -108,8 +108,8 @@ impl Drop for Called {
 }
 
 impl Link {
-    /// An honest welcome with this bundle.
-    pub(crate) async fn welcome(&self, bundle: SignedBundle) -> Result<()> {
+    /// An honest welcome with this bundle, and the number of the log that the peer signs.
+    pub(crate) async fn welcome(&self, bundle: SignedBundle, log: u32) -> Result<()> {
         let now = Some(times::to_wire(OffsetDateTime::now_utc()));
         let (bundle, gateway_version) = (Some(bundle), "test".to_owned());
         self.answer(Response::Welcome(Welcome {
@@ -117,6 +117,7 @@ impl Link {
             gateway_version,
             window: 16,
             now,
+            log,
             ..Welcome::default()
         }))
         .await

@@ -3,6 +3,7 @@
 #![allow(clippy::indexing_slicing, reason = "an absent field of JSON is null")]
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     process::{Command, Output},
 };
@@ -10,6 +11,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use liaison_demo::{Gateway, wait};
 use serde_json::Value;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, sqlite::SqliteConnectOptions};
+use tempfile::TempDir;
 
 /// What `log verify` reports of a gateway; its log has to be sound, and all that is staged in the tree soon.
 pub async fn sound(gateway: &Gateway) -> Result<Value> {
@@ -56,5 +59,42 @@ pub fn on_copy(gateway: &Gateway, data: &Path, arguments: &[&str]) -> Result<Out
 pub fn copy(gateway: &Gateway, to: &Path) -> Result<()> {
     let copied = Command::new("cp").arg("-a").arg(&gateway.data).arg(to).status()?;
     ensure!(copied.success(), "the data folder was not copied");
+    Ok(())
+}
+
+/// Changes the database in a data folder as somebody would who has the file.
+pub async fn by_hand(data: &Path, edit: &str) -> Result<()> {
+    let options = SqliteConnectOptions::new().filename(data.join("liaison.db")).foreign_keys(false);
+    let mut database = options.connect().await?;
+    let changed = sqlx::query(AssertSqlSafe(edit)).execute(&mut database).await.context(edit.to_owned())?;
+    ensure!(changed.rows_affected() > 0, "nothing was changed by {edit}");
+    Ok(database.close().await?)
+}
+
+/// The faults that `log verify` names in a data folder, by their codes, each with one place; it ends with status 1.
+pub fn found(gateway: &Gateway, data: &Path) -> Result<BTreeMap<String, String>> {
+    let verified = on_copy(gateway, data, &["log", "verify", "--json"])?;
+    ensure!(verified.status.code() == Some(1), "{verified:?}");
+    let report: Value = serde_json::from_slice(&verified.stdout)?;
+    let listed = report["listed"].as_array().context("no faults")?;
+    let text = |fault: &Value, key: &str| fault[key].as_str().unwrap_or_default().to_owned();
+    ensure!(listed.iter().all(|fault| !text(fault, "action").is_empty() && !text(fault, "found").is_empty()));
+    Ok(listed.iter().map(|fault| (text(fault, "code"), text(fault, "place"))).collect())
+}
+
+/// Has each edit, made by hand in a copy of the data folder of a gateway that is stopped, named by its code.
+pub async fn named(gateway: &Gateway, edits: &[(&str, &str)]) -> Result<()> {
+    let mut missed = Vec::new();
+    for (code, edit) in edits {
+        let copy = TempDir::new()?;
+        self::copy(gateway, copy.path())?;
+        let data = copy.path().join(gateway.data.file_name().context("no folder")?);
+        by_hand(&data, edit).await?;
+        let found = found(gateway, &data).with_context(|| format!("{code}: {edit}"))?;
+        if !found.contains_key(*code) {
+            missed.push(format!("{code}: {edit}: {found:?}"));
+        }
+    }
+    ensure!(missed.is_empty(), "{missed:#?}");
     Ok(())
 }

@@ -10,7 +10,7 @@ use liaison_proto::{
 };
 
 use crate::{
-    call,
+    call, evidence,
     realm::{Domain, Realm},
 };
 
@@ -110,6 +110,14 @@ impl Federation {
 
     pub fn agents(&self) -> impl Iterator<Item = &Agent> {
         self.realms().flat_map(Realm::agents)
+    }
+
+    /// Has every domain's log verified, with all that other tables state of it.
+    pub async fn sound(&self) -> Result<()> {
+        for realm in self.realms() {
+            evidence::sound(&realm.gateway).await?;
+        }
+        Ok(())
     }
 
     /// Sends a referral as an agency; ids, in the order of the recipients.

@@ -53,8 +53,9 @@ pub struct Insider {
     pub identity: Identity,
     pub trust: DomainTrust,
     pub gateway_key: VerifyingKey,
-    /// The head of the log that it says it holds.
+    /// The heads of the log and of the log of keys that it says it holds.
     pub log_head: Bytes,
+    pub keys_head: Bytes,
     /// Where it connects.
     pub exchange: SocketAddr,
 }
@@ -85,6 +86,7 @@ impl Insider {
             trust,
             gateway_key: VerifyingKey::try_from(gateway_key.as_ref())?,
             log_head: Bytes::new(),
+            keys_head: Bytes::new(),
             exchange: gateway.exchange(),
         };
         let mut exchange = insider.exchange().await?;
@@ -171,6 +173,7 @@ impl Insider {
             received_at: Some(times::to_wire(OffsetDateTime::now_utc())),
             thread_state: None,
             log_head: self.log_head.clone(),
+            keys_head: self.keys_head.clone(),
         };
         Ok(statement::sign(&acknowledgement, &self.signing))
     }

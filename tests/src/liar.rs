@@ -58,6 +58,8 @@ pub enum Lie {
     Silent,
     /// That the recipient's queue is full, of what this agency sends.
     FullFor(&'static str),
+    /// That the message has expired.
+    Expired,
     /// That it takes nothing now, for a reason of each recipient.
     Later(&'static [(&'static str, ErrorCode)]),
     /// Of this recipient, an acceptance with a field of a newer version.
@@ -77,14 +79,20 @@ struct Script {
     signing: SigningKey,
     /// What stands in its welcome.
     bundle: SignedBundle,
+    log: u32,
     lie: Lie,
 }
 
 impl Liar {
     /// Takes the link of a gateway to this hostile domain, with a bundle that is newer than all before.
     pub async fn of(hostile: &Hostile, gateway: &Gateway, lie: Lie) -> Result<Self> {
+        Self::with_log(hostile, gateway, lie, 0).await
+    }
+
+    /// The same, where it says that it signs the log of this number.
+    pub async fn with_log(hostile: &Hostile, gateway: &Gateway, lie: Lie, log: u32) -> Result<Self> {
         let now = u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos())?;
-        Self::with_bundle(hostile, gateway, lie, hostile.sign(&hostile.bundle(now))).await
+        Self::with(hostile, gateway, lie, (hostile.sign(&hostile.bundle(now)), log)).await
     }
 
     /// The same with this bundle.
@@ -94,10 +102,19 @@ impl Liar {
         lie: Lie,
         bundle: SignedBundle,
     ) -> Result<Self> {
+        Self::with(hostile, gateway, lie, (bundle, 0)).await
+    }
+
+    async fn with(
+        hostile: &Hostile,
+        gateway: &Gateway,
+        lie: Lie,
+        (bundle, log): (SignedBundle, u32),
+    ) -> Result<Self> {
         let mut called = Called::of(hostile, gateway).await?;
         let (heard, forwards) = mpsc::unbounded_channel();
         let signing = SigningKey::from_seed(&hostile.signing.seed());
-        let script = Arc::new(Script { signing, bundle, lie });
+        let script = Arc::new(Script { signing, bundle, log, lie });
         let server = tokio::spawn(async move {
             // They end with it.
             let mut links = JoinSet::new();
@@ -131,7 +148,7 @@ impl Script {
         let mut parts: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
         while let Some(frame) = link.frame().await {
             let answered = match frame {
-                Request::Hello(_) => link.welcome(self.bundle.clone()).await,
+                Request::Hello(_) => link.welcome(self.bundle.clone(), self.log).await,
                 Request::Forward(chunk) => {
                     let whole = parts.entry(chunk.number).or_default();
                     whole.extend_from_slice(&chunk.data);
@@ -168,6 +185,10 @@ impl Script {
                 let first = forward.recipients.first()?.proof.as_ref()?;
                 let (_, code) = reasons.iter().find(|(of, _)| *of == first.address)?;
                 return Some(later(number, *code));
+            }
+            Lie::Expired => {
+                let refusal = Some(Refusal::new(ErrorCode::Expired, "too old", "send it anew"));
+                return Some(Response::Refused(Refused { number, refusal }));
             }
             Lie::Done => return Some(Response::Done(Done { number })),
             Lie::OtherNumber => {

@@ -10,6 +10,7 @@ use liaison_trust::{
     key_record::{self, ProvenKey},
     keys::{KemKey, SigningKey},
     log::{Checkpoint, Frontier, LogSigner, leaf_hash},
+    mac::MacKey,
 };
 use prost::Message;
 use serde_json::{Value, json};
@@ -64,9 +65,37 @@ pub async fn list(gateway: &Gateway, key: &ProvenKey) -> Result<()> {
 
 /// Has a record logged.
 pub async fn log(gateway: &Gateway, key: &ProvenKey) -> Result<()> {
-    let append =
-        "INSERT INTO leaf (log, idx, entry, readers) SELECT 2, COUNT(*), ?, '' FROM leaf WHERE log = 2";
-    edit(gateway, &[(append, vec![bytes(&key.signed.encode_to_vec())])]).await.map(drop)
+    let index = logged(gateway).await?.len();
+    let append = append(gateway, (2, 1), index, &key.signed.encode_to_vec())?;
+    edit(gateway, &[append]).await.map(drop)
+}
+
+/// Appends an entry to a log of keys, by its id and number, as the gateway does: with the code by which it knows its own.
+fn append(
+    gateway: &Gateway,
+    (log, number): (i64, i64),
+    index: usize,
+    entry: &[u8],
+) -> Result<Statement<'static>> {
+    let key = MacKey::derived(&signing(gateway)?, "log-leaf/v1");
+    let (of, at) = (u32::try_from(number)?.to_be_bytes(), u64::try_from(index)?.to_be_bytes());
+    let mac = key.mac(&[b"keys", &of, &at, entry, b"", b""]);
+    let insert = "INSERT INTO leaf (log, idx, entry, readers, mac) VALUES (?, ?, ?, '', ?)";
+    Ok((insert, vec![json!(log), json!(index), bytes(entry), bytes(&mac)]))
+}
+
+/// The key with which the gateway signs.
+fn signing(gateway: &Gateway) -> Result<SigningKey> {
+    let mut seed = [0; 32];
+    hex::decode_to_slice(fs::read_to_string(gateway.data.join("signing.key"))?.trim(), &mut seed)?;
+    Ok(SigningKey::from_seed(&seed))
+}
+
+/// Hides from agencies what is recorded of their messages from now on.
+pub async fn hide(gateway: &Gateway) -> Result<()> {
+    let hide = "CREATE TRIGGER hide AFTER INSERT ON leaf WHEN NEW.message IS NOT NULL \
+                BEGIN UPDATE leaf SET readers = '' WHERE log = NEW.log AND idx = NEW.idx; END";
+    edit(gateway, &[(hide, Vec::new())]).await.map(drop)
 }
 
 /// The entries of the log of keys.
@@ -102,25 +131,37 @@ pub async fn accepted(gateway: &Gateway) -> Result<u64> {
 
 /// Makes these the entries of the log of keys, 1 to 256 of them, under a head that the log's key signs.
 pub async fn rewrite(gateway: &Gateway, entries: &[Vec<u8>]) -> Result<()> {
+    sign_keys(gateway, (2, 1), entries).await
+}
+
+/// Opens another log of keys with these entries, 1 to 256 of them, under a head that the log's key signs.
+pub async fn open_keys(gateway: &Gateway, entries: &[Vec<u8>]) -> Result<()> {
+    let number = OffsetDateTime::now_utc().unix_timestamp();
+    let insert = "INSERT INTO log (id, kind, number, size) VALUES (3, 'keys', ?, 0)";
+    let tile = "INSERT INTO tile (log, level, idx, hashes) VALUES (3, 0, 0, x'')";
+    edit(gateway, &[(insert, vec![json!(number)]), (tile, Vec::new())]).await?;
+    sign_keys(gateway, (3, number), entries).await
+}
+
+/// Gives a log of keys, by its id and number, these entries and a head.
+async fn sign_keys(gateway: &Gateway, (log, number): (i64, i64), entries: &[Vec<u8>]) -> Result<()> {
     ensure!((1..=256).contains(&entries.len()), "not one tile");
-    let mut seed = [0; 32];
-    hex::decode_to_slice(fs::read_to_string(gateway.data.join("signing.key"))?.trim(), &mut seed)?;
-    let origin = format!("{}/keys/1", gateway.domain).parse()?;
-    let signer = LogSigner::new(origin, SigningKey::from_seed(&seed).derived("log-key/v1"));
+    let origin = format!("{}/keys/{number}", gateway.domain).parse()?;
+    let signer = LogSigner::new(origin, signing(gateway)?.derived("log-key/v1"));
     let (mut frontier, mut tile) = (Frontier::new(), Vec::new());
-    let mut statements = vec![("DELETE FROM leaf WHERE log = 2", Vec::new())];
+    let mut statements = vec![("DELETE FROM leaf WHERE log = ?", vec![json!(log)])];
     for (index, entry) in entries.iter().enumerate() {
         tile.extend_from_slice(leaf_hash(entry).as_bytes());
         frontier.append(leaf_hash(entry))?;
-        let insert = "INSERT INTO leaf (log, idx, entry, readers) VALUES (2, ?, ?, '')";
-        statements.push((insert, vec![json!(index), bytes(entry)]));
+        statements.push(append(gateway, (log, number), index, entry)?);
     }
     let checkpoint = Checkpoint::new(signer.key().name(), frontier.size(), frontier.root())?
         .with_extension(&signer.key().to_string())?;
     let note = signer.sign_checkpoint(&checkpoint)?.to_string();
-    statements.push(("UPDATE tile SET hashes = ? WHERE log = 2 AND level = 0", vec![bytes(&tile)]));
-    let head = "UPDATE log SET size = ?, checkpoint = ?, cosigned = NULL WHERE id = 2";
-    statements.push((head, vec![json!(frontier.size()), bytes(note.as_bytes())]));
+    let tiles = "UPDATE tile SET hashes = ? WHERE log = ? AND level = 0";
+    statements.push((tiles, vec![bytes(&tile), json!(log)]));
+    let head = "UPDATE log SET size = ?, checkpoint = ?, cosigned = NULL WHERE id = ?";
+    statements.push((head, vec![json!(frontier.size()), bytes(note.as_bytes()), json!(log)]));
     edit(gateway, &statements).await?;
     match fs::remove_file(gateway.data.join("keys.head")) {
         // It is written a second after a head.

@@ -11,8 +11,8 @@ use liaison_trust::{
     digest::Digest,
     keys::SigningKey,
     log::{
-        Checkpoint, Continuation, Frontier, LogSigner, Node, Note, Receipt, SaltedRecord, consistency,
-        inclusion, new_bundles, new_tiles,
+        Checkpoint, Continuation, Frontier, LogSigner, Node, Note, Receipt, SaltedRecord, Signer,
+        consistency, inclusion, leaf_hash, new_bundles, new_tiles,
     },
 };
 use prost::Message;
@@ -46,12 +46,22 @@ impl PaperLog {
                 ..Accepted::default()
             };
             let at = Some(times::to_wire(OffsetDateTime::now_utc()));
-            let record = Record { at, event: Some(Event::Accepted(accepted)) };
-            let record = SaltedRecord::new(record.encode_to_vec())?;
-            self.hashes.extend(self.frontier.append(record.entry().leaf_hash())?);
-            self.records.push(record);
+            self.append(Record { at, event: Some(Event::Accepted(accepted)) }.encode_to_vec())?;
         }
         Ok(())
+    }
+
+    /// Appends a record, whatever it is.
+    pub fn append(&mut self, record: Vec<u8>) -> Result<()> {
+        let record = SaltedRecord::new(record)?;
+        self.hashes.extend(self.frontier.append(record.entry().leaf_hash())?);
+        self.records.push(record);
+        Ok(())
+    }
+
+    /// The number of its leaves.
+    pub fn size(&self) -> u64 {
+        self.frontier.size()
     }
 
     /// The newest head.
@@ -65,7 +75,22 @@ impl PaperLog {
     pub fn receipt(&self, index: u64) -> Result<Receipt> {
         let record = self.records.get(usize::try_from(index)?).context("no such leaf")?.clone();
         let proof = inclusion(index, self.frontier.size(), |node| self.hashes.get(&node).copied())?;
-        Ok(Receipt { record, index, proof, checkpoint: self.head()? })
+        Ok(Receipt { record, index, proof, checkpoint: self.head()?, signer: None })
+    }
+
+    /// The receipt of a leaf with the last of these entries of a log of keys, whose name this is, as who signed it.
+    pub fn signed(&self, index: u64, keys: &str, seed: u8, entries: &[Vec<u8>]) -> Result<Receipt> {
+        let signer = LogSigner::new(keys.parse()?, SigningKey::from_seed(&[seed; 32]));
+        let (mut frontier, mut hashes) = (Frontier::new(), HashMap::new());
+        for entry in entries {
+            hashes.extend(frontier.append(leaf_hash(entry))?);
+        }
+        let key = entries.last().context("no entries")?.clone();
+        let (size, last) = (frontier.size(), frontier.size() - 1);
+        let proof = inclusion(last, size, |node: Node| hashes.get(&node).copied())?;
+        let checkpoint = signer.sign(size, frontier.root())?;
+        let signer = Some(Signer { key, index: last, proof, checkpoint });
+        Ok(Receipt { signer, ..self.receipt(index)? })
     }
 
     /// The proof that it only grew since an earlier head.

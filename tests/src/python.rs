@@ -4,7 +4,7 @@ use std::{
     ffi::OsString,
     io::{BufRead, BufReader},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -13,6 +13,13 @@ use liaison_demo::{Gateway, process};
 /// Runs a Python script; what it printed.
 pub async fn python(arguments: &[&str]) -> Result<String> {
     process::text(Path::new(&interpreter()), arguments)
+        .await
+        .context("run tests/run once: it installs what the foreign clients need, in target/python")
+}
+
+/// Runs a Python script, whatever its end.
+pub async fn output(arguments: &[&str]) -> Result<Output> {
+    process::output(Path::new(&interpreter()), arguments)
         .await
         .context("run tests/run once: it installs what the foreign clients need, in target/python")
 }

@@ -99,10 +99,12 @@ pub fn make() -> Result<BTreeMap<String, (String, Bytes)>> {
         now: Some(times::to_wire(NOW)),
         directory_epoch: vec![5; 16].into(),
         directory_sequence: 9,
+        log: 0,
     };
     let data = acceptances.encode_to_vec().into();
     for (name, frame) in [
-        ("welcome", Response::Welcome(welcome)),
+        ("welcome", Response::Welcome(welcome.clone())),
+        ("welcome-with-log", Response::Welcome(Welcome { log: 3, ..welcome })),
         ("accepted", Response::Accepted(AcceptedChunk { number: 1, data, last: true })),
         ("refused", Response::Refused(Refused { number: 2, refusal: Some(refusal()) })),
         ("done", Response::Done(Done { number: 3 })),
@@ -274,6 +276,7 @@ fn notices() -> Result<BTreeMap<&'static str, SignedNotice>> {
         received_at: Some(times::to_wire(NOW + Duration::from_secs(60))),
         thread_state: None,
         log_head: Bytes::new(),
+        keys_head: Bytes::new(),
     };
     let acknowledged = notice::Event::Acknowledged(statement::sign(&acknowledgement, &shelter.signing));
     let holding = Acknowledgement { log_head: Bytes::from_static(HEAD.as_bytes()), ..acknowledgement };

@@ -66,7 +66,7 @@ async fn what_a_peer_that_is_away_would_withhold_is_not_guessed() -> Result<()> 
         let expected = if kept_here { Verdict::Withheld } else { Verdict::Undecided };
         assert_eq!(one.verdict(), expected, "{:?}", one.category());
     }
-    Ok(())
+    federation.sound().await
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn a_domain_refuses_what_its_law_forbids() -> Result<()> {
     assert_eq!((rule.layer.as_str(), rule.rule.as_str()), ("country/hu", "nothing-there"));
     assert_eq!(seen.at, "hu", "whoever ended it holds it");
     assert!(call::received_ids(federation.agent(SHELTER_HU)?).await?.is_empty());
-    Ok(())
+    federation.sound().await
 }
 
 /// A domain that takes a country on is not believed before an administrator of the peer has agreed.
@@ -151,7 +151,7 @@ async fn nothing_crosses_between_different_schemes() -> Result<()> {
     let received = call::received(hu, id).await?;
     let health = received.sections.get("health").map(|section| section.disclosure());
     assert_eq!(health, Some(Disclosed::Withheld));
-    Ok(())
+    federation.sound().await
 }
 
 #[tokio::test]
@@ -165,7 +165,7 @@ async fn an_agency_that_is_revoked_vanishes_abroad() -> Result<()> {
     .await?;
     // Others of its domain go on.
     federation.send_one(SHELTER, message::small_referral(SHELTER_HU)).await?;
-    Ok(())
+    federation.sound().await
 }
 
 /// What an agency can do by itself, and what waits for an administrator, counts against no gateway.

@@ -68,7 +68,7 @@ async fn a_referral_goes_its_whole_road_abroad() -> Result<()> {
     let seen = call::referral(from, &id).await?;
     let last = seen.history.last().context("no history")?;
     assert_eq!((last.outcome(), last.by.as_str()), (outcome::Code::ServiceProvided, SHELTER_HU));
-    Ok(())
+    federation.sound().await
 }
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn a_requester_cancels_abroad() -> Result<()> {
         let seen = call::referral_in(federation.agent(agency)?, &id, State::Cancelled).await?;
         assert!(!seen.cancel_pending, "at {agency}");
     }
-    Ok(())
+    federation.sound().await
 }
 
 /// The sender's country withholds one category, the recipient's another, and the preview knew both.
@@ -129,7 +129,7 @@ async fn each_country_withholds_by_its_own_law() -> Result<()> {
     }
     let health = received.sections.get("health").map(|section| section.disclosure());
     assert_eq!(health, Some(Disclosed::Released));
-    Ok(())
+    federation.sound().await
 }
 
 #[tokio::test]
@@ -155,7 +155,7 @@ async fn what_waits_for_a_domain_that_is_away_arrives_later() -> Result<()> {
     call::received(federation.agent(SHELTER_HU)?, id).await?;
     let seen = call::referral_in(federation.agent(SHELTER)?, id, State::Received).await?;
     assert_eq!(seen.at, SHELTER_HU);
-    Ok(())
+    federation.sound().await
 }
 
 #[tokio::test]
@@ -195,7 +195,7 @@ async fn an_alert_goes_to_both_domains() -> Result<()> {
     }
     let ids = call::received_alert_ids(federation.agent(POLICE)?, Exercise::Actual.into()).await?;
     assert!(ids.is_empty(), "{POLICE} received {ids:?}");
-    Ok(())
+    federation.sound().await
 }
 
 #[tokio::test]
@@ -213,7 +213,7 @@ async fn exercises_stand_apart_abroad_as_well() -> Result<()> {
         let ids: Vec<&String> = listed.iter().map(|referral| &referral.id).collect();
         assert_eq!(ids, [expected], "{}", status.as_str_name());
     }
-    Ok(())
+    federation.sound().await
 }
 
 /// Whom a domain shows to others is policy; whom it does not show is answered all the same.
@@ -241,7 +241,7 @@ async fn an_agency_that_is_hidden_abroad_refers_and_is_answered() -> Result<()> 
     call::case(police)?.update_referral(change(&id, State::Cancelled)).await?;
     call::referral_in(shelter, &id, State::Cancelled).await?;
     assert!(!listed(shelter).await?.contains_key(POLICE_HU), "it was revealed by referring");
-    Ok(())
+    federation.sound().await
 }
 
 #[tokio::test]
@@ -257,7 +257,7 @@ async fn an_agency_that_is_suspended_vanishes_abroad() -> Result<()> {
     hu.command(&["agency", "resume", SHELTER_HU]).await?;
     knows(shelter, SHELTER_HU).await?;
     federation.send_one(SHELTER, message::small_referral(SHELTER_HU)).await?;
-    Ok(())
+    federation.sound().await
 }
 
 #[tokio::test]
@@ -312,7 +312,7 @@ async fn what_is_marked_goes_onward_abroad_once_its_originator_granted_it() -> R
     assert!(text.contains(&words.of(Category::Health)));
     assert!(!text.contains(&words.of(Category::Narrative)), "more went onward than was asked for");
     assert!(!text.contains(&id), "the recipient learns which referral it came from");
-    Ok(())
+    federation.sound().await
 }
 
 /// No message transits a third domain, so none is needed.
@@ -328,7 +328,7 @@ async fn two_domains_go_on_without_a_third() -> Result<()> {
     federation.send_one(SHELTER_HU, message::small_referral(SHELTER_FR)).await?;
     federation.realm_mut("be")?.gateway.start().await?;
     call::received(federation.agent(SHELTER)?, waiting.first().context("no referral was made")?).await?;
-    Ok(())
+    federation.sound().await
 }
 
 async fn preview(federation: &Federation, request: &SendReferralRequest) -> Result<PreviewResponse> {

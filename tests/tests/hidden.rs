@@ -172,6 +172,7 @@ fn acknowledged(agency: &Outsider, forward: &Forward, keys: Vec<SignedKeyRecord>
         key_id: agency.key()?.id.into(),
         received_at: at,
         log_head: Vec::new().into(),
+        keys_head: Vec::new().into(),
         thread_state: Some(StateChange { state: State::Accepted.into(), ..StateChange::default() }),
     };
     Ok(Notice {

@@ -411,6 +411,7 @@ async fn lies_in_receipts() -> Result<()> {
         key_id: shelter.key()?.id.into(),
         received_at: Some(times::to_wire(OffsetDateTime::now_utc())),
         log_head: Vec::new().into(),
+        keys_head: Vec::new().into(),
         thread_state: Some(StateChange { state: State::Received.into(), ..StateChange::default() }),
     };
     let genuine = notice::Event::Acknowledged(statement::sign(&word, &shelter.signing));

@@ -37,7 +37,7 @@ async fn a_gateway_killed_at_random_moments_loses_nothing() -> Result<()> {
     let accepted = accepted.iter().filter(|leaf| leaf["event"] == "accepted").count();
     assert_eq!(report["messages"], accepted, "{report}");
     assert!(accepted >= sent.len());
-    Ok(())
+    liaison_tests::evidence::sound(&realm.gateway).await.map(drop)
 }
 
 #[tokio::test]

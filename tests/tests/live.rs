@@ -140,7 +140,7 @@ async fn policies_are_reloaded_under_traffic() -> Result<()> {
     let received = call::received(realm.agent(SHELTER)?, &id).await?;
     let health = received.sections.get("health").map(|section| section.disclosure());
     assert_eq!(health, Some(Disclosed::Released));
-    Ok(())
+    liaison_tests::evidence::sound(&realm.gateway).await.map(drop)
 }
 
 #[tokio::test]
@@ -183,7 +183,7 @@ async fn a_policy_tightened_between_acceptance_and_hand_over_wins() -> Result<()
     let rule = refused.refusal.and_then(|refusal| refusal.rule).map(|rule| rule.rule);
     assert_eq!(rule, Some("nothing-there".to_owned()));
     assert!(call::received_ids(realm.agent(POLICE)?).await?.is_empty());
-    Ok(())
+    liaison_tests::evidence::sound(&realm.gateway).await.map(drop)
 }
 
 /// A policy that opens later does not release what was withheld when the message was accepted.
@@ -201,7 +201,7 @@ async fn a_policy_loosened_later_releases_nothing_more() -> Result<()> {
         anyhow::bail!("no copy");
     };
     assert_eq!(copy.sections.len(), 1, "the section that was withheld is gone for good");
-    Ok(())
+    liaison_tests::evidence::sound(&realm.gateway).await.map(drop)
 }
 
 async fn send_small(from: &Agent, to: &str) -> Result<String> {

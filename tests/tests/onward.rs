@@ -38,7 +38,7 @@ async fn what_the_originator_denies_stays() -> Result<()> {
     request(shelter, direction::Code::Sent, Step::Denied).await?;
     assert_eq!(refused_onward(shelter, &id, HEALTH_HU).await?, ErrorCode::OnwardForbidden);
     assert!(call::received_ids(federation.agent(HEALTH_HU)?).await?.is_empty());
-    Ok(())
+    federation.sound().await
 }
 
 #[tokio::test]
@@ -52,7 +52,7 @@ async fn what_needs_no_permission_goes_back_over_the_border() -> Result<()> {
     let seen = call::referral_in(shelter, &sent.id, State::Received).await?;
     let domains: Vec<&str> = seen.parts.iter().map(|part| part.domain.as_str()).collect();
     assert_eq!(domains, ["hu", "be"]);
-    Ok(())
+    federation.sound().await
 }
 
 #[tokio::test]
@@ -63,7 +63,7 @@ async fn what_policy_keeps_from_going_onward_stays() -> Result<()> {
     let id = handed_over(&federation, Police::H1).await?;
     assert_eq!(refused_onward(shelter, &id, HEALTH_HU).await?, ErrorCode::OnwardForbidden);
     assert!(call::received_ids(federation.agent(HEALTH_HU)?).await?.is_empty());
-    Ok(())
+    federation.sound().await
 }
 
 async fn start(scheme: &str, agencies: &[&str]) -> Result<Federation> {

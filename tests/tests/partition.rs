@@ -17,7 +17,7 @@ use liaison_proto::{
     message::v1::Narrative,
 };
 use liaison_tests::{
-    call,
+    call, evidence,
     federation::{domain_of, knows},
     message,
     names::{HOSPITAL, SHELTER_FR, SHELTER_HU},
@@ -192,6 +192,9 @@ async fn all_are_at_their_ends(domains: &[NetDomain], sent: &[Sent]) -> Result<(
             (call::referral(from, &message.id).await.ok()?.at == message.to).then_some(())
         })
         .await?;
+    }
+    for domain in domains {
+        evidence::sound(&domain.gateway).await?;
     }
     Ok(())
 }

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use liaison_demo::{Gateway, wait};
 use liaison_proto::{
-    case::v1::{Receipt, log_alarm::Code as Alarm, receipt_event::Code as Event},
-    exchange::v1::{ListReceiptsRequest, delivery},
-    limits::HEAD_BYTES,
+    case::v1::{LogAlarm, Receipt, log_alarm::Code as Alarm, receipt_event::Code as Event},
+    exchange::v1::{ListKeyEntriesRequest, ListReceiptsRequest, delivery},
+    limits::{HEAD_BYTES, SHOWN_HEADS},
     log::v1::{Record, record},
     message::v1::{
         Refusal, error_code::Code as ErrorCode, referral_state::Code as State, verdict::Code as Verdict,
@@ -22,7 +22,7 @@ use liaison_tests::{
     insider::{Answer, Insider},
     message,
     names::{HOSPITAL, POLICE, SHELTER, SHELTER_HU},
-    policies, python,
+    operator, policies, python,
     realm::{BE, HU},
     receipts::{self, IN_TIME},
     seed,
@@ -245,6 +245,74 @@ async fn two_histories_shown_to_two_agencies_are_seen_when_one_signs_for_what_th
     alarmed(&realm, HOSPITAL, Alarm::Inconsistent, SHELTER).await?;
     // The message arrived all the same.
     call::referral_in(realm.agent(HOSPITAL)?, &id, State::Requested).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_log_that_lacks_what_its_gateway_signed_is_an_alarm() -> Result<()> {
+    let mut realm = Realm::start(policies::OPEN, &[HOSPITAL, SHELTER]).await?;
+    realm.gateway.stop().await?;
+    operator::hide(&realm.gateway).await?;
+    realm.gateway.start().await?;
+    realm.agent(HOSPITAL)?.connected().await?;
+    let id = send(&realm, HOSPITAL, SHELTER).await?;
+    call::referral_in(realm.agent(HOSPITAL)?, &id, State::Received).await?;
+    // It asks again for a minute before it says so.
+    let limit = Duration::from_secs(150);
+    let alarms = wait::within(limit, "the hospital misses two records", async || {
+        let log = receipts::log(realm.agent(HOSPITAL).ok()?).await.ok()?;
+        (log.alarms.len() == 2 && log.due == 0).then_some(log.alarms)
+    })
+    .await?;
+    for event in ["accepted", "acknowledged"] {
+        let told = |alarm: &LogAlarm| {
+            alarm.kind() == Alarm::MissingRecord && alarm.detail.contains(event) && alarm.detail.contains(&id)
+        };
+        ensure!(alarms.iter().any(told), "{event}: {alarms:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_logs_of_keys_shown_to_two_agencies_are_seen_when_one_signs_for_what_the_other_sent() -> Result<()>
+{
+    let mut realm = Realm::start(policies::OPEN, &[HOSPITAL]).await?;
+    let mut shelter = Insider::enrol(&realm.gateway, SHELTER).await?;
+    let copy = doubled(&mut realm).await?;
+    // At the copy the police publishes its keys, and the shelter sees that log.
+    Insider::enrol(&copy, POLICE).await?;
+    shelter.exchange = copy.exchange();
+    let mut exchange = shelter.exchange().await?;
+    let shown = wait::until("the copy's log of keys has grown", async || {
+        let shown = exchange.list_key_entries(ListKeyEntriesRequest::default()).await.ok()?.into_inner();
+        (shown.entries.len() > 2).then_some(shown)
+    })
+    .await?;
+    let forged = shown.head.replacen("be/keys/1\n", "be/keys/1\n1", 1);
+    let heads = vec![shown.head.clone(), forged];
+    let answer = exchange.list_key_entries(ListKeyEntriesRequest { from: 0, heads }).await?.into_inner();
+    let codes: Vec<_> =
+        answer.continuations.iter().map(|one| one.refusal.as_ref().map(Refusal::code)).collect();
+    ensure!(codes == [None, Some(ErrorCode::BadSignature)], "{codes:?}");
+    let heads = vec![String::new(); SHOWN_HEADS + 1];
+    let too_many = exchange.list_key_entries(ListKeyEntriesRequest { from: 0, heads }).await;
+    ensure!(call::refused(too_many) == Some(ErrorCode::TooLarge));
+
+    // It signs for what the hospital sends it, and says what it holds.
+    shelter.exchange = realm.gateway.exchange();
+    shelter.keys_head = shown.head.into();
+    realm.agent(HOSPITAL)?.connected().await?;
+    let id = send(&realm, HOSPITAL, SHELTER).await?;
+    let mut session = shelter.session().await?;
+    let (attempt, delivery) = session.delivery().await?;
+    let Some(delivery::Content::Copy(received)) = delivery.content else { anyhow::bail!("{delivery:?}") };
+    let signed =
+        shelter.acknowledge(&received.manifest, &Bytes::copy_from_slice(Uuid::parse_str(&id)?.as_bytes()))?;
+    session.ack(attempt, Some(signed)).await?;
+    alarmed(&realm, HOSPITAL, Alarm::Inconsistent, SHELTER).await?;
+    ensure!(receipts::alarm(realm.agent(HOSPITAL)?).await?.detail.contains("be/keys/1"));
+    let ended = realm.gateway.ended().await?;
+    ensure!(ended.contains("an agency shows a head"), "{ended}");
     Ok(())
 }
 

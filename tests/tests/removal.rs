@@ -80,7 +80,7 @@ async fn a_removed_domain_is_cut_off_at_once() -> Result<()> {
     be.start().await?;
     let (be, hu) = (&federation.realm("be")?.gateway, &federation.realm("hu")?.gateway);
     ensure!(!greets(be, hu).await?, "a removed domain is greeted after a restart");
-    Ok(())
+    federation.sound().await
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn what_waits_for_a_removed_domain_comes_back() -> Result<()> {
     knows(federation.agent(SHELTER)?, SHELTER_HU).await?;
     let later = federation.send_one(SHELTER, message::small_referral(SHELTER_HU)).await?;
     assert_eq!(call::received_ids(federation.agent(SHELTER_HU)?).await?, [later]);
-    Ok(())
+    federation.sound().await
 }
 
 #[tokio::test]
@@ -140,7 +140,7 @@ async fn a_domain_that_was_rebuilt_is_a_peer_anew() -> Result<()> {
         be.start().await?;
         federation.links().await?;
     }
-    Ok(())
+    federation.sound().await
 }
 
 /// The other domain's senders wait for the words about what it sent before.
@@ -213,7 +213,7 @@ async fn a_suspended_domain_s_queue_is_kept() -> Result<()> {
     for (agency, id) in [(SHELTER, there), (SHELTER_HU, back)] {
         call::referral_in(federation.agent(agency)?, id, State::Received).await?;
     }
-    Ok(())
+    federation.sound().await
 }
 
 /// Waits until the shelter's referral is refused for the peering's end.

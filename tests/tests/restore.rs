@@ -1,10 +1,8 @@
 //! A gateway that is restored from an older copy goes on by an administrator's word, and nothing accepted is lost.
 
-use std::fs;
-
 use anyhow::{Context, Result, ensure};
-use liaison_demo::{Gateway, wait};
-use liaison_proto::message::v1::referral_state::Code as State;
+use liaison_demo::wait;
+use liaison_proto::{case::v1::log_alarm::Code as Alarm, message::v1::referral_state::Code as State};
 use liaison_tests::{
     Federation, Realm, call,
     federation::Setup,
@@ -12,49 +10,9 @@ use liaison_tests::{
     names::{HOSPITAL, SHELTER, SHELTER_HU},
     policies,
     realm::{BE, HU},
+    receipts,
+    restored::{copied, guarded, is_sound, restored},
 };
-use serde_json::Value;
-
-/// Copies the database; tells how many leaves its log has.
-async fn copied(gateway: &mut Gateway) -> Result<u64> {
-    gateway.stop().await?;
-    fs::copy(gateway.data.join("liaison.db"), gateway.data.join("liaison.copy"))?;
-    let shown: Value = serde_json::from_str(&gateway.command(&["--json", "log", "head"]).await?)?;
-    gateway.start().await?;
-    shown.get("size").and_then(Value::as_u64).with_context(|| format!("no size in {shown}"))
-}
-
-/// Ends the gateway, puts the copy back, and opens a new log, since nothing else lets it go on.
-async fn restored(gateway: &mut Gateway) -> Result<()> {
-    gateway.kill()?;
-    for file in ["liaison.db-wal", "liaison.db-shm"] {
-        _ = fs::remove_file(gateway.data.join(file));
-    }
-    fs::copy(gateway.data.join("liaison.copy"), gateway.data.join("liaison.db"))?;
-    let refused = gateway.start().await.err().context("it starts on an older copy")?.to_string();
-    ensure!(refused.contains("older copy"), "{refused}");
-    let opened: Value = serde_json::from_str(&gateway.command(&["--json", "log", "reopen"]).await?)?;
-    let origin = opened.pointer("/logs/0/origin").and_then(Value::as_str);
-    ensure!(origin == Some("be/log/2"), "{opened}");
-    let again = gateway.attempt(&["log", "reopen"]).await?;
-    ensure!(again.status.code() == Some(1), "there is nothing more to open");
-    gateway.start().await
-}
-
-/// Waits until the guard file has a larger head than this.
-async fn guarded(gateway: &Gateway, size: u64) -> Result<()> {
-    let guard = gateway.data.join("log.head");
-    wait::until("the guard file has the newest head", async || {
-        let head = fs::read_to_string(&guard).ok()?;
-        (head.lines().nth(1)?.parse::<u64>().ok()? > size).then_some(())
-    })
-    .await
-}
-
-async fn is_sound(gateway: &Gateway) -> Result<()> {
-    wait::until("the new log has a head", async || gateway.command(&["log", "head"]).await.ok()).await?;
-    gateway.command(&["log", "verify"]).await.map(drop)
-}
 
 #[tokio::test]
 async fn what_a_lost_database_had_accepted_is_delivered() -> Result<()> {
@@ -81,6 +39,21 @@ async fn what_a_lost_database_had_accepted_is_delivered() -> Result<()> {
     let received = call::received_ids(realm.agent(SHELTER)?).await?;
     for id in [&there, &waits] {
         ensure!(received.iter().filter(|received| *received == id).count() == 1, "{id}: {received:?}");
+    }
+    // The agent goes on in the new log, and has raised an alarm about the old one, once, whose head it keeps.
+    let seen = wait::until("the hospital has its receipts from the new log", async || {
+        let log = receipts::log(realm.agent(HOSPITAL).ok()?).await.ok()?;
+        (log.origin == "be/log/2" && log.due == 0).then_some(log)
+    })
+    .await?;
+    realm.agent_mut(HOSPITAL)?.stop().await?;
+    realm.agent_mut(HOSPITAL)?.start().await?;
+    realm.agent(HOSPITAL)?.connected().await?;
+    let again = receipts::log(realm.agent(HOSPITAL)?).await?;
+    for log in [seen, again] {
+        let new = log.alarms.iter().filter(|alarm| alarm.kind() == Alarm::NewLog);
+        let told: Vec<_> = new.filter(|alarm| alarm.detail.contains("the place of be/log/1")).collect();
+        ensure!(told.len() == 1, "{log:?}");
     }
     // What the restored gateway accepted anew has its receipts in the new log.
     is_sound(&realm.gateway).await

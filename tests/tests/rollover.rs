@@ -42,5 +42,5 @@ async fn the_ca_is_changed_under_traffic() -> Result<()> {
         realm.agent_mut(agency)?.start().await?;
         realm.agent(agency)?.connected().await?;
     }
-    Ok(())
+    liaison_tests::evidence::sound(&realm.gateway).await.map(drop)
 }

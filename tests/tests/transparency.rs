@@ -201,6 +201,11 @@ async fn a_log_of_keys_that_is_rewound_is_an_alarm() -> Result<()> {
     realm.gateway.start().await?;
     let raised = alarm(realm.agent(HOSPITAL)?, Alarm::Inconsistent).await?;
     ensure!(raised.detail.contains("shrunk"), "{}", raised.detail);
+    // The guard file was removed: only the agent has shown the head, and that is enough.
+    let ended = realm.gateway.ended().await?;
+    ensure!(ended.contains("an agency shows a head"), "{ended}");
+    let refused = realm.gateway.start().await.err().context("it starts again")?.to_string();
+    ensure!(refused.contains("be/keys/1"), "{refused}");
     Ok(())
 }
 
@@ -217,6 +222,28 @@ async fn a_log_of_keys_that_is_rewritten_is_an_alarm_and_nothing_in_it_counts() 
     for agency in ["be/new-agency", "be/newer-agency"] {
         ensure!(keys(hospital, agency).await.is_err(), "{agency} counts");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_log_of_keys_is_replayed_and_compared_with_what_was_pinned() -> Result<()> {
+    let (mut realm, mut entries) = replayed().await?;
+    // The shelter's record is exchanged, as nobody could in the log before.
+    let forged = operator::forged(SHELTER)?;
+    let of_shelter = operator::logged_of(&realm.gateway, SHELTER).await?;
+    let old = of_shelter.first().context("the shelter has no record")?;
+    let old = prost::Message::encode_to_vec(&old.signed);
+    *entries.iter_mut().find(|entry| **entry == old).context("no entry")? =
+        prost::Message::encode_to_vec(&forged.signed);
+    operator::open_keys(&realm.gateway, &entries).await?;
+    operator::list(&realm.gateway, &forged).await?;
+    realm.agent_mut(SHELTER)?.stop().await?;
+    realm.gateway.start().await?;
+    let hospital = realm.agent(HOSPITAL)?;
+    let raised = alarm(hospital, Alarm::NewLog).await?;
+    ensure!(raised.detail.contains("be/keys/1"), "{}", raised.detail);
+    let refused = send(hospital, SHELTER).await.err().context("it seals to the exchanged keys")?.to_string();
+    ensure!(refused.contains("does not follow the one before it"), "{refused}");
     Ok(())
 }
 
@@ -276,5 +303,14 @@ async fn keys_that_a_peer_publishes_in_the_name_of_an_agency_of_this_domain_are_
         "the log does not tell"
     );
     ensure!(operator::evidence(be).await? == [prost::Message::encode_to_vec(&forged.signed)]);
+    let doctor = be.attempt(&["doctor", "--json"]).await?;
+    ensure!(!doctor.status.success(), "doctor finds nothing");
+    let doctor: Value = serde_json::from_slice(&doctor.stdout)?;
+    let checks = doctor["checks"].as_array().context("no checks")?;
+    let told = checks.iter().find(|check| check["check"] == "keys abroad").context("doctor does not tell")?;
+    let found = told.to_string();
+    ensure!(
+        found.contains(HOSPITAL) && found.contains("hu/keys/1") && found.contains(&forged.id.to_string())
+    );
     Ok(())
 }

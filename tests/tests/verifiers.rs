@@ -7,49 +7,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use liaison_demo::{Programs, process};
-use liaison_tests::{paper_log::PaperLog, python::python};
+use liaison_tests::{paper_log::PaperLog, verifiers::Verifiers};
 use liaison_trust::log::{Receipt, SaltedRecord};
-use tempfile::TempDir;
-
-/// Both verifiers, and a folder for receipts.
-struct Verifiers {
-    folder: TempDir,
-    programs: Programs,
-    files: u32,
-}
-
-impl Verifiers {
-    fn new() -> Result<Self> {
-        Ok(Self { folder: TempDir::new()?, programs: Programs::beside_this_one()?, files: 0 })
-    }
-
-    fn file(&mut self, receipt: impl ToString) -> Result<String> {
-        self.files += 1;
-        let path = self.folder.path().join(format!("{}.tlog-proof", self.files));
-        fs::write(&path, receipt.to_string())?;
-        Ok(path.to_string_lossy().into_owned())
-    }
-
-    /// Whether the agent's command says that all holds.
-    async fn agent(&self, arguments: &[&str]) -> Result<bool> {
-        let output = process::output(&self.programs.agent, [&["verify"], arguments].concat()).await?;
-        Ok(output.status.success())
-    }
-
-    /// Whether the foreign program does.
-    async fn foreign(&self, arguments: &[&str]) -> bool {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("foreign/verify_receipt.py");
-        python(&[&[&*script.to_string_lossy()], arguments].concat()).await.is_ok()
-    }
-
-    /// Checks that both say the same of these files.
-    async fn both(&self, what: &str, arguments: &[&str], expected: bool) -> Result<()> {
-        ensure!(self.agent(arguments).await? == expected, "the agent: {what}");
-        ensure!(self.foreign(arguments).await == expected, "the foreign program: {what}");
-        Ok(())
-    }
-}
 
 /// The receipt with something in it exchanged, which has to be there.
 fn exchanged(receipt: &Receipt, old: &str, new: &str) -> Result<String> {
@@ -148,6 +107,34 @@ async fn receipts_of_two_histories_do_not_hold_together() -> Result<()> {
     }
     let elsewhere = verifiers.file(PaperLog::new("hu/log/1", 2, 7)?.receipt(5)?)?;
     verifiers.both("receipts of two logs", &[&first, &elsewhere], true).await
+}
+
+/// Heads of different sizes, and no consistency proof: what the proofs have in common contradicts one another.
+#[tokio::test]
+async fn receipts_under_heads_of_two_sizes_show_one_history() -> Result<()> {
+    let mut verifiers = Verifiers::new()?;
+    let mut log = PaperLog::new("be/log/1", 1, 7)?;
+    let [first, last] = [verifiers.file(log.receipt(0)?)?, verifiers.file(log.receipt(6)?)?];
+    log.grow(1)?;
+    let later = verifiers.file(log.receipt(7)?)?;
+    log.grow(600)?;
+    let latest = [verifiers.file(log.receipt(3)?)?, verifiers.file(log.receipt(500)?)?];
+    let all = [&first, &last, &later, &latest[0], &latest[1]].map(String::as_str);
+    verifiers.both("one history, at three sizes", &all, true).await?;
+
+    let mut forked = PaperLog::new("be/log/1", 1, 8)?;
+    let early = forked.head()?;
+    let receipts = (0..8).map(|index| verifiers.file(forked.receipt(index)?)).collect::<Result<Vec<_>>>()?;
+    forked.grow(600)?;
+    let grown = verifiers.file(forked.continuation(&early)?)?;
+    for (index, other) in receipts.iter().enumerate() {
+        verifiers.both(&format!("alone, of {index}"), &[other], true).await?;
+        verifiers.both(&format!("leaf 0 of 7 with leaf {index} of 8"), &[&first, other], false).await?;
+        // The order makes no difference, nor does what is looked at in between.
+        verifiers.both(&format!("leaf {index} of 8 with others"), &[other, &later, &first], false).await?;
+    }
+    verifiers.both("a proof of growth from another 8 leaves", &[&later, &grown], false).await?;
+    verifiers.both("a proof of growth to other leaves", &[&latest[1], &grown], false).await
 }
 
 #[tokio::test]

@@ -1,7 +1,5 @@
 //! Peers as witnesses of a domain's logs, and what becomes of a gateway that was restored from an older copy.
 
-use std::{fs, path::PathBuf, time::Duration};
-
 use ::http as http_types;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -14,13 +12,11 @@ use liaison_tests::{
     names::{POLICE, SHELTER, SHELTER_HU},
     policies,
     realm::{BE, HU},
+    restored::{back_up, forget, guarded, put_back},
 };
 use liaison_trust::log::{Checkpoint, Frontier, Note, TileHashes, leaf_hash, new_bundles, new_tiles, root};
 use tonic::{body::Body, transport::Channel};
 use tower::{Service, ServiceExt};
-
-/// In which the guard file has the newest head.
-const GUARDED: Duration = Duration::from_secs(10);
 
 async fn two() -> Result<Federation> {
     Federation::start(&Setup {
@@ -42,35 +38,6 @@ async fn metric(gateway: &Gateway, name: &str, labels: &[&str]) -> Result<u64> {
 
 async fn leaves(gateway: &Gateway) -> Result<u64> {
     metric(gateway, "liaison_gateway_log_leaves", &["/log/"]).await
-}
-
-/// A file of the gateway's data folder, and where a copy of it is put.
-fn files(gateway: &Gateway) -> [PathBuf; 2] {
-    let database = gateway.data.join("liaison.db");
-    [database.clone(), database.with_extension("copy")]
-}
-
-fn copy_database(gateway: &Gateway) -> Result<()> {
-    let [database, copy] = files(gateway);
-    fs::copy(database, copy)?;
-    Ok(())
-}
-
-/// Puts the older copy back, as somebody would who restores a backup.
-fn restore_database(gateway: &Gateway) -> Result<()> {
-    let [database, copy] = files(gateway);
-    for file in ["liaison.db-wal", "liaison.db-shm"] {
-        _ = fs::remove_file(gateway.data.join(file));
-    }
-    fs::copy(copy, database)?;
-    Ok(())
-}
-
-fn remove_guard(gateway: &Gateway) -> Result<()> {
-    for kind in ["log", "keys"] {
-        fs::remove_file(gateway.data.join(format!("{kind}.head")))?;
-    }
-    Ok(())
 }
 
 /// Lets the log of evidence grow by what administrators do.
@@ -98,15 +65,14 @@ async fn grow(gateway: &Gateway, agencies: &[&str]) -> Result<()> {
 async fn restored(federation: &mut Federation) -> Result<()> {
     let be = &mut federation.realm_mut("be")?.gateway;
     be.stop().await?;
-    copy_database(be)?;
+    back_up(be)?;
     be.start().await?;
     grow(be, &["be/first", "be/second"]).await?;
     // Heads are shown when a link begins, and every minute.
     be.stop().await?;
     be.start().await?;
     cosigned(be).await?;
-    be.stop().await?;
-    restore_database(be)
+    put_back(be)
 }
 
 async fn cosigned(gateway: &Gateway) -> Result<()> {
@@ -136,18 +102,12 @@ async fn the_guard_file_refuses_an_older_copy() -> Result<()> {
     let mut realm = Realm::start(policies::OPEN, &[]).await?;
     let gateway = &mut realm.gateway;
     gateway.stop().await?;
-    copy_database(gateway)?;
+    back_up(gateway)?;
     gateway.start().await?;
     grow(gateway, &["be/first"]).await?;
     let size = leaves(gateway).await?;
-    let guard = gateway.data.join("log.head");
-    wait::within(GUARDED, "the guard file has the newest head", async || {
-        let head = fs::read_to_string(&guard).ok()?;
-        (head.lines().nth(1)?.parse::<u64>().ok()? >= size).then_some(())
-    })
-    .await?;
-    gateway.kill()?;
-    restore_database(gateway)?;
+    guarded(gateway, size - 1).await?;
+    put_back(gateway)?;
     for _ in 0..2 {
         let refused = gateway.start().await.err().context("it starts on an older copy")?.to_string();
         ensure!(refused.contains("older copy") && refused.contains("log reopen"), "{refused}");
@@ -160,7 +120,7 @@ async fn a_peer_shows_what_an_older_copy_lacks() -> Result<()> {
     let mut federation = two().await?;
     restored(&mut federation).await?;
     let be = &mut federation.realm_mut("be")?.gateway;
-    remove_guard(be)?;
+    forget(be)?;
     be.start().await?;
     let ended = be.ended().await?;
     ensure!(ended.contains("older copy"), "{ended}");
@@ -176,7 +136,7 @@ async fn a_history_that_was_rewritten_is_caught_by_a_peer() -> Result<()> {
     restored(&mut federation).await?;
     federation.realm_mut("hu")?.gateway.stop().await?;
     let be = &mut federation.realm_mut("be")?.gateway;
-    remove_guard(be)?;
+    forget(be)?;
     be.start().await?;
     grow(be, &["be/third", "be/fourth", "be/fifth", "be/sixth"]).await?;
     federation.realm_mut("hu")?.gateway.start().await?;
@@ -235,10 +195,12 @@ async fn heads_and_tiles_are_for_members_alone() -> Result<()> {
     }
     // Nobody else gets them, nor has a head cosigned.
     let stranger = insider::connect(gateway.exchange(), &insider::trust(gateway)?, None).await?;
-    let (status, _) = get(&stranger, "/be/log/1/checkpoint").await?;
-    ensure!(status == 401, "a stranger: {status}");
+    for path in ["/be/log/1/checkpoint", "/be/log/1/tile/0/000.p/1", "/be/log/1/opened"] {
+        let (status, _) = get(&stranger, path).await?;
+        ensure!(status == 401, "a stranger: {path}: {status}");
+    }
     // There is no such path where agencies connect, which gRPC says in a trailer.
-    let (_, body) = get(&channel, "/witnessed/be/log/1").await?;
+    let (_, body) = get(&channel, "/witnessed/be/log").await?;
     ensure!(body.is_empty(), "an agency reads what peers showed");
     gateway.command(&["agency", "suspend", POLICE]).await?;
     let suspended = get(&channel, "/be/log/1/checkpoint").await;

@@ -9,6 +9,7 @@ pub mod envelope;
 pub mod key_record;
 pub mod keys;
 pub mod log;
+pub mod mac;
 pub mod names;
 pub mod statement;
 pub mod tls;

@@ -24,7 +24,8 @@
 //! # The bytes of a receipt
 //! A tlog-proof whose `extra` line is base64(salt || record). To verify one: the checkpoint's signature
 //! under the log's key; the checkpoint's origin, which is the key's name; the leaf hash of salt and
-//! record; and from it, along the proof, the checkpoint's root.
+//! record; and from it, along the proof, the checkpoint's root. Behind that of an acknowledgement stands a second
+//! tlog-proof, whose `extra` line is an entry of the log of keys, the key record of who signed it: see [`Signer`].
 //!
 //! # The bytes of a continuation
 //! C2SP has no file for a consistency proof; ours looks like a tlog-proof: see [`Continuation`].
@@ -34,15 +35,19 @@ mod checkpoint;
 mod continuation;
 mod cosignature;
 mod frontier;
+mod history;
 mod note;
 mod proof;
 mod receipt;
 mod record;
+mod signer;
 mod submission;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod tile;
 mod tile_path;
+mod tlog_proof;
 mod tree;
 mod vkey;
 
@@ -51,13 +56,17 @@ pub use checkpoint::{Checkpoint, CheckpointError, LogKey, LogSigner, OpenError};
 pub use continuation::{Continuation, ContinuationError};
 pub use cosignature::{CosignatureError, Witness, WitnessKey};
 pub use frontier::{Frontier, FrontierError};
+pub use history::{Contradiction, History};
 pub use note::{Note, NoteError, NoteSignature};
-pub use proof::{ProofError, verify_consistency, verify_inclusion};
-pub use receipt::{Receipt, ReceiptError};
+pub use proof::{ProofError, Subtree, verify_consistency, verify_inclusion};
+pub use receipt::Receipt;
 pub use record::{Entry, RecordTooLong, SaltedRecord};
+pub use signer::{Signer, SignerError};
 pub use submission::{SUBMISSION_BYTES, Submission, SubmissionError};
+pub use succession::{LOGS_FOLLOWED, Succession, SuccessionError, log_number};
 pub use tile::{Tile, TileError, TileHashes, new_tiles};
 pub use tile_path::PathError;
+pub use tlog_proof::{Proven, ReceiptError};
 pub use tree::{
     Node, TreeError, consistency, consistency_nodes, empty_root, inclusion, inclusion_nodes, leaf_hash,
     node_hash, root, root_nodes,

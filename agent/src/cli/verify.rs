@@ -4,15 +4,17 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::Read as _,
+    iter,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use clap::Args;
-use liaison_proto::{json as wire_json, log::v1::Record, strict};
+use liaison_proto::{case::v1::receipt_event::Code as Event, json as wire_json, log::v1::Record, strict};
 use liaison_trust::{
-    digest::Digest,
-    log::{Checkpoint, Continuation, LogKey, Note, Receipt},
+    key_record::ProvenKey,
+    keys::VerifyingKey,
+    log::{Checkpoint, Continuation, History, LogKey, Note, Proven, Receipt},
     names::AgencyAddress,
 };
 use serde_json::{Value, json};
@@ -40,32 +42,32 @@ pub(super) struct Verify {
 /// What a file shows.
 struct Shown {
     key: LogKey,
-    checkpoint: Checkpoint,
+    proven: Proven,
     what: What,
 }
 
 enum What {
-    /// That the log holds a record; what it tells where it is about a message.
-    Receipt { receipt: Box<Receipt>, record: Record, told: Option<Box<Told>> },
+    /// That the log holds a record; what it tells where it is about a message, and who signed an acknowledgement.
+    Receipt { index: u64, record: Record, told: Option<Box<Told>>, signer: Option<Box<(Proven, ProvenKey)>> },
     /// That the log only grew since an earlier head.
     Growth(Continuation),
 }
 
-/// What the receipts of one log have shown so far: they have one key, one root at each size, and one leaf at each index.
+/// What the files have shown so far of each log: it has one key, and one history.
 #[derive(Default)]
-struct Seen {
-    keys: BTreeMap<String, String>,
-    roots: BTreeMap<(String, u64), Digest>,
-    leaves: BTreeMap<(String, u64), Digest>,
-}
+struct Seen(BTreeMap<String, (VerifyingKey, History)>);
 
 impl Verify {
     pub(super) fn run(self, context: &Context) -> anyhow::Result<()> {
         let mut seen = Seen::default();
         let (mut told, mut failed) = (Vec::new(), 0);
-        for file in &self.receipts {
-            let shown = read(file).and_then(|bytes| verify(&bytes, &self.keys));
-            let shown = shown.and_then(|shown| seen.agrees(&shown).map(|()| shown));
+        let shown = self.receipts.iter().map(|file| {
+            let shown = read(file).and_then(|bytes| verify(&bytes, &self.keys))?;
+            seen.add(&shown).map(|()| shown)
+        });
+        let shown: Vec<_> = shown.collect();
+        for (file, shown) in self.receipts.iter().zip(shown) {
+            let shown = shown.and_then(|shown| seen.check(&shown).map(|()| shown));
             failed += usize::from(shown.is_err());
             if context.json {
                 told.push(in_json(file, &shown)?);
@@ -95,30 +97,35 @@ fn verify(bytes: &[u8], keys: &[LogKey]) -> anyhow::Result<Shown> {
     if bytes.starts_with(Continuation::HEADER.as_bytes()) {
         let growth = Continuation::parse(bytes)?;
         let key = key_of(&growth.checkpoint, keys)?;
-        let checkpoint = growth.verify(&key)?;
-        return Ok(Shown { key, checkpoint, what: What::Growth(growth) });
+        let proven = growth.verify(&key)?;
+        return Ok(Shown { key, proven, what: What::Growth(growth) });
     }
     let receipt = Receipt::parse(bytes)?;
     let key = key_of(&receipt.checkpoint, keys)?;
-    let checkpoint = receipt.verify(&key)?;
+    let proven = receipt.verify(&key)?;
     let record: Record = strict::decode(receipt.record.record())?;
     let told = match Told::read(receipt.record.record()) {
         Ok(told) => {
             // Whoever made the log can put anything there, lines of a terminal too.
             let is_address = |text: &str| text.parse::<AgencyAddress>().is_ok();
-            let named =
-                is_address(&told.sender) && (told.recipient.is_empty() || is_address(&told.recipient));
+            let is_about_a_copy = !matches!(told.event, Event::Accepted | Event::Refused);
+            let named = is_address(&told.sender) && (!is_about_a_copy || is_address(&told.recipient));
             ensure!(named, "its record names somebody who is no agency");
             Some(told)
         }
         Err(NotTold::NoMessage) => None,
         Err(error) => return Err(error.into()),
     };
-    Ok(Shown {
-        key,
-        checkpoint,
-        what: What::Receipt { receipt: Box::new(receipt), record, told: told.map(Box::new) },
-    })
+    let signer = match (told.as_ref().and_then(|told| told.acknowledged.as_ref()), &receipt.signer) {
+        (Some(outcome), Some(signer)) => Some(Box::new(signer.verify(&key, outcome)?)),
+        (Some(_), None) => bail!(
+            "it lacks the key that signed its acknowledgement: ask the agency or the domain for the receipt with it"
+        ),
+        (None, Some(_)) => bail!("it has the key of a signature, and its record holds none"),
+        (None, None) => None,
+    };
+    let (index, told) = (receipt.index, told.map(Box::new));
+    Ok(Shown { key, proven, what: What::Receipt { index, record, told, signer } })
 }
 
 /// The key of these that has the name of a checkpoint's log, or the one that it names itself where none are given.
@@ -134,32 +141,38 @@ fn key_of(note: &Note, keys: &[LogKey]) -> anyhow::Result<LogKey> {
     Ok(key.with_context(|| format!("it is of the log {origin}, whose key was not given"))?.clone())
 }
 
+impl Shown {
+    /// The logs that it shows something of.
+    fn logs(&self) -> impl Iterator<Item = &Proven> {
+        let signer = match &self.what {
+            What::Receipt { signer: Some(signer), .. } => Some(&signer.0),
+            _ => None,
+        };
+        iter::once(&self.proven).chain(signer)
+    }
+}
+
 impl Seen {
-    /// Checks that a receipt does not contradict those before.
-    fn agrees(&mut self, shown: &Shown) -> anyhow::Result<()> {
-        let Shown { key, checkpoint, what } = shown;
-        let log = checkpoint.origin().to_owned();
-        let key = key.to_string();
-        let same_key = *self.keys.entry(log.clone()).or_insert_with(|| key.clone()) == key;
-        ensure!(same_key, "another receipt of {log} is signed by another key");
-        let mut heads = vec![(checkpoint.size(), checkpoint.root())];
-        if let What::Growth(growth) = what {
-            heads.push((growth.old, growth.old_root));
+    /// Adds what a file shows, unless it contradicts those before.
+    fn add(&mut self, shown: &Shown) -> anyhow::Result<()> {
+        for Proven { checkpoint, subtrees } in shown.logs() {
+            let log = checkpoint.origin().to_owned();
+            // One key signs the heads of both logs of a domain.
+            let key = *shown.key.key();
+            let (known, history) = self.0.entry(log).or_insert_with(|| (key, History::default()));
+            ensure!(*known == key, "another file of {} is signed by another key", checkpoint.origin());
+            history.add(subtrees).with_context(|| checkpoint.origin().to_owned())?;
         }
-        for (size, root) in heads {
-            let same_root = *self.roots.entry((log.clone(), size)).or_insert(root) == root;
-            ensure!(
-                same_root,
-                "another file of {log} has another root of the same size: the log has two histories"
-            );
+        Ok(())
+    }
+
+    /// Compares what a file shows with all that the others do.
+    fn check(&self, shown: &Shown) -> anyhow::Result<()> {
+        for Proven { checkpoint, subtrees } in shown.logs() {
+            if let Some((_, history)) = self.0.get(checkpoint.origin()) {
+                history.check(subtrees).with_context(|| checkpoint.origin().to_owned())?;
+            }
         }
-        let What::Receipt { receipt, .. } = what else { return Ok(()) };
-        let leaf = receipt.record.entry().leaf_hash();
-        let same_leaf = *self.leaves.entry((log.clone(), receipt.index)).or_insert(leaf) == leaf;
-        ensure!(
-            same_leaf,
-            "another receipt of {log} has another record at the same index: the log has two histories"
-        );
         Ok(())
     }
 }
@@ -175,7 +188,7 @@ fn print(file: &Path, shown: &anyhow::Result<Shown>, by_its_own_key: bool) -> st
         What::Growth(growth) => {
             say(format_args!("  shows      that the log only grew from {} leaves", growth.old))?
         }
-        What::Receipt { told: Some(told), .. } => {
+        What::Receipt { told: Some(told), signer, .. } => {
             say(format_args!("  event      {}", told.event.as_str_name()))?;
             say(format_args!("  at         {}", told.at.format(&Rfc3339).unwrap_or_default()))?;
             say(format_args!("  message    {}", told.message))?;
@@ -183,17 +196,21 @@ fn print(file: &Path, shown: &anyhow::Result<Shown>, by_its_own_key: bool) -> st
             if !told.recipient.is_empty() {
                 say(format_args!("  recipient  {}", told.recipient))?;
             }
+            if let Some(signer) = signer {
+                say(format_args!("  signed by  {}, with the key {}", signer.1.agency, signer.1.id))?;
+            }
         }
         What::Receipt { record, .. } => {
             say(format_args!("  record     {}", wire_json::to_value(record).unwrap_or_default()))?;
         }
     }
-    let (size, root) = (shown.checkpoint.size(), shown.checkpoint.root());
+    let checkpoint = &shown.proven.checkpoint;
+    let (size, root) = (checkpoint.size(), checkpoint.root());
     let leaf = match &shown.what {
-        What::Receipt { receipt, .. } => format!("leaf {} of {size}", receipt.index),
+        What::Receipt { index, .. } => format!("leaf {index} of {size}"),
         What::Growth(_) => format!("{size} leaves"),
     };
-    say(format_args!("  log        {}, {leaf}", shown.checkpoint.origin()))?;
+    say(format_args!("  log        {}, {leaf}", checkpoint.origin()))?;
     say(format_args!("  root       {root}"))?;
     let word = if by_its_own_key { " (by its own word: compare it with what the domain tells)" } else { "" };
     say(format_args!("  key        {}{word}", shown.key))
@@ -205,11 +222,12 @@ fn in_json(file: &Path, shown: &anyhow::Result<Shown>) -> anyhow::Result<Value> 
         Ok(shown) => shown,
         Err(error) => return Ok(json!({ "file": file, "holds": false, "error": format!("{error:#}") })),
     };
-    let (index, record, told, old) = match &shown.what {
-        What::Receipt { receipt, record, told } => {
-            (Some(receipt.index), Some(wire_json::to_value(record)?), told.as_deref(), None)
+    let checkpoint = &shown.proven.checkpoint;
+    let (index, record, told, signer, old) = match &shown.what {
+        What::Receipt { index, record, told, signer } => {
+            (Some(index), Some(wire_json::to_value(record)?), told.as_deref(), signer.as_deref(), None)
         }
-        What::Growth(growth) => (None, None, None, Some(growth.old)),
+        What::Growth(growth) => (None, None, None, None, Some(growth.old)),
     };
     Ok(json!({
         "file": file,
@@ -219,11 +237,12 @@ fn in_json(file: &Path, shown: &anyhow::Result<Shown>) -> anyhow::Result<Value> 
         "message": told.map(|told| told.message.to_string()),
         "sender": told.map(|told| told.sender.clone()),
         "recipient": told.map(|told| told.recipient.clone()).filter(|to| !to.is_empty()),
-        "log": shown.checkpoint.origin(),
+        "signer_key": signer.map(|(_, key)| key.id.to_string()),
+        "log": checkpoint.origin(),
         "index": index,
         "grew_from": old,
-        "size": shown.checkpoint.size(),
-        "root": shown.checkpoint.root().to_string(),
+        "size": checkpoint.size(),
+        "root": checkpoint.root().to_string(),
         "key": shown.key.to_string(),
         "record": record,
     }))

@@ -113,6 +113,7 @@ impl Crossing {
             key_id: self.shelter.custody.ring().current().id.into(),
             received_at: Some(times::to_wire(OffsetDateTime::now_utc())),
             log_head: Vec::new().into(),
+            keys_head: Vec::new().into(),
             thread_state: Some(liaison_proto::message::v1::StateChange {
                 state: State::Received.into(),
                 reason: 0,
@@ -321,14 +322,15 @@ async fn notices_that_overtake_each_other_or_come_twice_end_the_same() {
 #[tokio::test]
 async fn whose_decision_narrows_depends_on_who_said_so() {
     let crossing = Crossing::new().await;
-    crossing.forwarded(decision("hu", RELEASED, RELEASED)).await;
+    let first = by_hu(&crossing.acceptance(vec![decision("hu", RELEASED, RELEASED)]));
+    crossing.held(&crossing.notice(Told::Forwarded(first.clone()))).await;
     crossing.held(&crossing.notice(Told::Narrowed(decision("be", RELEASED, RELEASED)))).await;
     assert_eq!(crossing.stands().await, stands(State::Requested, "hu", None, None));
     crossing.relayed(Told::Narrowed(decision("hu", RELEASED, WITHHELD))).await;
     assert_eq!(crossing.stands().await, stands(State::Requested, "hu", None, Some("hu")));
     assert_eq!(crossing.domains().await, ["be", "hu"]);
     // Its first decision, once more.
-    crossing.forwarded(decision("hu", RELEASED, RELEASED)).await;
+    crossing.held(&crossing.notice(Told::Forwarded(first))).await;
     assert_eq!(crossing.stands().await, stands(State::Requested, "hu", None, Some("hu")));
     crossing.held(&crossing.notice(Told::Narrowed(decision("be", WITHHELD, WITHHELD)))).await;
     assert_eq!(crossing.stands().await, stands(State::Refused, "be", Some("be"), Some("be")));

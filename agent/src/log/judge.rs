@@ -1,15 +1,19 @@
 //! What an agent believes of its domain's log: plain functions, from what is shown to a head and receipts, or an alarm.
 
+use std::collections::BTreeMap;
+
 use liaison_proto::{
     case::v1::log_alarm::Code as Kind,
-    exchange::v1::{Continuation, ListReceiptsResponse, Receipt as Shown},
+    exchange::v1::{Continuation, ListReceiptsResponse, Receipt as Shown, Signer as ShownSigner},
     limits::HEAD_BYTES,
-    message::v1::{Acceptance, SignedAcknowledgement},
+    log::v1::{Outcome, outcome},
+    message::v1::{Acceptance, Acknowledgement, SignedAcknowledgement, SignedKeyRecord},
+    strict,
 };
 use liaison_trust::{
-    digest::Digest,
+    digest::{Digest, sha256},
     keys::VerifyingKey,
-    log::{Checkpoint, LogKey, Note, Receipt, SaltedRecord, verify_consistency},
+    log::{Checkpoint, LogKey, Note, Receipt, SaltedRecord, Signer, log_number, verify_consistency},
     names::{AgencyAddress, Domain},
 };
 
@@ -17,6 +21,8 @@ use super::told::{Told, same_decision};
 
 /// The kind of the log of what happened, in its origin.
 pub(super) const EVIDENCE: &str = "log";
+/// The kind of the log of key records, in its origin.
+pub(super) const KEYS: &str = "keys";
 
 /// A head that the log's key signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +32,7 @@ pub struct Head {
     pub note: Note,
     /// With the log's own signatures alone.
     pub bare: Note,
-    /// Of the log: one that takes the place of another has the next.
+    /// Of the log: one that takes the place of another has a higher one.
     pub(super) number: u32,
 }
 
@@ -62,16 +68,16 @@ pub(super) fn head(kind: &str, domain: &Domain, key: &VerifyingKey, note: &str) 
     }
     let note = Note::parse(note.as_bytes()).map_err(|error| error.to_string())?;
     let origin = note.text().lines().next().unwrap_or_default();
-    let number = origin.strip_prefix(&format!("{domain}/{kind}/")).and_then(|number| number.parse().ok());
-    let number = number.ok_or_else(|| format!("it is not of a log of {domain}"))?;
+    let number = log_number(origin).filter(|(of, _)| *of == format!("{domain}/{kind}"));
+    let (_, number) = number.ok_or_else(|| format!("it is not of a log of {domain}"))?;
     let key = LogKey::new(origin.parse().map_err(|_| "its log has no name".to_owned())?, *key);
     let checkpoint = key.open(&note).map_err(|error| error.to_string())?;
     let bare = key.bare(note.clone()).map_err(|error| error.to_string())?;
     Ok(Head { checkpoint, note, bare, number })
 }
 
-/// The newest head of an answer, if the gateway's log goes on from what this agent holds; none while it has none. Of a
-/// log that took the place of another the head counts, and it is an alarm.
+/// The newest head of an answer, if the gateway's log goes on from what this agent holds, or is a later one; none while it
+/// has none. What a later one says of the one before is not judged here.
 ///
 /// # Errors
 /// Nothing of the answer counts.
@@ -80,35 +86,57 @@ pub(super) fn newest(
     key: &VerifyingKey,
     held: Option<&Head>,
     answer: &ListReceiptsResponse,
-) -> Result<(Option<Head>, Option<Alarm>), Alarm> {
+) -> Result<Option<Head>, Alarm> {
     if answer.head.is_empty() {
         return match held {
-            None => Ok((None, None)),
+            None => Ok(None),
             Some(held) => Err(inconsistent(held, String::new(), "the gateway's log is empty".to_owned())),
         };
     }
-    let newest = head(EVIDENCE, domain, key, &answer.head).map_err(|why| Alarm {
+    let newest = head(EVIDENCE, domain, key, &answer.head)
+        .map_err(|why| not_signed(domain, held, &answer.head, &why))?;
+    let Some(held) = held.filter(|held| newest.number <= held.number) else { return Ok(Some(newest)) };
+    match goes_on(held, &newest, answer.continuations.first()) {
+        Ok(()) => Ok(Some(newest)),
+        Err(why) => Err(inconsistent(held, newest.bare.to_string(), why)),
+    }
+}
+
+/// The head that the receipts of an answer stand under, where a log was asked for by its number; the last one that the
+/// gateway holds of it.
+///
+/// # Errors
+/// Nothing of the answer counts.
+pub(super) fn earlier(
+    domain: &Domain,
+    key: &VerifyingKey,
+    held: Option<&Head>,
+    number: u32,
+    answer: &ListReceiptsResponse,
+) -> Result<Head, Alarm> {
+    let shown = &answer.earlier_head;
+    let read = head(EVIDENCE, domain, key, shown).and_then(|head| match head.number == number {
+        true => Ok(head),
+        false => Err(format!("it is not of the log {number}, which was asked for")),
+    });
+    let read = read.map_err(|why| not_signed(domain, held, shown, &why))?;
+    // What is held of the same log may be higher: what lies between was lost.
+    match held.filter(|held| held.number == number && held.checkpoint.size() == read.checkpoint.size()) {
+        Some(held) if held.checkpoint.root() != read.checkpoint.root() => {
+            let why = "it has another head of the same size".to_owned();
+            Err(inconsistent(held, read.bare.to_string(), why))
+        }
+        _ => Ok(read),
+    }
+}
+
+fn not_signed(domain: &Domain, held: Option<&Head>, shown: &str, why: &str) -> Alarm {
+    Alarm {
         kind: Kind::WrongKey,
         subject: domain.to_string(),
         detail: format!("the gateway shows a head that the log's key known here did not sign: {why}"),
         held: held.map(|held| held.bare.to_string()).unwrap_or_default(),
-        shown: answer.head.clone(),
-    })?;
-    let Some(held) = held else { return Ok((Some(newest), None)) };
-    if newest.number > held.number {
-        let (old, new) = (held.checkpoint.origin(), newest.checkpoint.origin());
-        let alarm = Alarm {
-            kind: Kind::NewLog,
-            subject: new.to_owned(),
-            detail: format!("{new} has taken the place of {old}, of which this agent holds a head"),
-            held: held.bare.to_string(),
-            shown: newest.bare.to_string(),
-        };
-        return Ok((Some(newest), Some(alarm)));
-    }
-    match goes_on(held, &newest, answer.continuations.first()) {
-        Ok(()) => Ok((Some(newest), None)),
-        Err(why) => Err(inconsistent(held, newest.bare.to_string(), why)),
+        shown: shown.to_owned(),
     }
 }
 
@@ -147,6 +175,7 @@ fn goes_on(old: &Head, new: &Head, continuation: Option<&Continuation>) -> Resul
         continuation.hashes.iter().map(|hash| Digest::try_from(hash.as_ref())).collect();
     let proof = proof.map_err(|_| "the gateway's proof is none".to_owned())?;
     verify_consistency(old.size(), &old.root(), new.size(), &new.root(), &proof)
+        .map(drop)
         .map_err(|error| error.to_string())
 }
 
@@ -161,21 +190,54 @@ fn inconsistent(held: &Head, shown: String, why: String) -> Alarm {
     }
 }
 
-/// A receipt under a head, with what its record tells.
+/// The keys that an answer gives for those who verify its acknowledgements, by their ids.
+pub(super) fn signers(answer: &ListReceiptsResponse) -> BTreeMap<Digest, Signer> {
+    let Ok(checkpoint) = Note::parse(answer.keys_head.as_bytes()) else { return BTreeMap::new() };
+    let signer = |shown: &ShownSigner| {
+        let key: SignedKeyRecord = strict::decode(&shown.key).ok()?;
+        let proof = shown.proof.iter().map(|hash| Digest::try_from(hash.as_ref()).ok());
+        let proof = proof.collect::<Option<_>>()?;
+        let (index, checkpoint) = (shown.index, checkpoint.clone());
+        Some((sha256(&key.record), Signer { key: shown.key.to_vec(), index, proof, checkpoint }))
+    };
+    answer.signers.iter().filter_map(signer).collect()
+}
+
+/// A receipt under a head, with what its record tells; that of an acknowledgement with the key that signed it, if it is
+/// among these.
 ///
 /// # Errors
 /// It shows nothing.
-pub(super) fn receipt(key: &VerifyingKey, head: &Head, shown: &Shown) -> Result<(Receipt, Told), String> {
+pub(super) fn receipt(
+    key: &VerifyingKey,
+    head: &Head,
+    shown: &Shown,
+    signers: &BTreeMap<Digest, Signer>,
+) -> Result<(Receipt, Told), String> {
     let salt = shown.salt.as_ref().try_into().map_err(|_| "its salt is not 32 bytes".to_owned())?;
     let record = SaltedRecord::from_parts(salt, shown.record.to_vec()).map_err(|error| error.to_string())?;
     let proof: Result<Vec<Digest>, _> =
         shown.proof.iter().map(|hash| Digest::try_from(hash.as_ref())).collect();
     let proof = proof.map_err(|_| "its proof is none".to_owned())?;
-    let receipt = Receipt { record, index: shown.index, proof, checkpoint: head.note.clone() };
+    let checkpoint = head.note.clone();
+    let mut receipt = Receipt { record, index: shown.index, proof, checkpoint, signer: None };
     let name = head.checkpoint.origin().parse().map_err(|_| "its log has no name".to_owned())?;
-    receipt.verify(&LogKey::new(name, *key)).map_err(|error| error.to_string())?;
+    let log = LogKey::new(name, *key);
+    receipt.verify(&log).map_err(|error| error.to_string())?;
     let told = Told::read(receipt.record.record()).map_err(|error| error.to_string())?;
+    if let Some(outcome) = &told.acknowledged {
+        receipt.signer = acknowledged_by(outcome).and_then(|id| signers.get(&id).cloned());
+        let signer = receipt.signer.as_ref().map(|signer| signer.verify(&log, outcome));
+        signer.transpose().map_err(|error| error.to_string())?;
+    }
     Ok((receipt, told))
+}
+
+/// The id of the key by which an acknowledgement says that it is signed.
+fn acknowledged_by(outcome: &Outcome) -> Option<Digest> {
+    let Some(outcome::Event::Acknowledged(signed)) = &outcome.event else { return None };
+    let read: Acknowledgement = strict::decode(&signed.acknowledgement).ok()?;
+    Digest::try_from(read.key_id.as_ref()).ok()
 }
 
 /// Compares a record with what this agent knows otherwise.
@@ -200,7 +262,7 @@ pub(super) fn same(told: &Told, known: &Known) -> Result<(), &'static str> {
         }
     }
     if let (Some(logged), Some(told)) = (&told.acknowledged, &known.acknowledgement)
-        && logged != told
+        && logged.event != Some(outcome::Event::Acknowledged(told.clone()))
     {
         return Err("its acknowledgement is not the one that was passed on");
     }

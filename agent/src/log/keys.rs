@@ -1,10 +1,15 @@
 //! The domain's log of keys, replayed entry by entry: what it holds counts once its root was found to be the one that the
 //! log's key signed; and what it holds of this agency has to be what this agent published.
 
+use std::mem;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use liaison_proto::{
-    case::v1::log_alarm::Code as Kind, exchange::v1::ListKeyEntriesRequest, limits::KEY_ENTRIES,
-    message::v1::SignedKeyRecord, strict,
+    case::v1::log_alarm::Code as Kind,
+    exchange::v1::ListKeyEntriesRequest,
+    limits::{KEY_ENTRIES, SHOWN_HEADS},
+    message::v1::SignedKeyRecord,
+    strict,
 };
 use liaison_trust::{
     key_record::{self, ProvenKey},
@@ -12,15 +17,16 @@ use liaison_trust::{
 };
 use prost::Message as _;
 
-use super::{Alarm, Failed, Head, judge, raise};
+use super::{
+    Alarm, Failed, Head, compare_all,
+    judge::{self, KEYS},
+    raise,
+};
 use crate::{
     agent::Agent,
     link::Link,
     store::{LoggedKey, Store, StoreError},
 };
-
-/// Of which log these are heads.
-const KIND: &str = "keys";
 
 /// Reads on to the newest head. What was read before stays what it was, or it is an alarm and nothing new counts.
 pub(crate) async fn replay(link: &Link, store: &Store) -> Result<(), Failed> {
@@ -29,7 +35,7 @@ pub(crate) async fn replay(link: &Link, store: &Store) -> Result<(), Failed> {
     let known = store.key_log().await?;
     // One under another key, of before this agent was enrolled anew, proves nothing now.
     let known =
-        known.and_then(|known| Some((judge::head(KIND, &domain, &key, &known.note).ok()?, known.frontier)));
+        known.and_then(|known| Some((judge::head(KEYS, &domain, &key, &known.note).ok()?, known.frontier)));
     let (mut held, mut reached) = match known {
         Some((head, frontier)) => {
             store.forget_unproven_keys().await?;
@@ -40,12 +46,18 @@ pub(crate) async fn replay(link: &Link, store: &Store) -> Result<(), Failed> {
             (None, Frontier::new())
         }
     };
+    let mut others = store.heads_shown(KEYS, SHOWN_HEADS - 1).await?;
+    // The gateway hears first what this agent holds: one that was restored from before does not go on.
+    let mut shown: Vec<String> = held.iter().map(|held| held.bare.to_string()).collect();
+    let own = shown.len();
+    shown.extend(others.iter().map(|(_, note)| note.clone()));
     loop {
-        let answer = link.list_key_entries(ListKeyEntriesRequest { from: reached.size() }).await?;
+        let request = ListKeyEntriesRequest { from: reached.size(), heads: mem::take(&mut shown) };
+        let answer = link.list_key_entries(request).await?;
         if answer.head.is_empty() && held.is_none() {
             return Ok(());
         }
-        let head = match judge::head(KIND, &domain, &key, &answer.head) {
+        let head = match judge::head(KEYS, &domain, &key, &answer.head) {
             Ok(head) => head,
             Err(why) => {
                 let detail =
@@ -53,7 +65,7 @@ pub(crate) async fn replay(link: &Link, store: &Store) -> Result<(), Failed> {
                 return alarm(
                     store,
                     Kind::WrongKey,
-                    format!("{domain} {KIND}"),
+                    format!("{domain} {KEYS}"),
                     detail,
                     held.as_ref(),
                     &answer.head,
@@ -61,6 +73,8 @@ pub(crate) async fn replay(link: &Link, store: &Store) -> Result<(), Failed> {
                 .await;
             }
         };
+        let continuations = answer.continuations.get(own..).unwrap_or_default();
+        compare_all(store, KEYS, &key, &head, &mem::take(&mut others), continuations).await?;
         let shown = head.bare.to_string();
         if let Some(before) = held.take_if(|held| head.number > held.number) {
             let (old, new) = (before.checkpoint.origin(), head.checkpoint.origin().to_owned());

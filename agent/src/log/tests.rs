@@ -95,10 +95,10 @@ fn a_head_counts_only_if_the_log_goes_on_from_the_one_before() {
     let judged =
         |held: Option<&Head>, answer: &ListReceiptsResponse| newest(&be(), &key.public(), held, answer);
 
-    let (newest, alarm) = judged(Some(&held), &log.answer(vec![log.continuation(5)])).unwrap();
-    assert_eq!((newest.unwrap().checkpoint.size(), alarm), (9, None));
-    assert!(judged(None, &log.answer(Vec::new())).unwrap().0.is_some(), "the first head is believed");
-    assert_eq!(judged(None, &ListReceiptsResponse::default()).unwrap(), (None, None));
+    let newest = judged(Some(&held), &log.answer(vec![log.continuation(5)])).unwrap();
+    assert_eq!(newest.unwrap().checkpoint.size(), 9);
+    assert!(judged(None, &log.answer(Vec::new())).unwrap().is_some(), "the first head is believed");
+    assert_eq!(judged(None, &ListReceiptsResponse::default()).unwrap(), None);
 
     // Another history, a log that went back, one that is empty, and proofs that are none.
     let other = Log::new("be/log/1", 1, 9);
@@ -133,13 +133,35 @@ fn a_head_by_another_key_or_of_another_log_is_an_alarm() {
             assert_eq!(alarm.unwrap_err().kind, Kind::WrongKey);
         }
     }
-    // A log that takes the place of another is told of, and counts; the one of before does not come back.
+    // A later log counts, whatever it says of the one before; that one does not come back.
     let next = Log::new("be/log/2", 1, 1);
-    let (newest_head, alarm) =
+    let later =
         newest(&be(), &key.public(), Some(&held), &next.answer(vec![Continuation::default()])).unwrap();
-    assert_eq!(alarm.unwrap().kind, Kind::NewLog);
-    let back = newest(&be(), &key.public(), newest_head.as_ref(), &log.answer(vec![log.continuation(3)]));
+    let back = newest(&be(), &key.public(), later.as_ref(), &log.answer(vec![log.continuation(3)]));
     assert_eq!(back.unwrap_err().kind, Kind::Inconsistent);
+}
+
+#[test]
+fn receipts_of_a_log_before_are_believed_under_its_own_head_alone() {
+    let key = signing(1);
+    let (log, newest) = (Log::new("be/log/1", 1, 5), Log::new("be/log/1700000000", 1, 2));
+    let under = |held: Option<&Head>, head: String| {
+        let answer = ListReceiptsResponse { earlier_head: head, ..newest.answer(Vec::new()) };
+        earlier(&be(), &key.public(), held, 1, &answer)
+    };
+    let read = |note: &str| head("log", &be(), &key.public(), note).unwrap();
+    let held = read(&log.head(5));
+    assert_eq!(under(Some(&held), log.head(5)).unwrap().checkpoint.size(), 5);
+    assert_eq!(under(Some(&held), log.head(3)).unwrap().checkpoint.size(), 3, "the rest was lost");
+    for (what, head) in [
+        ("no head", String::new()),
+        ("another log's", newest.head(2)),
+        ("another key's", Log::new("be/log/1", 2, 5).head(5)),
+    ] {
+        assert_eq!(under(None, head).unwrap_err().kind, Kind::WrongKey, "{what}");
+    }
+    let other = under(Some(&held), Log::new("be/log/1", 1, 5).head(5));
+    assert_eq!(other.unwrap_err().kind, Kind::Inconsistent);
 }
 
 #[test]
@@ -168,7 +190,7 @@ fn a_receipt_is_believed_only_whole() {
     }));
     let newest = head("log", &be(), &key.public(), &log.head(7)).unwrap();
     let good = log.receipt(6);
-    let (proven, told) = receipt(&key.public(), &newest, &good).unwrap();
+    let (proven, told) = receipt(&key.public(), &newest, &good, &BTreeMap::new()).unwrap();
     assert_eq!((told.event, told.message, proven.index), (Event::Accepted, message, 6));
     let flipped = |bytes: &[u8]| -> bytes::Bytes { bytes.iter().map(|byte| byte ^ 1).collect() };
     for (what, wrong) in [
@@ -180,7 +202,7 @@ fn a_receipt_is_believed_only_whole() {
         ("no proof", Shown { proof: Vec::new(), ..good.clone() }),
         ("no message", log.receipt(2)),
     ] {
-        assert!(receipt(&key.public(), &newest, &wrong).is_err(), "{what}");
+        assert!(receipt(&key.public(), &newest, &wrong, &BTreeMap::new()).is_err(), "{what}");
     }
 }
 

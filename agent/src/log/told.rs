@@ -2,8 +2,8 @@
 
 use liaison_proto::{
     case::v1::receipt_event::Code as Event,
-    log::v1::{Decision, Record, RuleName, ended, outcome, record},
-    message::v1::{RecipientDecision, Rule, SignedAcknowledgement},
+    log::v1::{Decision, Outcome, Record, RuleName, ended, outcome, record},
+    message::v1::{RecipientDecision, Rule},
     strict::{self, StrictError},
     times,
 };
@@ -23,8 +23,8 @@ pub struct Told {
     pub recipient: String,
     /// Of an acceptance.
     pub accepted: Option<Decided>,
-    /// Of an acknowledgement.
-    pub acknowledged: Option<SignedAcknowledgement>,
+    /// Of an acknowledgement, all that the record says of it.
+    pub acknowledged: Option<Outcome>,
 }
 
 /// What was decided, and by which policies.
@@ -94,24 +94,24 @@ impl Told {
                 ..blank
             }),
             record::Event::Outcome(outcome) => {
-                let (event, acknowledged) = match outcome.event.ok_or(NotTold::Form)? {
-                    outcome::Event::Acknowledged(signed) => (Event::Acknowledged, Some(signed)),
-                    outcome::Event::Forwarded(_) => (Event::Forwarded, None),
-                    outcome::Event::Narrowed(_) => (Event::Narrowed, None),
+                let event = match outcome.event.as_ref().ok_or(NotTold::Form)? {
+                    outcome::Event::Acknowledged(_) => Event::Acknowledged,
+                    outcome::Event::Forwarded(_) => Event::Forwarded,
+                    outcome::Event::Narrowed(_) => Event::Narrowed,
                     outcome::Event::Ended(ended) => match ended.how() {
-                        ended::Code::Expired => (Event::Expired, None),
-                        ended::Code::Quarantined => (Event::Quarantined, None),
-                        ended::Code::Undeliverable => (Event::Undeliverable, None),
+                        ended::Code::Expired => Event::Expired,
+                        ended::Code::Quarantined => Event::Quarantined,
+                        ended::Code::Undeliverable => Event::Undeliverable,
                         ended::Code::Unspecified => return Err(NotTold::Form),
                     },
                 };
                 Ok(Self {
                     event,
                     message: id(&outcome.message_id)?,
-                    digest: outcome.manifest_digest.into(),
-                    sender: outcome.sender,
-                    recipient: outcome.recipient,
-                    acknowledged,
+                    digest: outcome.manifest_digest.clone().into(),
+                    sender: outcome.sender.clone(),
+                    recipient: outcome.recipient.clone(),
+                    acknowledged: Some(outcome).filter(|_| event == Event::Acknowledged),
                     ..blank
                 })
             }

@@ -125,8 +125,13 @@ impl Store {
         })
     }
 
-    /// Keeps a head, if it is higher than that of the same log that is kept, and the receipts under it.
-    pub async fn keep_receipts(&self, head: &Head, receipts: &[(Receipt, Told)]) -> Result<(), StoreError> {
+    /// Keeps the newest head, if it is higher than that of the same log that is kept, and receipts of a log by its origin.
+    pub async fn keep_receipts(
+        &self,
+        head: &Head,
+        origin: &str,
+        receipts: &[(Receipt, Told)],
+    ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         keep_head(&mut tx, head).await?;
         for (receipt, told) in receipts {
@@ -134,7 +139,7 @@ impl Store {
                 "insert into receipts (log, idx, message, event, agency, at, file) values (?, ?, ?, ?, ?, ?, ?) \
                  on conflict do nothing",
             )
-            .bind(head.checkpoint.origin())
+            .bind(origin)
             .bind(i64::try_from(receipt.index).unwrap_or(i64::MAX))
             .bind(told.message.as_bytes().as_slice())
             .bind(i32::from(told.event))
@@ -222,14 +227,20 @@ impl Store {
             .collect()
     }
 
-    /// Remembers the head that a recipient holds, to be compared: the highest of each.
-    pub async fn head_shown(&self, agency: &AgencyAddress, head: &Head) -> Result<(), StoreError> {
+    /// Remembers the head that a recipient holds of a log of a kind, to be compared: the highest of each.
+    pub async fn head_shown(
+        &self,
+        kind: &str,
+        agency: &AgencyAddress,
+        head: &Head,
+    ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         sqlx::query(
-            "insert into shown_heads (agency, size, note) values (?, ?, ?) \
+            "insert into shown_heads (agency, kind, size, note) values (?, ?, ?, ?) \
              on conflict do update set size = excluded.size, note = excluded.note where size < excluded.size",
         )
         .bind(agency.to_string())
+        .bind(kind)
         .bind(i64::try_from(head.checkpoint.size()).unwrap_or(i64::MAX))
         .bind(head.bare.to_string())
         .execute(&mut *tx)
@@ -237,10 +248,15 @@ impl Store {
         Ok(tx.commit().await?)
     }
 
-    /// Heads that recipients hold and that are to be compared, with who they are: so many at most.
-    pub async fn heads_shown(&self, most: usize) -> Result<Vec<(AgencyAddress, String)>, StoreError> {
+    /// Heads of a kind that recipients hold and that are to be compared, with who they are: so many at most.
+    pub async fn heads_shown(
+        &self,
+        kind: &str,
+        most: usize,
+    ) -> Result<Vec<(AgencyAddress, String)>, StoreError> {
         let rows: Vec<(String, String)> =
-            sqlx::query_as("select agency, note from shown_heads order by agency limit ?")
+            sqlx::query_as("select agency, note from shown_heads where kind = ? order by agency limit ?")
+                .bind(kind)
                 .bind(i64::try_from(most).unwrap_or(i64::MAX))
                 .fetch_all(self.readers())
                 .await?;

@@ -96,6 +96,7 @@ impl Store {
                 .await?
                 .rows_affected();
                 if new == 0 {
+                    self.forwarded_again(&mut tx, id, &to, &signed, &part).await?;
                     return Ok(tx.commit().await?);
                 }
                 // What that domain has said since, it has said of its first decision.
@@ -120,6 +121,34 @@ impl Store {
             }
         }
         Ok(tx.commit().await?)
+    }
+
+    /// The domain accepted the message anew, having lost that it had: what it released then, or releases now, the
+    /// recipient may have. The same acceptance again tells nothing, nor does one that releases nothing.
+    async fn forwarded_again(
+        &self,
+        tx: &mut Transaction<'_, Sqlite>,
+        id: Uuid,
+        to: &str,
+        signed: &SignedAcceptance,
+        part: &DomainDecision,
+    ) -> Result<(), StoreError> {
+        if part.decision.as_ref().is_none_or(|decision| decision.verdict() != Verdict::Released) {
+            return Ok(());
+        }
+        let is_other = sqlx::query(
+            "update deliveries set forwarded = ?3 where message = ?1 and agency = ?2 and forwarded <> ?3",
+        )
+        .bind(id.as_bytes().as_slice())
+        .bind(to)
+        .bind(signed.encode_to_vec())
+        .execute(&mut **tx)
+        .await?
+        .rows_affected();
+        if is_other > 0 {
+            parts::keep(tx, id, self.address().domain(), part, Keep::Either).await?;
+        }
+        Ok(())
     }
 
     async fn acknowledged(

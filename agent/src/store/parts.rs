@@ -2,7 +2,8 @@
 //! both domains decide: each part is kept, and what both say together.
 
 use liaison_proto::message::v1::{
-    DomainDecision, RecipientDecision, referral_state::Code as State, verdict::Code as Verdict,
+    CategoryDecision, DomainDecision, RecipientDecision, referral_state::Code as State,
+    verdict::Code as Verdict,
 };
 use liaison_trust::names::Domain;
 use prost::Message as _;
@@ -16,6 +17,8 @@ use super::{StoreError, codec};
 pub(super) enum Keep {
     First,
     Last,
+    /// The last, with what an earlier one released: both may have taken effect.
+    Either,
 }
 
 /// Keeps what a domain decided for one recipient. `own` is the domain of this agency.
@@ -47,7 +50,9 @@ pub(super) async fn keep(
         return Ok(());
     }
     if let Some(part) = parts.as_mut().and_then(|parts| parts.get_mut(place(own, said))) {
-        *part = Some(said.clone());
+        let earlier = decision_of(part).filter(|_| which == Keep::Either);
+        let decision = earlier.map_or_else(|| decision.clone(), |earlier| either(earlier, decision));
+        *part = Some(DomainDecision { decision: Some(decision), ..said.clone() });
     }
     let together = match &parts {
         Some([own, other]) => together(decision_of(own), decision_of(other)),
@@ -153,6 +158,16 @@ fn decision_of(part: &Option<DomainDecision>) -> Option<&RecipientDecision> {
     part.as_ref().and_then(|part| part.decision.as_ref())
 }
 
+/// What one domain released by either of two decisions.
+fn either(earlier: &RecipientDecision, later: &RecipientDecision) -> RecipientDecision {
+    let released = |said: &CategoryDecision| said.verdict() == Verdict::Released;
+    let categories = later.categories.iter().map(|later| {
+        let earlier = earlier.categories.iter().find(|said| said.category == later.category);
+        earlier.filter(|earlier| released(earlier)).unwrap_or(later).clone()
+    });
+    RecipientDecision { categories: categories.collect(), ..later.clone() }
+}
+
 /// What two domains say together, as far as they have said it: for the message and for each category, the
 /// own domain's refusal first, then the other's; else it is released.
 fn together(own: Option<&RecipientDecision>, other: Option<&RecipientDecision>) -> Option<RecipientDecision> {
@@ -175,7 +190,7 @@ fn together(own: Option<&RecipientDecision>, other: Option<&RecipientDecision>) 
 
 #[cfg(test)]
 mod tests {
-    use liaison_proto::message::v1::{CategoryDecision, Rule, data_category::Code as Category};
+    use liaison_proto::message::v1::{Rule, data_category::Code as Category};
 
     use super::*;
 

@@ -125,7 +125,8 @@ async fn make(
     let authority = Authority::create(&config.domain)?;
     write_private(&folder.ca_certificate(), authority.certificate_pem().as_bytes())?;
     write_private(&folder.ca_key(), authority.key_pem().as_bytes())?;
-    let seed = Zeroizing::new(hex::encode(*SigningKey::generate().seed()) + "\n");
+    let signing = SigningKey::generate();
+    let seed = Zeroizing::new(hex::encode(*signing.seed()) + "\n");
     write_private(&folder.signing_key(), seed.as_bytes())?;
 
     make_private_folder(&folder.policies())?;
@@ -138,7 +139,7 @@ async fn make(
     }
     // SQLite gives the files beside the database the mode of the database.
     write_private(&folder.database(), &[])?;
-    let store = Store::open(&folder.database(), config.limits.queue()).await?;
+    let store = Store::open(&folder.database(), config.limits.queue(), &signing).await?;
     let hash = set.hash();
     let subject = hash.to_string();
     let act = Act { at: OffsetDateTime::now_utc(), actor: "init", act: "load_policy", subject: &subject };

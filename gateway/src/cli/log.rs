@@ -7,13 +7,13 @@ mod reopen;
 mod show;
 mod verify;
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use liaison_proto::admin::v1::EraseRecordsRequest;
 use liaison_trust::{
     keys::SigningKey,
-    log::{Checkpoint, LogKey, Note},
+    log::{Checkpoint, LogKey, Note, log_number},
     names::Domain,
 };
 use serde_json::json;
@@ -26,24 +26,24 @@ use crate::{
     data::DataFolder,
     log::log_key,
     run::signing_key,
-    store::{LogHead, LogKind, Snapshot},
+    store::{LeafRow, LogHead, LogKind, Snapshot},
 };
 
 /// What to do with the logs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show a log's origin, its head as it is signed, and the key to verify it with
+    /// Show a log's origin, its head as it is signed, and the key to verify it with; the newest log of evidence by itself
     Head(Which),
-    /// Show what the log says, or the log of keys
+    /// Show what a log says
     Show(show::Arguments),
     /// Write receipts of leaves, or the proof that the log only grew since an earlier size
     Prove(prove::Arguments),
-    /// Verify everything offline: leaves, tree, heads, key records, messages, the active policies
+    /// Verify everything offline: leaves, tree, heads, and all that the database states beside them
     #[command(
         long_about = "Verifies everything offline, whether or not the gateway runs: that every record is what its leaf \
-        commits to, that leaves and tiles lead to the root that was signed, that key records are those of the log of \
-        keys, that accepted messages have their leaves, and that the active policy set is the one that was activated \
-        last. Every fault is told with its place, what it means and what to do. Exit status 1 if there is any."
+        commits to, that the gateway staged every leaf, that leaves and tiles lead to the root that was signed, and that \
+        key records, messages, their copies, threads, agencies, peers, policy sets and the audit are those that the log \
+        tells of. Every fault is told with its place, what it means and what to do. Exit status 1 if there is any."
     )]
     Verify,
     /// Write the logs as files that other tools read (C2SP tlog-tiles); records are not in them
@@ -54,7 +54,9 @@ pub enum Command {
     #[command(
         long_about = "Erases records where the law demands it, with the salts that hide them. What the tree commits to \
         stays, so that every proof holds; nobody can tell any more what it stood for. The erasure is an act that the \
-        log records. Receipts that agencies have hold the record still, and so do backups. The gateway has to run."
+        log records. With the record of an acceptance goes the acceptance that its sender was answered. Nothing is erased of \
+        a message that is still on its way. Receipts that agencies have hold the record still, and so do backups. The \
+        gateway has to run."
     )]
     Erase(Erase),
     /// Open a new log after a restore from an older copy, which names the head of the one that was lost
@@ -68,12 +70,12 @@ pub enum Command {
     Reopen,
 }
 
-/// Which log.
+/// Which log. Where a message or a thread is looked for and none is named: all logs of evidence.
 #[derive(Debug, Args)]
 pub struct Which {
-    /// The log of key records instead of the log of evidence
-    #[arg(long)]
-    keys: bool,
+    /// A log by its origin, such as be/log/1; without the number the newest, such as be/keys for that of key records
+    #[arg(long, value_name = "ORIGIN")]
+    log: Option<String>,
 }
 
 /// What to erase.
@@ -82,6 +84,9 @@ pub struct Erase {
     /// Indexes of leaves about messages, as `log show` tells them
     #[arg(required = true, value_name = "INDEX")]
     indexes: Vec<u64>,
+    /// The log of evidence that they stand in, by its origin, such as be/log/1; the newest unless it is named
+    #[arg(long, value_name = "ORIGIN")]
+    log: Option<String>,
 }
 
 /// A look at the logs of the data folder.
@@ -94,6 +99,7 @@ struct Logs {
 
 /// A log that was looked up.
 struct Log {
+    kind: LogKind,
     head: LogHead,
     key: LogKey,
     /// Its signed head; none while it is empty.
@@ -101,8 +107,8 @@ struct Log {
 }
 
 pub(super) async fn execute(folder: &DataFolder, command: Command, output: Output) -> anyhow::Result<()> {
-    if let Command::Erase(Erase { indexes }) = command {
-        let request = EraseRecordsRequest { indexes };
+    if let Command::Erase(Erase { indexes, log }) = command {
+        let request = EraseRecordsRequest { indexes, log: log.unwrap_or_default() };
         let done = connect(folder).await?.erase_records(request).await.map_err(refused)?.into_inner();
         output.print(&json!({"erased": done.erased}), || match done.erased.as_slice() {
             [] => "These were erased before.".to_owned(),
@@ -115,7 +121,7 @@ pub(super) async fn execute(folder: &DataFolder, command: Command, output: Outpu
     }
     let mut logs = Logs::open(folder).await?;
     match command {
-        Command::Head(Which { keys }) => head(&mut logs, keys, output).await?,
+        Command::Head(which) => head(&mut logs, &which, output).await?,
         Command::Show(arguments) => show::execute(&mut logs, &arguments, output).await?,
         Command::Prove(arguments) => prove::execute(&mut logs, &arguments, output).await?,
         Command::Verify => verify::execute(&mut logs, output).await?,
@@ -134,12 +140,80 @@ impl Logs {
         Ok(Self { snapshot, domain: config.domain, gateway, folder: folder.path().to_owned() })
     }
 
-    /// The newest log of a kind, with its head if that is this gateway's.
-    async fn newest(&mut self, keys: bool) -> anyhow::Result<Log> {
-        let kind = if keys { LogKind::Keys } else { LogKind::Evidence };
-        let head = self.snapshot.logs(kind).await?.pop().ok_or_else(|| {
-            Failure::failed("no_log", "the database has no log", "restore it from a backup")
-        })?;
+    /// The log that is named; the newest log of evidence where none is.
+    async fn one(&mut self, Which { log }: &Which) -> anyhow::Result<Log> {
+        let evidence = format!("{}/{}", self.domain, LogKind::Evidence.name());
+        let named = log.as_ref().unwrap_or(&evidence);
+        let of = |kind: &LogKind| format!("{}/{}", self.domain, kind.name());
+        let (number, kind) = match log_number(named) {
+            Some((before, number)) => {
+                (Some(number), LogKind::ALL.into_iter().find(|kind| of(kind) == before))
+            }
+            None => (None, LogKind::ALL.into_iter().find(|kind| of(kind) == *named)),
+        };
+        let mut logs = match kind {
+            Some(kind) => self.snapshot.logs(kind).await?.into_iter().map(|head| (kind, head)).collect(),
+            None => Vec::new(),
+        };
+        logs.retain(|(_, head)| number.is_none_or(|number| head.number == number));
+        let Some((kind, head)) = logs.pop() else {
+            let there = self.every().await?;
+            let there: Vec<_> = there.iter().map(|log| log.key.name().as_str()).collect();
+            let action = format!("name one that is there: {}", there.join(", "));
+            return Err(Failure::failed("no_log", format!("the database has no log {named}"), action).into());
+        };
+        self.look_up(kind, head)
+    }
+
+    /// The log that is named; all logs of evidence where none is, the oldest first.
+    async fn searched(&mut self, which: &Which) -> anyhow::Result<Vec<Log>> {
+        if which.log.is_some() {
+            return Ok(vec![self.one(which).await?]);
+        }
+        let logs = self.snapshot.logs(LogKind::Evidence).await?;
+        logs.into_iter().map(|head| self.look_up(LogKind::Evidence, head)).collect()
+    }
+
+    /// All logs, of both kinds, the oldest of each first.
+    async fn every(&mut self) -> anyhow::Result<Vec<Log>> {
+        let mut every = Vec::new();
+        for kind in LogKind::ALL {
+            for head in self.snapshot.logs(kind).await? {
+                every.push(self.look_up(kind, head)?);
+            }
+        }
+        Ok(every)
+    }
+
+    /// The messages of a thread that logs tell of.
+    async fn messages_of(&mut self, looked: &[Log], thread: Uuid) -> anyhow::Result<BTreeSet<Vec<u8>>> {
+        let mut messages = BTreeSet::new();
+        for log in looked {
+            messages.extend(self.snapshot.messages_of(log.head.log, thread).await?);
+        }
+        Ok(messages)
+    }
+
+    /// The leaves of logs about messages, each with the place of its log among these: log by log, in its order.
+    async fn about(
+        &mut self,
+        looked: &[Log],
+        messages: &BTreeSet<Vec<u8>>,
+    ) -> anyhow::Result<Vec<(usize, LeafRow)>> {
+        let mut all = Vec::new();
+        for (place, log) in looked.iter().enumerate() {
+            let mut rows = Vec::new();
+            for message in messages {
+                rows.extend(self.snapshot.leaves_about(log.head.log, message).await?);
+            }
+            rows.sort_by_key(|row| row.index);
+            all.extend(rows.into_iter().map(|row| (place, row)));
+        }
+        Ok(all)
+    }
+
+    /// A log with its head, if that is this gateway's.
+    fn look_up(&self, kind: LogKind, head: LogHead) -> anyhow::Result<Log> {
         let key = log_key(&self.domain, kind, head.number, &self.gateway)?;
         let damaged = |why: String| {
             Failure::failed("bad_head", format!("the head of {} is not sound: {why}", key.name()), VERIFY)
@@ -153,13 +227,18 @@ impl Logs {
             }
             None => None,
         };
-        Ok(Log { head, key, signed })
+        Ok(Log { kind, head, key, signed })
     }
 }
 
 const VERIFY: &str = "run `liaison-gateway log verify`, which tells more";
 
 impl Log {
+    /// The leaves under its head.
+    fn size(&self) -> u64 {
+        self.signed.as_ref().map_or(0, |(_, checkpoint)| checkpoint.size())
+    }
+
     /// The signed head.
     fn signed(&self) -> Result<&(Note, Checkpoint), Failure> {
         self.signed.as_ref().ok_or_else(|| {
@@ -170,8 +249,8 @@ impl Log {
     }
 }
 
-async fn head(logs: &mut Logs, keys: bool, output: Output) -> anyhow::Result<()> {
-    let log = logs.newest(keys).await?;
+async fn head(logs: &mut Logs, which: &Which, output: Output) -> anyhow::Result<()> {
+    let log = logs.one(which).await?;
     let (size, root, note) = match &log.signed {
         Some((note, checkpoint)) => {
             (checkpoint.size(), checkpoint.root().to_string(), Some(note.to_string()))
@@ -206,9 +285,4 @@ fn nothing(what: &str) -> Failure {
 /// The folder of a log among those that are exported, or the name of a file about it.
 fn file_name(origin: &str) -> PathBuf {
     PathBuf::from(origin.replace('/', "-"))
-}
-
-/// The leaves of a log about a message.
-async fn about(logs: &mut Logs, log: &Log, message: Uuid) -> anyhow::Result<Vec<crate::store::LeafRow>> {
-    Ok(logs.snapshot.leaves_about(log.head.log, message.as_bytes()).await?)
 }

@@ -49,6 +49,7 @@ pub async fn commit(gateway: &Gateway, message: NewMessage) -> Result<Bytes, Ref
             "the thread belongs to another referral",
             "open a new thread for each referral",
         )),
+        Err(AcceptError::Erased) => Err(erased()),
         Err(AcceptError::QueueFull(queue)) => Err(queue_full(&queue, &sender)),
         Err(AcceptError::Store(fault)) => Err(internal(fault)),
     }
@@ -62,16 +63,13 @@ pub async fn commit(gateway: &Gateway, message: NewMessage) -> Result<Bytes, Ref
 pub async fn log_refusal(
     gateway: &Gateway,
     sender: &AgencyAddress,
-    message: (Uuid, Digest),
+    message: Offered,
     refusal: &Refusal,
     now: OffsetDateTime,
 ) -> Result<(), Refusal> {
     let rule = refusal.rule.clone().unwrap_or_default();
     let leaf = evidence::refused(sender, message, &rule, now).map_err(internal)?;
-    let log = gateway.logs.evidence.id();
-    let page = (limits::RECEIPTS, limits::RECEIPTS_BYTES);
-    let logged = gateway.store.leaves_for(log, 0..u64::MAX, sender, &[message.0], page).await;
-    let (logged, _) = logged.map_err(internal)?;
+    let logged = gateway.store.leaves_about(sender, message.id, limits::RECEIPTS).await.map_err(internal)?;
     if logged
         .iter()
         .filter_map(|known| known.record.as_ref())
@@ -112,10 +110,36 @@ pub fn may_have_passed(code: ErrorCode) -> bool {
     )
 }
 
-/// The id that an unverified manifest claims, and its digest.
-pub fn offered(manifest: &Bytes) -> Option<(Uuid, Digest)> {
+/// What an unverified manifest claims to be of.
+#[derive(Debug, Clone, Copy)]
+pub struct Offered {
+    pub id: Uuid,
+    /// Of the manifest.
+    pub digest: Digest,
+    pub thread: Uuid,
+}
+
+/// What an unverified manifest claims to be of.
+pub fn offered(manifest: &Bytes) -> Option<Offered> {
     let read = Manifest::decode(manifest.clone()).ok()?;
-    Some((Uuid::from_slice(&read.message_id).ok()?, sha256(manifest)))
+    let id = |bytes: &[u8]| Uuid::from_slice(bytes).ok();
+    Some(Offered { id: id(&read.message_id)?, digest: sha256(manifest), thread: id(&read.thread)? })
+}
+
+/// The acceptance of a message that is remembered.
+///
+/// # Errors
+/// It was erased: the message is not taken again, and nobody can say any more what was decided of it.
+pub fn unless_erased(acceptance: Bytes) -> Result<Bytes, Refusal> {
+    if acceptance.is_empty() { Err(erased()) } else { Ok(acceptance) }
+}
+
+fn erased() -> Refusal {
+    Refusal::new(
+        ErrorCode::UnknownMessage,
+        "the message was accepted before and has ended; what was recorded of it was erased, as the law demands",
+        "ask the recipient whether it has the message; it is not delivered again",
+    )
 }
 
 /// Runs what takes long for large messages where it delays nobody else.

@@ -9,7 +9,7 @@ use liaison_proto::{
         RuleName, ended, outcome::Event as What, record::Event as Recorded,
     },
     message::v1::{
-        Acceptance, RecipientDecision, Refusal, Rule, data_category::Code as Category,
+        Acceptance, Acknowledgement, RecipientDecision, Refusal, Rule, data_category::Code as Category,
         error_code::Code as ErrorCode,
     },
     strict,
@@ -18,7 +18,7 @@ use liaison_trust::{digest::Digest, envelope::Verified, log::SaltedRecord, names
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Event, category, positions};
+use super::{Event, Offered, category, positions};
 use crate::{
     policy::{self, PolicySet},
     store::{ForwardedCopy, Head, NewLeaf, QueuedCopy, StoreError},
@@ -84,7 +84,7 @@ pub fn accepted(
 /// The rule's name is longer than a log takes.
 pub fn refused(
     sender: &AgencyAddress,
-    (id, digest): (Uuid, Digest),
+    Offered { id, digest, thread }: Offered,
     rule: &Rule,
     at: OffsetDateTime,
 ) -> Result<NewLeaf, StoreError> {
@@ -93,6 +93,7 @@ pub fn refused(
         message_id: bytes(id),
         manifest_digest: digest.into(),
         rule: Some(name(rule)),
+        thread: bytes(thread),
     };
     NewLeaf::new(Recorded::Refused(refused), at)
 }
@@ -156,6 +157,16 @@ pub fn outcome(
         event: Some(what),
     };
     NewLeaf::new(Recorded::Outcome(outcome), at).map(Some)
+}
+
+/// By whom, and by which key, the acknowledgement in a record is signed, as it says itself; none of another record.
+pub fn signer(record: &[u8]) -> Option<(AgencyAddress, Digest)> {
+    let Record { event: Some(Recorded::Outcome(outcome)), .. } = strict::decode(record).ok()? else {
+        return None;
+    };
+    let Some(What::Acknowledged(signed)) = outcome.event else { return None };
+    let read: Acknowledgement = strict::decode(&signed.acknowledgement).ok()?;
+    Some((outcome.recipient.parse().ok()?, Digest::try_from(read.key_id.as_ref()).ok()?))
 }
 
 /// Whether two records tell of the same event, at whatever time.

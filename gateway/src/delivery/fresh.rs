@@ -20,6 +20,9 @@ use crate::{
     store::{Change, Head, Next, QueuedCopy, Released, StoreError},
 };
 
+/// A copy that a peer may have and that is not offered again: its later word still finds its sender.
+const LEFT: Next = Next::Forwarded { log: None };
+
 /// The copy as it may go now; none where it ended instead.
 ///
 /// # Errors
@@ -34,7 +37,7 @@ pub async fn fresh(gateway: &Gateway, mut queued: QueuedCopy) -> Result<Option<Q
     let sender = gateway.directory.load().get(&queued.head.sender).map(|sender| sender.state);
     if sender == Some(AgencyState::Revoked) {
         info!(message = %queued.head.message, "the sender of a queued message was revoked; it goes nowhere");
-        let to = if queued.head.offered { Next::Forwarded } else { Next::Gone };
+        let to = if queued.head.offered { LEFT } else { Next::Gone };
         let event = Event::Undeliverable(revoked(&queued.head));
         sweep::end_as(gateway, &queued.head, to, event, now).await.map_err(internal)?;
         return Ok(None);
@@ -46,8 +49,7 @@ pub async fn fresh(gateway: &Gateway, mut queued: QueuedCopy) -> Result<Option<Q
     let message = queued.head.message;
     let Some(rechecked) = recheck(gateway, &gateway.directory.load(), &policies, &queued, now)? else {
         warn!(%message, "a party of a queued message is not in the directory any more; it returns");
-        // One that was offered may be with the peer, whose later word still finds its sender.
-        let to = if queued.head.offered { Next::Forwarded } else { Next::Gone };
+        let to = if queued.head.offered { LEFT } else { Next::Gone };
         let event = Event::Undeliverable(gone());
         sweep::end_as(gateway, &queued.head, to, event, now).await.map_err(internal)?;
         return Ok(None);
@@ -61,7 +63,7 @@ pub async fn fresh(gateway: &Gateway, mut queued: QueuedCopy) -> Result<Option<Q
         Recheck::Narrowed(_, told) | Recheck::Withheld(told) if queued.head.offered => {
             info!(%message, recipient = %queued.head.recipient, "policies release less of a message since it was offered");
             let event = Event::Undeliverable(narrowed_since(&queued.head, &told));
-            sweep::end_as(gateway, &queued.head, Next::Forwarded, event, now).await.map_err(internal)?;
+            sweep::end_as(gateway, &queued.head, LEFT, event, now).await.map_err(internal)?;
             Ok(None)
         }
         Recheck::Narrowed(record, told) => {

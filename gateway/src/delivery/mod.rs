@@ -34,7 +34,9 @@ use crate::{
     store::Queue,
 };
 
-pub use commit::{aside, commit, internal, log_refusal, may_have_passed, offered, queue_full};
+pub use commit::{
+    Offered, aside, commit, internal, log_refusal, may_have_passed, offered, queue_full, unless_erased,
+};
 pub use fresh::fresh;
 pub use merge::merged;
 pub use notice::{Event, about, name, notice};

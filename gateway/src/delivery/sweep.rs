@@ -54,7 +54,8 @@ pub async fn sweep(gateway: &Gateway, now: OffsetDateTime) -> Result<(), StoreEr
         let ends = expired.iter().map(async |head| {
             // One that a peer was offered, and that it never answered as long as it could have.
             if head.offered {
-                end(gateway, head, Event::Undeliverable(no_answer()), now).await
+                let why = if head.accepted { no_word() } else { no_answer() };
+                end(gateway, head, Event::Undeliverable(why), now).await
             } else {
                 expire(gateway, head, now).await
             }

@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use super::thread_release;
 use crate::{
     gateway::Gateway,
+    limits,
     policy::PolicySet,
     store::{NewCopy, Released, Thread},
 };
@@ -38,7 +39,9 @@ pub async fn authorise(
     let sender = &verified.sender;
     let recipient = verified.recipients.first().ok_or_else(|| not_a_party(sender))?;
     let thread = gateway.store.thread(verified.thread).await.map_err(super::internal)?;
-    let thread = thread.ok_or_else(|| not_a_party(sender))?;
+    let Some(thread) = thread else {
+        return Err(if is_returning(gateway) { on_its_way() } else { not_a_party(sender) });
+    };
     let role = role(&thread, sender, &recipient.address).ok_or_else(|| not_a_party(sender))?;
     if thread.status != verified.manifest.status() {
         // Of two referrals at once with one thread, two domains may know different ones: it is no gateway's fault.
@@ -108,6 +111,20 @@ fn may_say(manifest: &Manifest, sender: &AgencyAddress, role: Party) -> Result<(
         format!("{sender} can't say {what} in this thread"),
         "leave this to the other party of the referral",
     ))
+}
+
+/// Whether what the database lost may be on its way back: agents and peers offer it again once they are connected.
+fn is_returning(gateway: &Gateway) -> bool {
+    gateway.logs.evidence.number() > 1 && gateway.started.elapsed() < limits::RETURNING
+}
+
+fn on_its_way() -> Refusal {
+    Refusal::new(
+        ErrorCode::RateLimited,
+        "the gateway was restored from an older copy, and the referral of the thread may be on its way again",
+        "offer the message again",
+    )
+    .retry_after(limits::SUBMISSION_RETRY)
 }
 
 /// The part that a sender plays in a thread, if these two are its parties.

@@ -40,7 +40,9 @@ struct Domain {
 impl Domain {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("liaison.db"), QueueBound::default()).await.unwrap();
+        let signing = SigningKey::generate();
+        let store =
+            Store::open(&folder.path().join("liaison.db"), QueueBound::default(), &signing).await.unwrap();
         let now = OffsetDateTime::now_utc();
         let shelter = agency("be/shelter");
         store.add_agency(&shelter, act(now)).await.unwrap();
@@ -55,7 +57,6 @@ impl Domain {
         let authority = Authority::start(cas, &config, file, &revocations, &store, now).await.unwrap();
         let directory = Directory::from_iter([shelter]);
         let policies = PolicySet::load(&starter()).unwrap();
-        let signing = SigningKey::generate();
         let logs = Logs::open(&store, &config.domain, &signing, folder.path()).await.unwrap();
         let gateway =
             Gateway::new(config.domain, signing, (store, logs), directory, policies, Peers::default());
@@ -359,7 +360,10 @@ async fn what_the_file_says_is_revoked_stays_so_in_an_older_database() {
     domain.registrar.authority.remember(Some(&shelter), certificates, domain.now).await.unwrap();
 
     // A database of before: it knows the agency, and neither its certificate nor its end.
-    let older = Store::open(&domain.folder.path().join("older.db"), QueueBound::default()).await.unwrap();
+    let older =
+        Store::open(&domain.folder.path().join("older.db"), QueueBound::default(), &SigningKey::generate())
+            .await
+            .unwrap();
     older.add_agency(&agency("be/shelter"), act(domain.now)).await.unwrap();
     let (_, revocations) = RevokedFile::open(&domain.folder.path().join("revoked")).unwrap();
     older.merge_revocations(&revocations).await.unwrap();
@@ -367,7 +371,10 @@ async fn what_the_file_says_is_revoked_stays_so_in_an_older_database() {
     assert_eq!(older.directory().await.unwrap().get(&shelter).unwrap().state, AgencyState::Revoked);
     assert_eq!(older.revocations(domain.now).await.unwrap()[0].certificate.serial, serial);
     // One of before the agency was added: its address stays taken.
-    let oldest = Store::open(&domain.folder.path().join("oldest.db"), QueueBound::default()).await.unwrap();
+    let oldest =
+        Store::open(&domain.folder.path().join("oldest.db"), QueueBound::default(), &SigningKey::generate())
+            .await
+            .unwrap();
     oldest.merge_revocations(&revocations).await.unwrap();
     let addition = oldest.add_agency(&agency("be/shelter"), act(domain.now)).await.unwrap();
     assert_eq!(addition, crate::store::Addition::Revoked);

@@ -1,10 +1,12 @@
 //! Between agencies' agents and this gateway.
 
 mod handover;
+mod heads;
 mod keys;
 mod receipts;
 mod service;
 mod session;
+mod signers;
 mod submission;
 
 pub mod identity;

@@ -3,20 +3,22 @@
 
 use bytes::Bytes;
 use liaison_proto::{
-    exchange::v1::{Continuation, ListReceiptsRequest, ListReceiptsResponse, Receipt},
-    limits::{HEAD_BYTES, RECEIPT_MESSAGES, SHOWN_HEADS},
+    exchange::v1::{ListReceiptsRequest, ListReceiptsResponse, Receipt},
+    limits::RECEIPT_MESSAGES,
     message::v1::{Refusal, error_code::Code as ErrorCode},
 };
-use liaison_trust::{digest::Digest, log::Note, names::AgencyAddress};
-use metrics::counter;
-use tracing::error;
+use liaison_trust::{digest::Digest, names::AgencyAddress};
 use uuid::Uuid;
 
+use super::{
+    heads::{self, unreadable},
+    signers::Signers,
+};
 use crate::{
     delivery::internal,
     gateway::Gateway,
     limits,
-    log::{Head, Log, LogError, Shown},
+    log::{Head, Log, Tree},
     store::Leaf,
 };
 
@@ -29,10 +31,10 @@ pub(super) async fn list(
     agency: &AgencyAddress,
     request: ListReceiptsRequest,
 ) -> Result<ListReceiptsResponse, Refusal> {
-    if request.messages.len() > RECEIPT_MESSAGES || request.heads.len() > SHOWN_HEADS {
+    if request.messages.len() > RECEIPT_MESSAGES {
         return Err(Refusal::new(
             ErrorCode::TooLarge,
-            format!("more than {RECEIPT_MESSAGES} messages or {SHOWN_HEADS} heads in one request"),
+            format!("more than {RECEIPT_MESSAGES} messages in one request"),
             "ask for fewer at a time",
         ));
     }
@@ -41,32 +43,50 @@ pub(super) async fn list(
         Refusal::new(ErrorCode::Malformed, "a message id is 16 bytes", "correct the agent's software")
     })?;
     let log = &gateway.logs.evidence;
-    let head = log.head();
-    let mut continuations = Vec::with_capacity(request.heads.len());
-    for shown in &request.heads {
-        continuations.push(match continuation(agency, log, &head, shown).await {
-            Ok(hashes) => {
-                Continuation { hashes: hashes.into_iter().map(Bytes::from).collect(), refusal: None }
-            }
-            Err(refusal) if refusal.code() == ErrorCode::Internal => return Err(refusal),
-            Err(refusal) => Continuation { hashes: Vec::new(), refusal: Some(refusal) },
-        });
-    }
+    let (newest, continuations) = heads::continuations(agency, log, &request.heads).await?;
+    let (number, of) = match request.log {
+        0 => (log.number(), None),
+        number => (number, Some(earlier(log, number).await?)),
+    };
+    let (tree, head) = of.as_ref().map_or((log.tree(), &newest), |(tree, head)| (tree, head));
     let page = (limits::RECEIPTS, limits::RECEIPTS_BYTES);
     let (leaves, next) = gateway
         .store
-        .leaves_for(log.id(), request.from..head.size, agency, &messages, page)
+        .leaves_for(tree.id(), request.from..head.size, agency, &messages, page)
         .await
         .map_err(internal)?;
     let indexes: Vec<u64> = leaves.iter().map(|leaf| leaf.index).collect();
-    let proofs = log.inclusion(&indexes, head.size).await.map_err(unreadable)?;
-    let pending = gateway.store.staged_for(log.id(), head.size, agency, &messages).await.map_err(internal)?;
+    let proofs = tree.inclusion(&indexes, head.size).await.map_err(unreadable)?;
+    let mut pending =
+        gateway.store.staged_for(tree.id(), head.size, agency, &messages).await.map_err(internal)?;
+    let earlier = gateway.store.earlier_receipts(number, agency, &messages).await.map_err(internal)?;
+    let Signers { head: keys_head, signers, early } = Signers::of(gateway, &leaves).await?;
+    let (early, ready): (Vec<_>, Vec<_>) =
+        leaves.iter().zip(proofs).partition(|(leaf, _)| early.contains(&leaf.index));
+    pending.extend(early.iter().filter_map(|(leaf, _)| leaf.about.message));
+    let text = |head: &Head| head.note.as_ref().map(ToString::to_string).unwrap_or_default();
     Ok(ListReceiptsResponse {
         continuations,
-        receipts: leaves.iter().zip(proofs).filter_map(|(leaf, proof)| receipt(leaf, proof)).collect(),
+        receipts: ready.into_iter().filter_map(|(leaf, proof)| receipt(leaf, proof)).collect(),
         pending: pending.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect(),
+        keys_head,
+        signers,
         next: next.unwrap_or_default(),
-        head: head.note.map(|note| note.to_string()).unwrap_or_default(),
+        head: text(&newest),
+        earlier_head: of.as_ref().map(|(_, head)| text(head)).unwrap_or_default(),
+        earlier: earlier.unwrap_or_default(),
+    })
+}
+
+/// A log whose place another one has taken.
+async fn earlier(log: &Log, number: u32) -> Result<(Tree, Head), Refusal> {
+    let found = match number < log.number() {
+        true => log.numbered(number).await.map_err(unreadable)?,
+        false => None,
+    };
+    found.ok_or_else(|| {
+        let message = format!("this gateway holds no earlier log of the number {number}");
+        Refusal::new(ErrorCode::Malformed, message, "name none, or one that an answer named as `earlier`")
     })
 }
 
@@ -78,43 +98,4 @@ fn receipt(leaf: &Leaf, proof: Vec<Digest>) -> Option<Receipt> {
         record: Bytes::copy_from_slice(record.record()),
         proof: proof.into_iter().map(Bytes::from).collect(),
     })
-}
-
-/// The proof that the newest head goes on from a head that an agency shows. One that the log's key signed and that the
-/// log does not go on from ends this gateway, see [`Log::shown`]; the agency is told before.
-async fn continuation(
-    agency: &AgencyAddress,
-    log: &Log,
-    head: &Head,
-    shown: &str,
-) -> Result<Vec<Digest>, Refusal> {
-    let wrong =
-        |code, why: String| Refusal::new(code, why, "show a head of the log as this gateway signed it");
-    if shown.len() > HEAD_BYTES {
-        return Err(wrong(ErrorCode::TooLarge, format!("a head has {HEAD_BYTES} bytes at most")));
-    }
-    let note =
-        Note::parse(shown.as_bytes()).map_err(|fault| wrong(ErrorCode::Malformed, fault.to_string()))?;
-    if log.shown(&note).await.map_err(unreadable)? == Shown::Ahead {
-        counter!("liaison_gateway_log_ahead_total").increment(1);
-        let lines: Vec<&str> = note.text().lines().take(3).collect();
-        let shown = lines.join(" ");
-        error!(%agency, shown, size = head.size, root = %head.root, "an agency shows a head that the log does not go on from");
-        return Err(Refusal::new(
-            ErrorCode::InconsistentLog,
-            format!(
-                "this gateway's key signed the head {shown}, and its log of {} leaves does not go on from it",
-                head.size
-            ),
-            "keep both heads, and ask the domain's administrator: a gateway was restored, copied, or shows two histories",
-        ));
-    }
-    let open = log.signer().key().open(&note);
-    let shown = open.map_err(|fault| wrong(ErrorCode::BadSignature, fault.to_string()))?;
-    log.consistency(shown.size(), head.size).await.map_err(unreadable)
-}
-
-fn unreadable(fault: LogError) -> Refusal {
-    error!(error = &fault as &dyn std::error::Error, "the log can't be proven");
-    Refusal::internal()
 }

@@ -117,8 +117,8 @@ impl ExchangeService for Exchange {
         &self,
         request: Request<ListKeyEntriesRequest>,
     ) -> Result<Response<ListKeyEntriesResponse>, Status> {
-        identity::agency(&self.gateway, &request)?;
-        Ok(Response::new(keys::list(&self.gateway, &request.into_inner()).await?))
+        let agency = identity::agency(&self.gateway, &request)?;
+        Ok(Response::new(keys::list(&self.gateway, &agency.address, &request.into_inner()).await?))
     }
 
     async fn session(

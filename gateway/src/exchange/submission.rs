@@ -20,11 +20,10 @@ use metrics::counter;
 use prost::Message;
 use time::OffsetDateTime;
 use tracing::warn;
-use uuid::Uuid;
 
 use crate::{
     delivery::{
-        self, Decided, NewThreadCopy,
+        self, Decided, NewThreadCopy, Offered,
         evidence::{self, Permits},
     },
     directory::{Agency, Directory, is_empty},
@@ -272,12 +271,12 @@ fn no_room() -> Rule {
 async fn accepted_before(
     gateway: &Gateway,
     sender: &AgencyAddress,
-    offered: Option<(Uuid, Digest)>,
+    offered: Option<Offered>,
 ) -> Result<Option<SignedAcceptance>, Refusal> {
-    let Some((id, digest)) = offered else { return Ok(None) };
+    let Some(Offered { id, digest, .. }) = offered else { return Ok(None) };
     let accepted = gateway.store.accepted(sender, id).await.map_err(delivery::internal)?;
     let same = accepted.filter(|(known, _)| *known == digest);
-    same.map(|(_, acceptance)| signed(acceptance)).transpose()
+    same.map(|(_, acceptance)| signed(delivery::unless_erased(acceptance)?)).transpose()
 }
 
 /// The acceptance as it was stored.

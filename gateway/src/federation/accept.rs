@@ -20,7 +20,6 @@ use liaison_trust::{
 };
 use prost::Message;
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::{
     again,
@@ -32,7 +31,7 @@ use super::{
 };
 use crate::{
     delivery::{
-        self, NewThreadCopy, aside,
+        self, NewThreadCopy, Offered, aside,
         evidence::{self, Permits},
         internal,
     },
@@ -88,7 +87,9 @@ pub(super) async fn accept(
         // Before the message is looked for: both are committed together, by another link perhaps.
         let takes_thread = takes_a_thread(gateway, message).await?;
         let before = match gateway.store.accepted(&message.sender, message.id).await.map_err(internal)? {
-            Some((digest, acceptances)) if digest == message.digest => Some(acceptances),
+            Some((digest, acceptances)) if digest == message.digest => {
+                Some(delivery::unless_erased(acceptances)?)
+            }
             // The commit refuses it.
             Some(_) => None,
             None if takes_thread => return Err(thread_taken()),
@@ -131,13 +132,13 @@ pub(super) async fn accept(
 async fn accepted_before(
     gateway: &Gateway,
     sender: &AgencyAddress,
-    offered: Option<(Uuid, Digest)>,
+    offered: Option<Offered>,
     recipients: &[String],
 ) -> Result<Option<Bytes>, Refusal> {
-    let Some((id, digest)) = offered else { return Ok(None) };
+    let Some(Offered { id, digest, .. }) = offered else { return Ok(None) };
     let known = gateway.store.accepted(sender, id).await.map_err(internal)?;
     let Some((_, acceptances)) = known.filter(|(known, _)| *known == digest) else { return Ok(None) };
-    let only = only_of(&acceptances, recipients)?;
+    let only = only_of(&delivery::unless_erased(acceptances)?, recipients)?;
     Ok((!only.acceptances.is_empty()).then(|| only.encode_to_vec().into()))
 }
 

@@ -30,10 +30,7 @@ pub(super) async fn tell_ends(
     recipients: &[String],
     now: OffsetDateTime,
 ) -> Result<(), Refusal> {
-    let log = gateway.logs.evidence.id();
-    let page = (limits::RECEIPTS, limits::RECEIPTS_BYTES);
-    let leaves = gateway.store.leaves_for(log, 0..u64::MAX, sender, &[message], page).await;
-    let (leaves, _) = leaves.map_err(internal)?;
+    let leaves = gateway.store.leaves_about(sender, message, limits::RECEIPTS).await.map_err(internal)?;
     for leaf in leaves {
         let Some((recipient, event)) = leaf.record.as_ref().and_then(|record| end(record.record())) else {
             continue;

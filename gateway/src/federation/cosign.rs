@@ -1,34 +1,32 @@
 //! This domain's logs shown to a peer, who cosigns their heads as a witness; or has seen later ones than this database
 //! holds.
 
-use axum::{
-    body::Bytes,
-    http::{Method, Request, StatusCode},
-};
-use http_body_util::{BodyExt, Limited};
+use axum::http::{Method, StatusCode};
 use liaison_trust::log::{Note, NoteSignature, Submission, WitnessKey};
 use metrics::counter;
-use tokio::time::{sleep, timeout};
-use tonic::{body::Body, transport::Channel};
-use tower::{Service, ServiceExt};
+use tokio::time::sleep;
+use tonic::transport::Channel;
 use tracing::{debug, error, warn};
 
-use super::link::Link;
+use super::{
+    call::{CallError, call, get},
+    link::Link,
+};
 use crate::{
     limits,
     log::{Log, LogError, Shown, witness},
 };
+
+/// Under which a peer has a head cosigned.
+const ADD: &str = "/add-checkpoint";
 
 /// Why a peer did not cosign a head. Nothing else stops for it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CosignError {
     #[error(transparent)]
     Log(#[from] LogError),
-    #[error("the peer does not answer as a witness ({0})")]
-    Call(String),
-    /// What it says with it could be anything, and stays out of the log.
-    #[error("the peer answers {0}; its own log says why")]
-    Refused(StatusCode),
+    #[error(transparent)]
+    Call(#[from] CallError),
     #[error("the peer answers with something else than its cosignature")]
     NotItsWord,
     #[error("the peer has cosigned a head that this log does not go on from, and keeps both as evidence")]
@@ -67,11 +65,9 @@ async fn ask(link: &Link, channel: &Channel, log: &Log, seen: &mut u64) -> Resul
     // The size that the peer knows better, and once more if it has cosigned over another link meanwhile.
     for _ in 0..3 {
         let old = (*seen).min(size);
-        let proof = log.consistency(old, size).await?;
-        let submission = Submission { old, proof, checkpoint: note.clone() };
-        let asked =
-            call(channel, Method::POST, "/add-checkpoint", submission.to_string(), limits::LOG_COSIGN_BYTES);
-        let (status, answer) = asked.await?;
+        let proof = log.tree().consistency(old, size).await?;
+        let submission = Submission { old, proof, checkpoint: note.clone() }.to_string();
+        let (status, answer) = call(channel, Method::POST, ADD, submission, limits::LOG_COSIGN_BYTES).await?;
         match (status, String::from_utf8_lossy(&answer).into_owned()) {
             (StatusCode::OK, answer) => {
                 let signature = cosignature(link, &note, &answer).ok_or(CosignError::NotItsWord)?;
@@ -93,7 +89,9 @@ async fn ask(link: &Link, channel: &Channel, log: &Log, seen: &mut u64) -> Resul
                 behind(channel, log).await?;
                 return Err(CosignError::Conflict);
             }
-            (status, _) => return Err(CosignError::Refused(status)),
+            // It has cosigned a later log.
+            (StatusCode::GONE, _) => return behind(channel, log).await,
+            (status, _) => return Err(CallError::Refused { path: ADD.to_owned(), status }.into()),
         }
     }
     Ok(())
@@ -101,16 +99,12 @@ async fn ask(link: &Link, channel: &Channel, log: &Log, seen: &mut u64) -> Resul
 
 /// The peer has seen another head than is asked about: a newer one of this log, or one that the database lacks.
 async fn behind(channel: &Channel, log: &Log) -> Result<(), CosignError> {
-    let path = format!("/witnessed/{}", log.signer().key().name());
-    let asked = call(channel, Method::GET, &path, String::new(), limits::LOG_COSIGN_BYTES);
-    let (status, answer) = asked.await?;
-    if status != StatusCode::OK {
-        return Err(CosignError::Refused(status));
-    }
+    let path = format!("/witnessed/{}", log.kind_of());
+    let answer = get(channel, &path, limits::LOG_COSIGN_BYTES).await?;
     let note = Note::parse(&answer).map_err(|_| CosignError::NotItsWord)?;
     match log.shown(&note).await? {
         Shown::Known => Ok(()),
-        Shown::Ahead => Err(CosignError::Conflict),
+        Shown::Ahead(_) => Err(CosignError::Conflict),
     }
 }
 
@@ -123,34 +117,4 @@ fn cosignature(link: &Link, note: &Note, answer: &str) -> Option<NoteSignature> 
         let cosigned = note.clone().with(signature.clone());
         signature.name() == key.name() && cosigned.is_ok_and(|cosigned| key.verify(&cosigned).is_ok())
     })
-}
-
-/// Calls the peer over HTTP; its answer, of so many bytes at most.
-///
-/// # Errors
-/// It does not answer.
-pub(super) async fn call(
-    channel: &Channel,
-    method: Method,
-    path: &str,
-    body: String,
-    most: usize,
-) -> Result<(StatusCode, Bytes), CosignError> {
-    let failed = |error: &dyn std::fmt::Display| CosignError::Call(error.to_string());
-    let request = Request::builder().method(method).uri(format!("http://peer{path}"));
-    let request = request.body(Body::new(body)).map_err(|error| failed(&error))?;
-    let called = async {
-        let mut channel = channel.clone();
-        let response = channel
-            .ready()
-            .await
-            .map_err(|error| failed(&error))?
-            .call(request)
-            .await
-            .map_err(|error| failed(&error))?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), most).collect().await;
-        Ok((status, body.map_err(|error| failed(&error))?.to_bytes()))
-    };
-    timeout(limits::LOG_COSIGN_WAIT, called).await.map_err(|late| failed(&late))?
 }

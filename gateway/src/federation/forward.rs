@@ -32,7 +32,7 @@ use crate::{
     directory::Agency,
     gateway::Gateway,
     limits,
-    store::{Change, Next, QueuedCopy},
+    store::{Change, Load, Next, Queue, QueuedCopy},
 };
 
 /// Whether messages may go to the peer at present.
@@ -83,7 +83,9 @@ pub(super) async fn forward(
 ) -> Result<Given, Refusal> {
     let gateway = &link.gateway;
     // What was offered before, the peer may have, and says so.
-    let has_no_room = |copy: &QueuedCopy| !copy.head.offered && full.is_full(&copy.head.recipient);
+    let has_no_room = |copy: &QueuedCopy| {
+        !copy.head.offered && (full.is_full(&copy.head.recipient) || is_kept_enough(gateway, copy, &content))
+    };
     let (no_room, copies): (Vec<_>, Vec<_>) = copies.into_iter().partition(has_no_room);
     let why = queue_full(&link.peer.domain);
     waiting::tell(gateway, no_room.iter().map(|copy| &copy.head), &why, false).await?;
@@ -99,6 +101,14 @@ pub(super) async fn forward(
         Given::Settled => Ok(later()),
         given => Ok(given),
     }
+}
+
+/// Whether no more is kept here of what the peer accepts for a recipient, until some of it has its end. A queue that the
+/// peer bounds as this gateway does is as full.
+fn is_kept_enough(gateway: &Gateway, copy: &QueuedCopy, content: &Envelope) -> bool {
+    let there = Queue::Agency(copy.head.recipient.clone());
+    let more = Load::one((content.encoded_len() + copy.proof.encoded_len()) as u64);
+    !gateway.store.bound().has_room(gateway.store.load(&there), more)
 }
 
 /// Sends a message with these copies and waits for the answer, whose senders are told where it is late.

@@ -119,6 +119,7 @@ impl Incoming {
             now: Some(times::to_wire(OffsetDateTime::now_utc())),
             directory_epoch: epoch.into(),
             directory_sequence: sequence,
+            log: self.gateway.logs.evidence.number(),
         };
         Ok((own, welcome))
     }

@@ -34,7 +34,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
-use super::{bundle, cosign, dial::dial, give, incoming, peers::Peer, refusals::is_violation, tell, watch};
+use super::{
+    bundle, cosign, dial::dial, give, incoming, lost, peers::Peer, refusals::is_violation, tell, watch,
+};
 use crate::{authority::Authority, gateway::Gateway, limits};
 
 /// Keeps a link to every active peer until the gateway stops.
@@ -135,6 +137,7 @@ async fn once(
     let bundle = welcome.bundle.clone().unwrap_or_default();
     renew(gateway, peer, &bundle).await?;
     peer.live.took(bundle::sequence(&own));
+    lost::offer_again(gateway, &peer.domain, welcome.log).await?;
     peer.live.set_problem(None);
     peer.live.set_channel(Some(channel.clone()));
     *linked = Some(Instant::now());
@@ -146,6 +149,7 @@ async fn once(
         numbers: AtomicU64::new(0),
         waiting: Mutex::default(),
         window: Arc::new(Semaphore::new(welcome.window.clamp(1, LINK_WINDOW) as usize)),
+        log: welcome.log,
     });
     let (told, directory) = oneshot::channel();
     let give = async {
@@ -175,6 +179,8 @@ pub(super) struct Link {
     waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
     /// Frames that may be under way.
     pub(super) window: Arc<Semaphore>,
+    /// The number of the log that the peer signs: it opens another only after it has ended.
+    pub(super) log: u32,
 }
 
 /// The answer to a frame.

@@ -2,13 +2,16 @@
 //! it has for them over a link: messages of its agencies, notices about what they received, its directory.
 //!
 //! Of a message that leaves: the queue's lanes, `link` (made by `dial`), `give`, `forward` (looked at once more,
-//! offered), `settle` (answered), `waiting` where it can't go. Of one that arrives: [`service`], `incoming`, `accept` (verified, decided by this domain's
-//! layers, committed), the recipient's queue. Of a notice: `give`, then the other's `relay`. Of the directory: `told`,
-//! `tell`, then the other's `listed`. Of a domain itself: `own`, [`bundle`], [`peers`], [`live`]. Of its logs: `cosign`; of a peer's: `watch`.
+//! offered), `settle` (answered), `waiting` where it can't go, `lost` where the peer lost it. Of one that arrives:
+//! [`service`], `incoming`, `accept` (verified, decided by this domain's layers, committed), the recipient's queue. Of a
+//! notice: `give`, then the other's `relay`. Of the directory: `told`, `tell`, then the other's `listed`. Of a domain
+//! itself: `own`, [`bundle`], [`peers`], [`live`]. Of its logs: `cosign`; of a peer's: `watch`, `succession`; both over
+//! `call`.
 
 mod accept;
 mod again;
 pub mod bundle;
+mod call;
 mod cosign;
 mod dial;
 mod forward;
@@ -17,6 +20,7 @@ mod incoming;
 mod link;
 mod listed;
 pub mod live;
+mod lost;
 mod offer;
 mod own;
 pub mod peers;
@@ -25,6 +29,7 @@ mod refusals;
 mod relay;
 mod service;
 mod settle;
+mod succession;
 mod tell;
 #[cfg(test)]
 mod testing;

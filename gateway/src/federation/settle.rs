@@ -10,7 +10,10 @@ use liaison_proto::{
     },
     strict::{self, StrictError},
 };
-use liaison_trust::statement::{self, StatementError};
+use liaison_trust::{
+    names::Domain,
+    statement::{self, StatementError},
+};
 use metrics::counter;
 use prost::Message;
 use time::OffsetDateTime;
@@ -82,7 +85,10 @@ async fn accepted(
         let word = words.remove(&copy.head.recipient.to_string());
         let word = word.unwrap_or_else(|| Err(queue_full(&link.peer.domain)));
         match word.and_then(|word| Ok((next(link, &copy, &word)?, word))) {
-            Ok((to, word)) => ends.push((copy.head, to, Event::Forwarded(word.signed))),
+            Ok((to, word)) => {
+                let event = heard(&link.peer.domain, &copy.head, &to, word);
+                ends.push((copy.head, to, event));
+            }
             Err(refusal) if refusal.code() == ErrorCode::PeerViolation => return Err(refusal),
             Err(why) => left.push((copy, why)),
         }
@@ -169,10 +175,32 @@ fn next(link: &Link, copy: &QueuedCopy, Word { read, .. }: &Word) -> Result<Next
         )?;
     }
     match decision.map(RecipientDecision::verdict) {
-        Some(Verdict::Released) => Ok(Next::Forwarded),
+        Some(Verdict::Released) => Ok(Next::Forwarded { log: Some(link.log) }),
         Some(Verdict::Withheld) => Ok(Next::Gone),
         _ => Err(link.protocol("an acceptance without a verdict")),
     }
+}
+
+/// What a sender is told of the peer's word about a copy. One that the peer had accepted before, its recipient may have.
+fn heard(domain: &Domain, head: &Head, to: &Next, word: Word) -> Event {
+    if !head.accepted || matches!(to, Next::Forwarded { .. }) {
+        return Event::Forwarded(word.signed);
+    }
+    let rule = word.read.decisions.into_iter().find_map(|decision| decision.rule).unwrap_or_default();
+    let why = format!("the rule {} of {} withholds it", rule.rule, rule.layer);
+    Event::Undeliverable(taken_once(domain, ErrorCode::ForbiddenByPolicy, &why).by_rule(rule))
+}
+
+/// A peer does not take again what it had accepted.
+fn taken_once(domain: &Domain, code: ErrorCode, why: &str) -> Refusal {
+    Refusal::new(
+        code,
+        format!(
+            "{domain} had accepted the message, was restored from an older copy before it told whether the agency has \
+             it, and does not take it again: {why}"
+        ),
+        "ask the agency itself whether it has the message; send it again if it has not",
+    )
 }
 
 /// Settles copies together, to the end even if the link ends meanwhile.
@@ -228,7 +256,15 @@ async fn refused(link: &Link, copies: Vec<QueuedCopy>, refusal: Refusal) -> Resu
             (Next::Quarantined(refusal.clone()), Event::Quarantined(refusal.clone()))
         } else {
             warn!(%message, %recipient, code, "a peer refused a message");
-            (Next::Gone, relay::event(&refusal))
+            let event = match head.accepted {
+                true => Event::Undeliverable(taken_once(
+                    &link.peer.domain,
+                    refusal.code(),
+                    &refusal.message,
+                )),
+                false => relay::event(&refusal),
+            };
+            (Next::Gone, event)
         };
         (head, to, event)
     });

@@ -1,11 +1,10 @@
-//! A peer's log of keys, read as far as this gateway has cosigned it: whoever publishes keys in the name of an agency of
-//! this domain is caught.
+//! A peer's logs, read as far as this gateway has cosigned them. That of keys: whoever publishes keys in the name of an
+//! agency of this domain is caught. That of evidence, where it took the place of another: see `succession`.
 
-use axum::http::{Method, StatusCode};
 use liaison_proto::{message::v1::SignedKeyRecord, strict};
 use liaison_trust::{
     key_record::{self, ProvenKey},
-    log::{BundleError, Checkpoint, EntryBundle, FrontierError, Note, leaf_hash, new_bundles},
+    log::{BundleError, Checkpoint, FrontierError, Note, leaf_hash, new_bundles},
 };
 use metrics::counter;
 use time::OffsetDateTime;
@@ -14,13 +13,14 @@ use tonic::transport::Channel;
 use tracing::{error, warn};
 
 use super::{
-    cosign::{CosignError, call},
+    call::{CallError, get},
     link::Link,
+    succession,
 };
 use crate::{
     gateway::Gateway,
     limits,
-    store::{ForeignKey, StoreError},
+    store::{ForeignKey, LogKind, StoreError},
 };
 
 /// Why a peer's log of keys can't be read. Nothing else stops for it.
@@ -29,9 +29,7 @@ enum WatchError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Call(#[from] CosignError),
-    #[error("the peer answers {0} for {1}")]
-    Refused(StatusCode, EntryBundle),
+    Call(#[from] CallError),
     #[error("the peer's entries are none: {0}")]
     Bundle(#[from] BundleError),
     #[error("the peer's log is too long: {0}")]
@@ -42,10 +40,13 @@ enum WatchError {
     OtherRoot,
 }
 
-/// Reads the peer's log of keys while the link lasts.
+/// Reads the peer's logs while the link lasts.
 pub(super) async fn run(link: &Link, channel: Channel) {
     loop {
         sleep(limits::KEYS_WATCH).await;
+        if let Err(fault) = succession::compare(link, &channel).await {
+            warn!(peer = %link.peer.domain, "a peer's new log was not compared with the one before: {fault}");
+        }
         if let Err(fault) = look(link, &channel).await {
             counter!("liaison_gateway_keys_unread_total", "peer" => link.peer.domain.to_string())
                 .increment(1);
@@ -58,7 +59,7 @@ pub(super) async fn run(link: &Link, channel: Channel) {
 /// Reads what is new under the largest head that was cosigned.
 async fn look(link: &Link, channel: &Channel) -> Result<(), WatchError> {
     let store = &link.gateway.store;
-    let Some(note) = store.witnessed_keys(&link.peer.domain).await? else { return Ok(()) };
+    let Some(note) = store.witnessed_newest(&link.peer.domain, LogKind::Keys).await? else { return Ok(()) };
     let Some(head) = Note::parse(&note).ok().and_then(|note| note.text().parse::<Checkpoint>().ok()) else {
         return Ok(());
     };
@@ -73,11 +74,7 @@ async fn look(link: &Link, channel: &Channel) -> Result<(), WatchError> {
     let mut foreign = Vec::new();
     for bundle in new_bundles(from, head.size()) {
         let path = format!("/{}/{bundle}", head.origin());
-        let asked = call(channel, Method::GET, &path, String::new(), limits::KEY_BUNDLE_BYTES);
-        let (status, content) = asked.await?;
-        if status != StatusCode::OK {
-            return Err(WatchError::Refused(status, bundle));
-        }
+        let content = get(channel, &path, limits::KEY_BUNDLE_BYTES).await?;
         for (index, entry) in (bundle.start()..).zip(bundle.decode(&content)?) {
             if index < from {
                 continue;

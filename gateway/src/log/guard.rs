@@ -4,38 +4,66 @@
 use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use liaison_trust::log::{Checkpoint, LogKey, Note, root, root_nodes};
+use liaison_trust::log::{Checkpoint, LogKey, Note, log_number};
 use tokio::sync::Notify;
 use tracing::error;
 
-use super::{Log, LogError};
+use super::{Behind, Log, LogError};
 use crate::data::{DataError, write_private};
 
 /// The file of one log.
 #[derive(Debug)]
 pub struct Guard {
     file: PathBuf,
-    /// A head that the log does not go on from.
-    ahead: OnceLock<Note>,
+    /// The highest head that was shown and that the log does not go on from.
+    ahead: Mutex<Option<Ahead>>,
     found: Notify,
 }
 
 /// How a head that was shown stands to a log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shown {
     /// The log goes on from it; or it is an older log's, or nobody's.
     Known,
-    /// This log's key signed it, and it is not in the log: the database is an older copy, or another one.
-    Ahead,
+    /// This log's key signed it, and it is not in the log.
+    Ahead(Ahead),
+}
+
+/// A head that this gateway signed and its database does not go on from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ahead {
+    /// Of the log that it is a head of.
+    pub(super) number: u32,
+    pub(super) checkpoint: Checkpoint,
+    behind: Behind,
+}
+
+impl Shown {
+    /// Nothing where the log goes on from it.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn known(self) -> Result<(), LogError> {
+        match self {
+            Self::Known => Ok(()),
+            Self::Ahead(ahead) => Err(ahead.into()),
+        }
+    }
+}
+
+impl From<Ahead> for LogError {
+    fn from(Ahead { checkpoint, behind, .. }: Ahead) -> Self {
+        Self::Ahead { origin: checkpoint.origin().to_owned(), size: checkpoint.size(), behind }
+    }
 }
 
 impl Guard {
     /// The guard of a log that is kept in this file.
     pub(super) fn new(file: PathBuf) -> Self {
-        Self { file, ahead: OnceLock::new(), found: Notify::new() }
+        Self { file, ahead: Mutex::default(), found: Notify::new() }
     }
 
     /// The head in the file; none before the first.
@@ -61,12 +89,12 @@ impl Guard {
         &self.file
     }
 
-    /// A head that somebody showed and the log does not go on from, once there is one.
-    pub async fn ahead(&self) -> Note {
+    /// The highest head so far that somebody showed and the log does not go on from, once there is one.
+    pub async fn ahead(&self) -> Ahead {
         loop {
             let found = self.found.notified();
-            if let Some(note) = self.ahead.get() {
-                return note.clone();
+            if let Some(ahead) = self.known_ahead().clone() {
+                return ahead;
             }
             found.await;
         }
@@ -74,24 +102,51 @@ impl Guard {
 
     /// Whether there is none.
     pub(super) fn is_clear(&self) -> bool {
-        self.ahead.get().is_none()
+        self.known_ahead().is_none()
+    }
+
+    /// Writes the newest head of the log into the file, unless a head stands there that the log does not go on from.
+    pub(super) fn keep(&self, note: &Note) -> Result<(), DataError> {
+        let ahead = self.known_ahead();
+        if ahead.is_none() && Self::read(&self.file)?.as_ref() != Some(note) {
+            write_private(&self.file, note.to_string().as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Writes a head that the log does not go on from into the file, if it is higher than those of before: the one that a
+    /// new log has to name. True for the first.
+    fn refuse(&self, ahead: &Ahead, note: &Note) -> Result<bool, DataError> {
+        let rank = |ahead: &Ahead| (ahead.number, ahead.checkpoint.size());
+        let mut known = self.known_ahead();
+        let is_first = known.is_none();
+        if known.as_ref().is_none_or(|known| rank(known) < rank(ahead)) {
+            *known = Some(ahead.clone());
+            write_private(&self.file, note.to_string().as_bytes())?;
+        }
+        Ok(is_first)
+    }
+
+    fn known_ahead(&self) -> MutexGuard<'_, Option<Ahead>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Log {
     /// Looks at a head of this log that somebody shows. One that it does not go on from is written into the guard file,
-    /// and the log grows no more.
+    /// the highest of them, and the log grows no more.
     ///
     /// # Errors
     /// The store lacks tiles, or the file can't be written.
     pub async fn shown(&self, note: &Note) -> Result<Shown, LogError> {
         let shown = self.stands(note).await?;
-        if shown == Shown::Ahead && self.guard.ahead.set(note.clone()).is_ok() {
+        if let Shown::Ahead(ahead) = &shown
+            && self.guard.refuse(ahead, note)?
+        {
             error!(
                 log = %self.signer.key().name(),
                 "a head was shown that this gateway signed and its database does not hold: it is an older copy"
             );
-            write_private(self.guard.file(), note.to_string().as_bytes())?;
             self.guard.found.notify_waiters();
         }
         Ok(shown)
@@ -100,24 +155,29 @@ impl Log {
     /// How a head stands to this log.
     pub(super) async fn stands(&self, note: &Note) -> Result<Shown, LogError> {
         let Some((checkpoint, number)) = self.own(note) else { return Ok(Shown::Known) };
-        if number != self.number {
-            return Ok(if number > self.number { Shown::Ahead } else { Shown::Known });
-        }
-        let (size, known) = (checkpoint.size(), self.head().size);
-        if size > known {
-            return Ok(Shown::Ahead);
-        }
-        let hashes = self.hashes(root_nodes(size), known).await?;
-        let is_known = root(size, |node| hashes.hash(node))? == checkpoint.root();
-        Ok(if is_known { Shown::Known } else { Shown::Ahead })
+        let known = self.head().size;
+        let behind = if number > self.number {
+            Behind::NoSuchLog
+        } else if number < self.number {
+            return Ok(Shown::Known);
+        } else if checkpoint.size() > known {
+            Behind::Fewer(known)
+        } else if self.tree.root(checkpoint.size(), known).await? != checkpoint.root() {
+            Behind::Others
+        } else {
+            return Ok(Shown::Known);
+        };
+        Ok(Shown::Ahead(Ahead { number, checkpoint, behind }))
     }
 
     /// A checkpoint of this log, or of one before or after it, that the gateway signed; with its number.
-    pub(super) fn own(&self, note: &Note) -> Option<(Checkpoint, u32)> {
+    fn own(&self, note: &Note) -> Option<(Checkpoint, u32)> {
         let checkpoint: Checkpoint = note.text().parse().ok()?;
-        let (own, _) = self.signer.key().name().as_str().rsplit_once('/')?;
-        let (of, number) = checkpoint.origin().rsplit_once('/')?;
-        let number = number.parse().ok().filter(|_| of == own)?;
+        let (own, _) = log_number(self.signer.key().name().as_str())?;
+        let (of, number) = log_number(checkpoint.origin())?;
+        if of != own {
+            return None;
+        }
         let key = LogKey::new(checkpoint.origin().parse().ok()?, self.public);
         Some((key.open(note).ok()?, number))
     }

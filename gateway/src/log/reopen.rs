@@ -1,5 +1,6 @@
 //! A new log in the place of one that the database is behind: by an administrator's word, after a restore from an older
-//! copy.
+//! copy. The one before is never signed again, for nobody knows what was signed of it: its head is the last that the
+//! database holds, and what was staged behind that goes into the new log.
 
 use liaison_proto::log::v1::{Opened, record::Event};
 use time::OffsetDateTime;
@@ -34,11 +35,8 @@ pub async fn reopen(
     for kind in [LogKind::Evidence, LogKind::Keys] {
         let log = Log::load(store, kind, domain, gateway, folder.path()).await?;
         let Some(note) = Guard::read(&guard_file(folder.path(), kind))? else { continue };
-        if log.stands(&note).await? != Shown::Ahead {
-            continue;
-        }
-        let Some((checkpoint, number)) = log.own(&note) else { continue };
-        let number = number.max(log.number) + 1;
+        let Shown::Ahead(ahead) = log.stands(&note).await? else { continue };
+        let number = number(act.at, ahead.number.max(log.number));
         let first = match kind {
             LogKind::Evidence => Some(opened(&note.to_string(), act.at)?),
             LogKind::Keys => None,
@@ -48,10 +46,16 @@ pub async fn reopen(
         Log::load(store, kind, domain, gateway, folder.path()).await?.grow().await?;
         reopened.push(Reopened {
             origin: super::origin(domain, kind, number)?.to_string(),
-            before: (checkpoint.origin().to_owned(), checkpoint.size()),
+            before: (ahead.checkpoint.origin().to_owned(), ahead.checkpoint.size()),
         });
     }
     Ok(reopened)
+}
+
+/// The number of a log that is opened now: the moment in Unix seconds, so that two restores never open the same log,
+/// whatever they know of one another; and higher than all that are known.
+fn number(at: OffsetDateTime, highest: u32) -> u32 {
+    u32::try_from(at.unix_timestamp()).unwrap_or_default().max(highest.saturating_add(1))
 }
 
 fn opened(previous: &str, at: OffsetDateTime) -> Result<NewLeaf, LogError> {

@@ -10,8 +10,8 @@ use metrics::{gauge, histogram};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::error;
 
-use super::{Guard, Head, Log, LogError};
-use crate::{data::write_private, gateway::Gateway, limits};
+use super::{Head, Log, LogError};
+use crate::{gateway::Gateway, limits};
 
 /// Grows the logs every [`limits::LOG_GROWS`] until the gateway stops.
 pub async fn run(gateway: Arc<Gateway>) {
@@ -23,6 +23,7 @@ pub async fn run(gateway: Arc<Gateway>) {
         }
     }
     let mut guarded = Instant::now();
+    let mut told: HashMap<String, String> = HashMap::new();
     let mut ticks = interval(limits::LOG_GROWS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -39,8 +40,20 @@ pub async fn run(gateway: Arc<Gateway>) {
                 log.grow().await?;
                 if is_due { log.write_guard() } else { Ok(()) }
             };
-            if let Err(fault) = grown.await {
-                error!(log = %log.signer.key().name(), error = &fault as &dyn std::error::Error, "a log does not grow");
+            let grown = grown.await;
+            let name = log.signer.key().name().to_string();
+            gauge!("liaison_gateway_log_stuck", "log" => name.clone()).set(if grown.is_err() {
+                1.0
+            } else {
+                0.0
+            });
+            let Err(fault) = grown else {
+                told.remove(&name);
+                continue;
+            };
+            // Once, and not with every attempt.
+            if told.insert(name.clone(), fault.to_string()).is_none_or(|before| before != fault.to_string()) {
+                error!(log = name, error = &fault as &dyn std::error::Error, "a log does not grow");
             }
         }
     }
@@ -57,7 +70,8 @@ impl Log {
                 return Ok(());
             }
             let from = self.head.borrow().size;
-            let entries = self.store.entries(self.id, from, limits::LOG_PAGE).await?;
+            let of = (self.tree.id(), (self.kind, self.number));
+            let entries = self.store.staged(of, from, limits::LOG_PAGE).await?;
             if entries.is_empty() {
                 return Ok(());
             }
@@ -69,18 +83,15 @@ impl Log {
 
     /// Writes the newest head into the guard file, if it is not there.
     fn write_guard(&self) -> Result<(), LogError> {
-        let Some(note) = self.head().note.filter(|_| self.guard.is_clear()) else { return Ok(()) };
-        if Guard::read(self.guard.file())?.as_ref() != Some(&note) {
-            write_private(self.guard.file(), note.to_string().as_bytes())?;
-        }
-        Ok(())
+        self.head().note.map_or(Ok(()), |note| Ok(self.guard.keep(&note)?))
     }
 
     async fn take(&self, entries: &[Vec<u8>]) -> Result<(), LogError> {
-        let mut frontier = self.frontier().await?;
+        let Head { size, root, .. } = self.head();
+        let mut frontier = self.tree.frontier(size).await?;
         // What was signed is the beginning of whatever is signed next, whoever changed the database meanwhile.
-        if frontier.root() != self.head.borrow().root {
-            return Err(LogError::OtherRoot);
+        if frontier.root() != root {
+            return Err(LogError::Changed(self.origin()));
         }
         let old = frontier.size();
         let mut complete = HashMap::new();
@@ -91,7 +102,7 @@ impl Log {
         let tiles = self.grown(old, size, &complete).await?;
         let note = self.sign(&frontier)?;
         // Durable before anybody sees it: no other head of this size is ever signed.
-        self.store.grow_log(self.id, size, note.to_string().as_bytes(), &tiles).await?;
+        self.store.grow_log(self.tree.id(), size, note.to_string().as_bytes(), &tiles).await?;
         self.head.send_replace(Head { size, root, note: Some(note) });
         gauge!("liaison_gateway_log_leaves", "log" => self.signer.key().name().to_string()).set(size as f64);
         Ok(())
@@ -116,7 +127,7 @@ impl Log {
         for tile in new_tiles(old, size) {
             let mut kept = TileHashes::new();
             if let Some(before) = tile.before(old)
-                && let Some(content) = self.store.tile(self.id, before).await?
+                && let Some(content) = self.store.tile(self.tree.id(), before).await?
             {
                 kept.insert(before, &content)?;
             }

@@ -11,12 +11,19 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use liaison_proto::message::v1::{Refusal, error_code::Code as ErrorCode};
-use liaison_trust::log::{EntryBundle, SUBMISSION_BYTES, Tile};
+use liaison_proto::{
+    log::v1::{Record, record::Event},
+    message::v1::{Refusal, error_code::Code as ErrorCode},
+};
+use liaison_trust::log::{EntryBundle, Receipt, SUBMISSION_BYTES, Tile};
+use prost::Message;
 use time::OffsetDateTime;
 use tracing::error;
 
-use super::witness::{self, WitnessError};
+use super::{
+    LogError,
+    witness::{self, WitnessError},
+};
 use crate::{
     exchange::identity::{self, Caller},
     federation,
@@ -27,17 +34,18 @@ use crate::{
 /// Who may read, by the call's extensions.
 type MayRead = fn(&Gateway, Option<&Caller>) -> Result<(), Refusal>;
 
-/// Heads, tiles and entries under `/<origin>/`, for agencies of the domain.
+/// Heads, tiles and entries under `/<origin>/`, for agencies of the domain; of a log that took the place of another one
+/// also `/<origin>/opened`, the receipt (C2SP tlog-proof) of the record that says so.
 pub fn for_agencies(gateway: &Arc<Gateway>) -> Router {
     tiles(gateway, |gateway, caller| identity::agency_of(gateway, caller).map(drop))
 }
 
 /// The same for peers; and `POST /add-checkpoint`, by which they have their own heads cosigned, and
-/// `GET /witnessed/<origin>`, the largest that was.
+/// `GET /witnessed/<domain>/<kind>`, the largest that was of their newest log of a kind.
 pub fn for_peers(gateway: &Arc<Gateway>) -> Router {
     let witness = Router::new()
         .route("/add-checkpoint", post(add_checkpoint))
-        .route("/witnessed/{domain}/{kind}/{number}", get(witnessed))
+        .route("/witnessed/{domain}/{kind}", get(witnessed))
         .layer(DefaultBodyLimit::max(SUBMISSION_BYTES))
         .with_state(Arc::clone(gateway));
     tiles(gateway, |gateway, caller| federation::caller(gateway, caller).map(drop)).merge(witness)
@@ -47,6 +55,7 @@ fn tiles(gateway: &Arc<Gateway>, may_read: MayRead) -> Router {
     Router::new()
         .route("/{domain}/{kind}/{number}/checkpoint", get(checkpoint))
         .route("/{domain}/{kind}/{number}/tile/{*path}", get(tile))
+        .route("/{domain}/log/{number}/opened", get(opened))
         .with_state((Arc::clone(gateway), may_read))
 }
 
@@ -83,6 +92,26 @@ async fn tile(
     Ok(([(CONTENT_TYPE, "application/octet-stream")], content).into_response())
 }
 
+async fn opened(
+    State((gateway, may_read)): Reader,
+    caller: Known,
+    Path((domain, number)): Path<(String, u32)>,
+) -> Result<Response, Answer> {
+    may_read(&gateway, caller.as_deref())?;
+    let log = &gateway.logs.evidence;
+    let found = if domain == gateway.domain.as_str() { log.numbered(number).await? } else { None };
+    let (tree, head) = found.ok_or(Answer::NotFound)?;
+    let leaf = gateway.store.leaves(tree.id(), 0, 1).await?.pop();
+    let (record, checkpoint) = leaf.and_then(|leaf| leaf.record).zip(head.note).ok_or(Answer::NotFound)?;
+    let event = Record::decode(record.record()).ok().and_then(|record| record.event);
+    if !matches!(event, Some(Event::Opened(_))) {
+        return Err(Answer::NotFound);
+    }
+    let proof = tree.inclusion(&[0], head.size).await?.pop().unwrap_or_default();
+    let receipt = Receipt { record, index: 0, proof, checkpoint, signer: None };
+    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], receipt.to_string()).into_response())
+}
+
 /// A log of this domain with its newest checkpoint.
 async fn log(gateway: &Gateway, domain: &str, kind: &str, number: u32) -> Result<(LogId, Vec<u8>), Answer> {
     let kind = LogKind::named(kind).filter(|_| domain == gateway.domain.as_str());
@@ -116,12 +145,11 @@ async fn add_checkpoint(
 async fn witnessed(
     State(gateway): State<Arc<Gateway>>,
     caller: Known,
-    Path((domain, kind, number)): Path<(String, String, u32)>,
+    Path((domain, kind)): Path<(String, String)>,
 ) -> Result<Response, Answer> {
     let peer = federation::caller(&gateway, caller.as_deref())?;
-    let origin = format!("{domain}/{kind}/{number}");
-    let seen = if domain == peer.domain.as_str() { gateway.store.witnessed(&origin).await? } else { None };
-    let seen = seen.ok_or(Answer::NotFound)?;
+    let kind = LogKind::named(&kind).filter(|_| domain == peer.domain.as_str()).ok_or(Answer::NotFound)?;
+    let seen = gateway.store.witnessed_newest(&peer.domain, kind).await?.ok_or(Answer::NotFound)?;
     Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], seen).into_response())
 }
 
@@ -130,7 +158,7 @@ enum Answer {
     Refused(Refusal),
     Witness(WitnessError),
     NotFound,
-    Failed(StoreError),
+    Failed(LogError),
 }
 
 impl From<Refusal> for Answer {
@@ -147,6 +175,12 @@ impl From<WitnessError> for Answer {
 
 impl From<StoreError> for Answer {
     fn from(fault: StoreError) -> Self {
+        Self::Failed(fault.into())
+    }
+}
+
+impl From<LogError> for Answer {
+    fn from(fault: LogError) -> Self {
         Self::Failed(fault)
     }
 }

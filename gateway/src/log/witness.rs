@@ -6,7 +6,7 @@ use liaison_trust::{
     keys::VerifyingKey,
     log::{
         Checkpoint, CosignatureError, KeyName, LogKey, Note, NoteSignature, Submission, SubmissionError,
-        Witness, empty_root, verify_consistency,
+        Witness, empty_root, log_number, verify_consistency,
     },
     names::Domain,
 };
@@ -18,11 +18,8 @@ use super::WITNESS;
 use crate::{
     gateway::Gateway,
     limits,
-    store::{Store, StoreError},
+    store::{LogKind, Store, StoreError},
 };
-
-/// The logs that a domain has at a time.
-const LOGS: u32 = 2;
 
 /// Why a head is not cosigned. The log that shows it is at fault, unless its witness failed.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +37,8 @@ pub enum WitnessError {
     Another(u64),
     #[error("the head was not shown to go on from the one that was cosigned last; both are kept as evidence")]
     Inconsistent,
+    #[error("another log has taken the place of this one, and was cosigned")]
+    Succeeded,
     #[error("the witness failed")]
     Store(#[from] StoreError),
     #[error("the witness failed")]
@@ -62,6 +61,7 @@ impl WitnessError {
             Self::UnknownLog => StatusCode::NOT_FOUND,
             Self::NotSigned => StatusCode::FORBIDDEN,
             Self::Another(_) => StatusCode::CONFLICT,
+            Self::Succeeded => StatusCode::GONE,
             Self::Inconsistent => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Store(_) | Self::Cosignature(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -85,16 +85,20 @@ pub async fn cosign(
 ) -> Result<NoteSignature, WitnessError> {
     let submission = Submission::parse(body)?;
     let note = &submission.checkpoint;
-    let origin = origin(note, domain).ok_or(WitnessError::UnknownLog)?;
+    let (origin, kind, number) = log(note, domain).ok_or(WitnessError::UnknownLog)?;
     let shown = LogKey::new(origin.clone(), *key).open(note).map_err(|_| WitnessError::NotSigned)?;
     let origin = origin.as_str();
+    let logs = gateway.store.witnessed_logs(domain, kind).await?;
+    if logs.iter().filter_map(|log| log_number(&log.origin)).any(|(_, other)| other > number) {
+        return Err(WitnessError::Succeeded);
+    }
     let known = gateway.store.witnessed(origin).await?;
     if known.is_none() {
         let before = gateway.store.count_witnessed(domain).await?;
         if before >= limits::LOGS_WITNESSED {
             return Err(WitnessError::UnknownLog);
         }
-        if before >= LOGS {
+        if !logs.is_empty() {
             counter!("liaison_gateway_log_reopened_total", "peer" => domain.to_string()).increment(1);
             warn!(
                 log = origin,
@@ -114,7 +118,9 @@ pub async fn cosign(
     }
     if is_another || verify_consistency(size, &root, shown.size(), &shown.root(), &submission.proof).is_err()
     {
-        conflict(&gateway.store, origin, known.as_deref().unwrap_or_default(), note, now).await?;
+        let known = known.as_deref().unwrap_or_default();
+        let why = "it shows a head that does not go on from what it showed before: it changed its past, or tells two stories";
+        conflict(&gateway.store, origin, (known, note.to_string().as_bytes()), why, now).await?;
         return Err(WitnessError::Inconsistent);
     }
     let text = note.to_string();
@@ -131,34 +137,28 @@ pub async fn cosign(
     Ok(witness.cosign(&shown, time)?)
 }
 
-/// Keeps two heads of a log of which one is not the beginning of the other, and raises the alarm.
+/// Keeps as evidence what was known of a log and what it showed that contradicts it, and raises the alarm.
 ///
 /// # Errors
 /// The database failed.
 pub async fn conflict(
     store: &Store,
     origin: &str,
-    known: &[u8],
-    shown: &Note,
+    (known, shown): (&[u8], &[u8]),
+    why: &str,
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
     counter!("liaison_gateway_log_conflicts_total", "log" => origin.to_owned()).increment(1);
-    error!(
-        log = origin,
-        "a log shows a head that does not go on from what it showed before: it changed its past, or tells two stories; both heads are kept as evidence"
-    );
-    store.keep_conflict(origin, (known, shown.to_string().as_bytes()), now).await
+    error!(log = origin, why, "a log contradicts what it showed before; both are kept as evidence");
+    store.keep_conflict(origin, (known, shown), now).await
 }
 
-/// The origin that a head names, if it is one of a log of the domain.
-fn origin(note: &Note, domain: &Domain) -> Option<KeyName> {
+/// The log of the domain that a head is of: its origin, kind and number.
+fn log(note: &Note, domain: &Domain) -> Option<(KeyName, LogKind, u32)> {
     let checkpoint: Checkpoint = note.text().parse().ok()?;
-    let (of, kind) = checkpoint.origin().split_once('/')?;
-    let (kind, number) = kind.split_once('/')?;
-    // A number has one way to be written, so that a log has one name.
-    let is_number = number.parse::<u32>().is_ok_and(|read| read > 0 && read.to_string() == number);
-    let is_log = of == domain.as_str() && matches!(kind, "log" | "keys") && is_number;
-    is_log.then(|| checkpoint.origin().parse().ok()).flatten()
+    let (of, number) = log_number(checkpoint.origin())?;
+    let kind = of.strip_prefix(domain.as_str())?.strip_prefix('/')?;
+    Some((checkpoint.origin().parse().ok()?, LogKind::named(kind)?, number))
 }
 
 fn read(note: &[u8]) -> Option<Checkpoint> {

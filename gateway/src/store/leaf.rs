@@ -5,12 +5,69 @@ use liaison_proto::{
     log::v1::{self as wire, Outcome, Record, outcome, record::Event},
     times,
 };
-use liaison_trust::{log::SaltedRecord, names::AgencyAddress};
+use liaison_trust::{
+    keys::SigningKey,
+    log::SaltedRecord,
+    mac::{MAC_BYTES, MacKey},
+    names::AgencyAddress,
+};
 use prost::Message;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::StoreError;
+
+/// Under this label the key follows from the gateway's by which it knows its own leaves again.
+const STAGED: &str = "log-leaf/v1";
+
+/// Stages leaves, each with a code under a key of the gateway's: whoever can write the database and has no key can't put
+/// one in that would be signed.
+#[derive(Debug, Clone)]
+pub struct Stager(MacKey);
+
+/// What the code of a leaf is over: where it stands, its entry, and the message and the thread that it is found by, all
+/// of which stay when its record is erased.
+#[derive(Debug, Clone, Copy)]
+pub struct Staged<'l> {
+    /// The kind and the number of its log.
+    pub log: (LogKind, u32),
+    pub index: u64,
+    pub entry: &'l [u8],
+    pub message: Option<&'l [u8]>,
+    pub thread: Option<&'l [u8]>,
+}
+
+impl Stager {
+    /// That of a gateway with this key.
+    pub fn new(gateway: &SigningKey) -> Self {
+        Self(MacKey::derived(gateway, STAGED))
+    }
+
+    /// The code of a leaf.
+    pub fn mac(&self, leaf: Staged<'_>) -> [u8; MAC_BYTES] {
+        leaf.parts(|parts| self.0.mac(parts))
+    }
+
+    /// Whether the gateway staged a leaf, by its code.
+    pub fn staged(&self, leaf: Staged<'_>, mac: &[u8]) -> bool {
+        leaf.parts(|parts| self.0.is_of(parts, mac))
+    }
+}
+
+impl Staged<'_> {
+    fn parts<T>(&self, take: impl FnOnce(&[&[u8]]) -> T) -> T {
+        let (kind, number) = self.log;
+        let (message, thread) = (self.message.unwrap_or_default(), self.thread.unwrap_or_default());
+        take(&[
+            kind.name().as_bytes(),
+            &number.to_be_bytes(),
+            &self.index.to_be_bytes(),
+            self.entry,
+            message,
+            thread,
+        ])
+    }
+}
 
 /// A leaf to append to the log of evidence.
 #[derive(Debug, Clone)]
@@ -24,7 +81,7 @@ pub struct NewLeaf {
 pub struct About {
     /// The message that it is about.
     pub message: Option<Uuid>,
-    /// The thread that an accepted message belongs to.
+    /// The thread that an accepted or refused message belongs to.
     pub thread: Option<Uuid>,
     /// Agencies that may have its receipt.
     pub readers: Vec<AgencyAddress>,
@@ -51,7 +108,7 @@ impl About {
     pub fn of(event: &Event) -> Result<Self, StoreError> {
         let (message, thread, readers) = match event {
             Event::Accepted(event) => (&event.message_id, Some(&event.thread), vec![&event.sender]),
-            Event::Refused(event) => (&event.message_id, None, vec![&event.sender]),
+            Event::Refused(event) => (&event.message_id, Some(&event.thread), vec![&event.sender]),
             Event::HandedOver(event) => (&event.message_id, None, vec![&event.recipient]),
             Event::Outcome(event) => (&event.message_id, None, outcome_readers(event)),
             Event::Opened(_) | Event::Act(_) => return Ok(Self::default()),
@@ -87,9 +144,12 @@ pub enum LogKind {
 }
 
 impl LogKind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Evidence, Self::Keys];
+
     /// The kind of this name.
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Evidence, Self::Keys].into_iter().find(|kind| kind.name() == name)
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
     /// What the log's origin calls it, and the database.
@@ -105,11 +165,12 @@ impl LogKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LogId(pub(super) i64);
 
-/// The newest log of a kind, with its head.
+/// A log with its head.
 #[derive(Debug, Clone)]
 pub struct LogHead {
     pub log: LogId,
-    /// The number in its origin, from 1.
+    pub kind: LogKind,
+    /// The number in its origin: 1, or the moment at which it took the place of another one, in Unix seconds.
     pub number: u32,
     /// Leaves under the checkpoint.
     pub size: u64,

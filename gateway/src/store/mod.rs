@@ -22,12 +22,12 @@ use uuid::Uuid;
 
 use crate::limits;
 
-pub use leaf::{About, Act, Leaf, LogHead, LogId, LogKind, NewLeaf};
+pub use leaf::{About, Act, Leaf, LogHead, LogId, LogKind, NewLeaf, Staged, Stager};
 pub use queue::Queue;
 pub use sqlite::{
-    Addition, DatabaseVersion, Erasure, ForeignKey, Inspection, IssuedBy, IssuedCertificate, KeyRow,
-    KnownPeer, LeafRow, MessageRow, Renewal, RevokedCertificate, Snapshot, Store, Token, TokenUse, ToldPage,
-    probe,
+    Addition, AgencyRow, AuditRow, CopyRow, DatabaseVersion, Erasure, ForeignKey, Inspection, IssuedBy,
+    IssuedCertificate, KeyRow, KnownPeer, LeafRow, MessageRow, PeerRow, PolicyRow, Renewal,
+    RevokedCertificate, Snapshot, Store, ThreadRow, Token, TokenUse, ToldPage, Witnessed, probe,
 };
 
 /// A message to accept, with everything that follows from it: it is all stored, or nothing is.
@@ -102,6 +102,8 @@ pub enum AcceptError {
     IdReused,
     #[error("the thread belongs to another referral")]
     ThreadTaken,
+    #[error("the message was accepted before, and its acceptance was erased")]
+    Erased,
     #[error("the queue of {0} is full")]
     QueueFull(Queue),
     #[error(transparent)]
@@ -147,8 +149,11 @@ pub enum Next {
     /// Still to be delivered, for this reason; whether a peer that was offered it has just said that it has not taken
     /// it.
     Waiting { why: ErrorCode, is_back: bool },
-    /// Accepted by the gateway of another domain, whose word about its end is outstanding.
-    Forwarded,
+    /// With the gateway of another domain, whose word about its end is outstanding. Where it accepted the copy, under
+    /// the log of this number; where it perhaps did, the copy is never offered again.
+    Forwarded { log: Option<u32> },
+    /// Forwarded before, and now to be offered again in this lane.
+    Again(Queue),
 }
 
 /// A word of a peer about a copy that it accepted.
@@ -228,6 +233,8 @@ pub struct Head {
     pub offered: bool,
     /// Whether the log says that it was handed over, to its recipient's agent or a peer.
     pub handed_over: bool,
+    /// Whether a peer has accepted it before, and may have lost it with its database.
+    pub accepted: bool,
     /// The reason of waiting that the sender was told last, and how often it was told one.
     pub waiting: (ErrorCode, u32),
 }
@@ -250,6 +257,12 @@ impl Load {
     /// What one delivery of this many bytes adds.
     pub fn one(bytes: u64) -> Self {
         Self { deliveries: 1, bytes }
+    }
+
+    /// Takes one delivery of this many bytes off.
+    fn take(&mut self, bytes: u64) {
+        self.deliveries = self.deliveries.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
     }
 }
 
@@ -295,6 +308,12 @@ pub enum StoreError {
     OtherVersion,
     #[error("the database holds a {0} that can't be read")]
     Corrupt(&'static str),
+    #[error(
+        "leaf {0} was not staged by this gateway: somebody wrote it into the database; stop the gateway, keep a copy of its \
+         data folder as evidence, find out who had access to it, and restore the newest backup of which \
+         `liaison-gateway log verify` finds no fault"
+    )]
+    ForeignLeaf(u64),
     #[error(transparent)]
     RecordTooLong(#[from] RecordTooLong),
     #[error("the change was not committed; the log says why")]

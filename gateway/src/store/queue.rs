@@ -10,7 +10,8 @@ const NOTICES: &str = "notices";
 /// A queue of deliveries, in order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Queue {
-    /// What waits for an agency of this domain.
+    /// What waits for an agency of this domain; of another domain, what its gateway accepted for it and has not told
+    /// the end of.
     Agency(AgencyAddress),
     /// Messages of one agency of this domain for another domain.
     Lane { to: Domain, of: AgencyAddress },

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod erasure;
 mod hostile;
 mod refusals;
 mod road;

@@ -247,7 +247,7 @@ async fn a_message_that_policies_forbid() {
     // However often it is offered, the log tells of it once.
     attack.refused(&envelope, ErrorCode::ForbiddenByPolicy).await;
     let gateway = &attack.world.gateway;
-    let leaves = gateway.store.leaves(gateway.logs.evidence.id(), 0, 100).await.unwrap();
+    let leaves = gateway.store.leaves(gateway.logs.evidence.tree().id(), 0, 100).await.unwrap();
     assert_eq!(leaves.len(), 1, "{leaves:?}");
 
     // Held is refused, by the rule that holds, as long as nobody can release.

@@ -101,13 +101,13 @@ impl World {
         let directory: Directory =
             actors.iter().zip(sectors).map(|(actor, sector)| actor.agency(sector)).collect();
         let folder = TempDir::new().unwrap();
-        let store = Store::open(&folder.path().join("liaison.db"), bound).await.unwrap();
+        let signing = SigningKey::generate();
+        let store = Store::open(&folder.path().join("liaison.db"), bound, &signing).await.unwrap();
         let domain = "be".parse().unwrap();
         let ca = Authority::create(&domain).unwrap();
         let (from, to) = life();
         let identity = ca.issue_gateway(&["localhost".to_owned()], from, to).unwrap();
         let acceptor = Acceptor::new(identity, vec![trust(&ca)]).unwrap();
-        let signing = SigningKey::generate();
         let logs = Logs::open(&store, &domain, &signing, folder.path()).await.unwrap();
         let gateway = Arc::new(Gateway::new(
             domain,
@@ -321,6 +321,7 @@ impl Actor {
             key_id: self.key.id.into(),
             received_at: Some(times::to_wire(OffsetDateTime::now_utc())),
             log_head: Vec::new().into(),
+            keys_head: Vec::new().into(),
             thread_state: None,
         }
     }

@@ -4,6 +4,7 @@ use axum::http::StatusCode;
 use liaison_gateway::{
     limits,
     log::witness::{self, WitnessError},
+    store::LogKind,
 };
 use liaison_trust::{
     digest::Digest,
@@ -147,7 +148,21 @@ async fn a_domain_has_only_so_many_logs() {
     }
     let more = hu.submit(0, Vec::new(), hu.sign("hu/log/1000", 1, root(b"a"))).await;
     assert_eq!(status(more), StatusCode::NOT_FOUND);
-    hu.submit(1, vec![leaf_hash(b"b")], hu.sign("hu/log/1", 2, root(b"ab")))
-        .await
-        .expect("a known one goes on");
+    let newest = format!("hu/log/{}", limits::LOGS_WITNESSED);
+    hu.submit(1, vec![leaf_hash(b"b")], hu.sign(&newest, 2, root(b"ab"))).await.expect("a known one goes on");
+}
+
+#[tokio::test]
+async fn a_log_whose_place_another_took_is_cosigned_no_more() {
+    let hu = Shown::start().await;
+    hu.submit(0, Vec::new(), hu.sign("hu/log/1", 1, root(b"a"))).await.unwrap();
+    hu.submit(0, Vec::new(), hu.sign("hu/log/1700000000", 1, root(b"b"))).await.unwrap();
+    let again = hu.submit(1, Vec::new(), hu.sign("hu/log/1", 1, root(b"a"))).await;
+    assert_eq!(status(again), StatusCode::GONE);
+    // A gateway that was restored twice is shown the newest that was seen of it.
+    let store = &hu.world.gateway.store;
+    let newest = store.witnessed_newest(&hu.domain, LogKind::Evidence).await.unwrap().unwrap();
+    assert!(newest.starts_with(b"hu/log/1700000000\n"));
+    // Of the other kind it says nothing.
+    hu.submit(0, Vec::new(), hu.sign("hu/keys/1", 1, root(b"k"))).await.unwrap();
 }

@@ -15,10 +15,11 @@ use std::fmt;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{
-    checkpoint::{Checkpoint, LogKey, OpenError},
+    checkpoint::{LogKey, OpenError},
     note::{NOTE_BYTES, Note, NoteError},
     proof::{HASH_LINE, HASHES, ProofError, read_hash, verify_consistency},
     tile_path::decimal,
+    tlog_proof::Proven,
 };
 use crate::digest::Digest;
 
@@ -89,14 +90,15 @@ impl Continuation {
     }
 
     /// Verifies that the log with this key signed the later head, and that the earlier one is its
-    /// beginning; tells the later one. Whether the log ever signed the earlier one is the caller's to know.
+    /// beginning; tells the later one, and all subtrees that follow. Whether the log ever signed the earlier one is the caller's to know.
     ///
     /// # Errors
     /// The log did not sign the checkpoint, or did not only grow.
-    pub fn verify(&self, log: &LogKey) -> Result<Checkpoint, ContinuationError> {
+    pub fn verify(&self, log: &LogKey) -> Result<Proven, ContinuationError> {
         let checkpoint = log.open(&self.checkpoint)?;
-        verify_consistency(self.old, &self.old_root, checkpoint.size(), &checkpoint.root(), &self.proof)?;
-        Ok(checkpoint)
+        let (size, root) = (checkpoint.size(), checkpoint.root());
+        let subtrees = verify_consistency(self.old, &self.old_root, size, &root, &self.proof)?;
+        Ok(Proven { checkpoint, subtrees })
     }
 }
 

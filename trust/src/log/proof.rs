@@ -1,9 +1,11 @@
 //! Verification of proofs (RFC 9162, sections 2.1.3.2 and 2.1.4.2). Everything here is a stranger's
 //! word until it is verified: nothing panics, and the work is at most one hash for each one given.
 
+use std::{iter::Peekable, ops::Range};
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::tree::{empty_root, node_hash};
+use super::tree::{consistency_ranges, empty_root, inclusion_ranges, node_hash};
 use crate::digest::Digest;
 
 /// The most hashes of a proof: the levels below the root of the largest tree.
@@ -32,7 +34,17 @@ pub enum ProofError {
     OldRoot,
 }
 
-/// Verifies that the tree of `size` leaves with this `root` has at `index` the leaf with this hash.
+/// The leaves from one place to another, and the hash of the tree over them. As a log only grows, nothing changes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subtree {
+    /// Which leaves, by their indexes.
+    pub leaves: Range<u64>,
+    /// RFC 9162's MTH of them.
+    pub hash: Digest,
+}
+
+/// Verifies that the tree of `size` leaves with this `root` has at `index` the leaf with this hash. Tells all the
+/// subtrees that this shows: the leaf, the root, and those on the way and beside it.
 ///
 /// # Errors
 /// [`ProofError`] in every other case.
@@ -42,24 +54,20 @@ pub fn verify_inclusion(
     size: u64,
     proof: &[Digest],
     root: &Digest,
-) -> Result<(), ProofError> {
-    if index >= size {
-        return Err(ProofError::NoLeaf { index, size });
+) -> Result<Vec<Subtree>, ProofError> {
+    let beside = inclusion_ranges(index, size).map_err(|_| ProofError::NoLeaf { index, size })?;
+    let mut way = Subtree { leaves: index..index.saturating_add(1), hash: *leaf };
+    let mut shown = vec![way.clone()];
+    for beside in subtrees(beside, proof)? {
+        way = way.beside(&beside);
+        shown.extend([beside, way.clone()]);
     }
-    let mut way = Way { place: index, last: size - 1 };
-    let mut hash = *leaf;
-    for beside in proof {
-        hash = match way.step()? {
-            Side::Left => node_hash(beside, &hash),
-            Side::Right => node_hash(&hash, beside),
-        };
-    }
-    way.at_the_root()?;
-    if hash == *root { Ok(()) } else { Err(ProofError::Root) }
+    if way.hash == *root { Ok(shown) } else { Err(ProofError::Root) }
 }
 
 /// Verifies that the tree of `old` leaves with root `old_root` is the beginning of the tree of `new`
-/// leaves with root `new_root`. The empty tree is the beginning of every tree.
+/// leaves with root `new_root`. The empty tree is the beginning of every tree. Tells all the subtrees that this
+/// shows: both roots, and those on the way and beside it.
 ///
 /// # Errors
 /// [`ProofError`] in every other case.
@@ -69,43 +77,59 @@ pub fn verify_consistency(
     new: u64,
     new_root: &Digest,
     proof: &[Digest],
-) -> Result<(), ProofError> {
-    if old > new {
-        return Err(ProofError::Shrinks { old, new });
-    }
+) -> Result<Vec<Subtree>, ProofError> {
     if old == 0 && *old_root != empty_root() {
         return Err(ProofError::OldRoot);
     }
+    let ranges = consistency_ranges(old, new).map_err(|_| ProofError::Shrinks { old, new })?;
     if old == 0 || old == new {
         return match proof {
             [_, ..] => Err(ProofError::Length),
             [] if old == new && old_root != new_root => Err(ProofError::Root),
-            [] => Ok(()),
+            [] => Ok(vec![Subtree { leaves: 0..new, hash: *new_root }]),
         };
     }
-    let mut way = Way { place: old - 1, last: new - 1 };
+    let mut given = subtrees(ranges, proof)?;
     // Where the old tree is complete it is the first hash itself, and is not given.
-    let (first, proof) = if old.is_power_of_two() {
-        (old_root, proof)
-    } else {
-        proof.split_first().ok_or(ProofError::Length)?
+    let first = match given.next_if(|first| first.leaves.end == old) {
+        Some(first) => first,
+        None => Subtree { leaves: 0..old, hash: *old_root },
     };
-    way.skip_right_children();
-    let (mut old_hash, mut new_hash) = (*first, *first);
-    for beside in proof {
-        match way.step()? {
-            Side::Left => {
-                old_hash = node_hash(beside, &old_hash);
-                new_hash = node_hash(beside, &new_hash);
-            }
-            Side::Right => new_hash = node_hash(&new_hash, beside),
+    let (mut earlier, mut later) = (first.clone(), first.clone());
+    let mut shown = vec![first];
+    for beside in given {
+        if beside.leaves.end == later.leaves.start {
+            earlier = earlier.beside(&beside);
+            shown.push(earlier.clone());
         }
+        later = later.beside(&beside);
+        shown.extend([beside, later.clone()]);
     }
-    way.at_the_root()?;
-    if old_hash != *old_root {
+    if earlier.hash != *old_root {
         return Err(ProofError::OldRoot);
     }
-    if new_hash == *new_root { Ok(()) } else { Err(ProofError::Root) }
+    if later.hash == *new_root { Ok(shown) } else { Err(ProofError::Root) }
+}
+
+/// The subtrees that a proof gives, whose leaves follow from the sizes.
+fn subtrees(
+    ranges: Vec<Range<u64>>,
+    proof: &[Digest],
+) -> Result<Peekable<impl Iterator<Item = Subtree>>, ProofError> {
+    if ranges.len() != proof.len() {
+        return Err(ProofError::Length);
+    }
+    let hashes = proof.to_vec();
+    Ok(ranges.into_iter().zip(hashes).map(|(leaves, hash)| Subtree { leaves, hash }).peekable())
+}
+
+impl Subtree {
+    /// The subtree of which this is one half and the other the other.
+    fn beside(&self, other: &Self) -> Self {
+        let (left, right) =
+            if other.leaves.start < self.leaves.start { (other, self) } else { (self, other) };
+        Self { leaves: left.leaves.start..right.leaves.end, hash: node_hash(&left.hash, &right.hash) }
+    }
 }
 
 /// Reads a hash of a proof from its line.
@@ -114,52 +138,4 @@ pub(super) fn read_hash(line: &str) -> Option<Digest> {
         return None;
     }
     Digest::try_from(STANDARD.decode(line).ok()?.as_slice()).ok()
-}
-
-/// The way from a node to the root: its place on its level, and the last place there.
-struct Way {
-    place: u64,
-    last: u64,
-}
-
-/// Where the next hash of a proof stands.
-enum Side {
-    Left,
-    Right,
-}
-
-impl Way {
-    /// Goes up to the next node that has a sibling, and tells on which side that is.
-    fn step(&mut self) -> Result<Side, ProofError> {
-        if self.last == 0 {
-            return Err(ProofError::Length);
-        }
-        let side = if self.place % 2 == 1 || self.place == self.last {
-            // A last node without a sibling is its own parent.
-            while self.place.is_multiple_of(2) && self.place > 0 {
-                self.up();
-            }
-            Side::Left
-        } else {
-            Side::Right
-        };
-        self.up();
-        Ok(side)
-    }
-
-    /// Goes up while the node is the right child: the old tree has all below the parent.
-    fn skip_right_children(&mut self) {
-        while self.place % 2 == 1 {
-            self.up();
-        }
-    }
-
-    fn up(&mut self) {
-        self.place /= 2;
-        self.last /= 2;
-    }
-
-    fn at_the_root(&self) -> Result<(), ProofError> {
-        if self.last == 0 { Ok(()) } else { Err(ProofError::Length) }
-    }
 }

@@ -7,7 +7,7 @@ use liaison_proto::limits::ACCEPTANCES_BYTES;
 
 use super::{
     checkpoint::Checkpoint,
-    proof::{ProofError, verify_inclusion},
+    proof::{ProofError, Subtree, verify_inclusion},
     tree::leaf_hash,
 };
 use crate::{
@@ -85,11 +85,17 @@ impl Entry {
         leaf_hash(self.as_bytes())
     }
 
-    /// Verifies that the entry is at `index` in the log of which this is a head.
+    /// Verifies that the entry is at `index` in the log of which this is a head, and tells all the subtrees that this
+    /// shows.
     ///
     /// # Errors
     /// The proof does not show it.
-    pub fn verify_in(&self, checkpoint: &Checkpoint, index: u64, proof: &[Digest]) -> Result<(), ProofError> {
+    pub fn verify_in(
+        &self,
+        checkpoint: &Checkpoint,
+        index: u64,
+        proof: &[Digest],
+    ) -> Result<Vec<Subtree>, ProofError> {
         verify_inclusion(&self.leaf_hash(), index, checkpoint.size(), proof, &checkpoint.root())
     }
 }

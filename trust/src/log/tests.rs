@@ -5,12 +5,14 @@ use crate::digest::Digest;
 
 mod continuations;
 mod entries;
+mod histories;
 mod noise;
 mod notes;
 mod oracle;
 mod proofs;
 mod receipts;
 mod rfc6962;
+mod succession;
 mod tiles;
 
 /// Every complete node of a log.

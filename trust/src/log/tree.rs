@@ -109,11 +109,17 @@ impl Node {
     pub fn leaf(index: u64) -> Self {
         Self { level: 0, index }
     }
+
+    /// Its leaves, in a tree of 2^63 - 1 leaves at most.
+    pub(super) fn leaves(self) -> Range<u64> {
+        let first = |index: u64| index << self.level;
+        first(self.index)..first(self.index + 1)
+    }
 }
 
 /// The leaves below each hash of an inclusion proof (RFC 9162, 2.1.3.1): going down to the leaf, the
 /// half that it is not in.
-fn inclusion_ranges(index: u64, size: u64) -> Result<Vec<Range<u64>>, TreeError> {
+pub(super) fn inclusion_ranges(index: u64, size: u64) -> Result<Vec<Range<u64>>, TreeError> {
     if index >= size {
         return Err(TreeError::NoLeaf { index, size });
     }
@@ -135,7 +141,7 @@ fn inclusion_ranges(index: u64, size: u64) -> Result<Vec<Range<u64>>, TreeError>
 
 /// The leaves below each hash of a consistency proof (RFC 9162, 2.1.4.1): going down to where the old
 /// tree ends, the other half; and what is left of the old tree, unless that is all of it.
-fn consistency_ranges(old: u64, new: u64) -> Result<Vec<Range<u64>>, TreeError> {
+pub(super) fn consistency_ranges(old: u64, new: u64) -> Result<Vec<Range<u64>>, TreeError> {
     if old > new {
         return Err(TreeError::Shrinks { old, new });
     }
@@ -176,7 +182,10 @@ fn cover(range: Range<u64>) -> Vec<Node> {
 }
 
 /// The hash of a subtree: of the complete ones it is made of, the smaller ones are the deeper.
-fn subtree(range: Range<u64>, hash: &impl Fn(Node) -> Option<Digest>) -> Result<Digest, TreeError> {
+pub(super) fn subtree(
+    range: Range<u64>,
+    hash: &impl Fn(Node) -> Option<Digest>,
+) -> Result<Digest, TreeError> {
     let mut below = None;
     for node in cover(range).into_iter().rev() {
         let left = hash(node).ok_or(TreeError::Missing(node))?;

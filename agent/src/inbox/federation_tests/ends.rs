@@ -74,3 +74,25 @@ async fn what_the_recipient_has_was_not_given_up() {
         assert_eq!(by, ["be/police", "be", "be", "hu/shelter"]);
     }
 }
+
+/// Its domain lost that it had accepted it, and decides anew: the recipient may have what either decision released.
+#[tokio::test]
+async fn what_either_acceptance_released_is_told_as_released() {
+    let crossing = Crossing::new().await;
+    let acceptance = |health| by_hu(&crossing.acceptance(vec![decision("hu", RELEASED, health)]));
+    let (open, closed) = (acceptance(RELEASED), acceptance(WITHHELD));
+    let forwarded = async |signed: &SignedAcceptance| {
+        crossing.held(&crossing.notice(Told::Forwarded(signed.clone()))).await;
+        let delivery = crossing.message().await.deliveries.into_iter().next().unwrap();
+        delivery.parts.into_iter().find(|part| part.domain == "hu").unwrap().decision.unwrap()
+    };
+    assert_eq!(forwarded(&closed).await, decision("hu", RELEASED, WITHHELD));
+    assert_eq!(forwarded(&open).await, decision("hu", RELEASED, RELEASED));
+    assert_eq!(forwarded(&acceptance(WITHHELD)).await, decision("hu", RELEASED, RELEASED));
+    // What it said of its newest acceptance stands, whatever is told again.
+    crossing.relayed(Told::Narrowed(decision("hu", RELEASED, WITHHELD))).await;
+    let newest = acceptance(WITHHELD);
+    assert_eq!(forwarded(&newest).await, decision("hu", RELEASED, WITHHELD));
+    assert_eq!(forwarded(&newest).await, decision("hu", RELEASED, WITHHELD));
+    crossing.acknowledged().await;
+}

@@ -1,16 +1,30 @@
 //! `log disclosures`
 
-use std::io::{self, Write};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{self, Write},
+};
 
 use clap::Args;
-use liaison_proto::log::v1::Record;
+use liaison_proto::{
+    log::v1::{Record, record::Event},
+    times,
+};
 use prost::Message;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-use super::{Logs, Output, nothing};
-use crate::log::disclosure::{Disclosure, disclosures};
+use super::{Logs, Output, Which, nothing};
+use crate::{
+    limits,
+    log::{
+        ERASE,
+        disclosure::{Disclosure, Erased, Said, disclosures},
+        log_key, subject,
+    },
+    store::LogKind,
+};
 
 /// Of what.
 #[derive(Debug, Args)]
@@ -24,44 +38,78 @@ pub struct Arguments {
 }
 
 pub(super) async fn execute(logs: &mut Logs, arguments: &Arguments, output: Output) -> anyhow::Result<()> {
-    let log = logs.newest(false).await?;
-    let mut messages = logs.snapshot.messages_of(log.head.log, arguments.thread).await?;
+    let looked = logs.searched(&Which { log: None }).await?;
+    let mut messages = logs.messages_of(&looked, arguments.thread).await?;
     if messages.is_empty() {
-        let id = arguments.thread.as_bytes();
-        let rows = logs.snapshot.leaves_about(log.head.log, id).await?;
-        let thread = rows.iter().find_map(|row| Uuid::from_slice(row.thread.as_deref()?).ok());
+        let id = BTreeSet::from([arguments.thread.as_bytes().to_vec()]);
+        let rows = logs.about(&looked, &id).await?;
+        let thread = rows.iter().find_map(|(_, row)| Uuid::from_slice(row.thread.as_deref()?).ok());
         messages = match thread {
-            Some(thread) => logs.snapshot.messages_of(log.head.log, thread).await?,
-            None => vec![id.to_vec()],
+            Some(thread) => logs.messages_of(&looked, thread).await?,
+            None => id,
         };
     }
-    let (mut leaves, mut erased) = (Vec::new(), 0_u64);
-    for message in messages {
-        for row in logs.snapshot.leaves_about(log.head.log, &message).await? {
-            match &row.record {
-                Some(record) => leaves.push((row.index(), Record::decode(record.as_slice())?)),
-                None => erased += 1,
-            }
-        }
+    let rows = logs.about(&looked, &messages).await?;
+    let erased = rows.iter().filter(|(_, row)| row.record.is_none()).count();
+    let acts = if erased > 0 { erasures(logs).await? } else { BTreeMap::new() };
+    let mut leaves = Vec::new();
+    for (place, row) in rows {
+        let origin = looked.get(place).map(|log| log.key.name().as_str()).unwrap_or_default();
+        let leaf = subject(origin, row.index());
+        let said = match row.record {
+            Some(record) => Said::Record(Record::decode(record.as_slice())?),
+            None => Said::Erased(Erased {
+                thread: row.thread.unwrap_or_default(),
+                message: row.message.unwrap_or_default(),
+                by: acts.get(&leaf).cloned(),
+            }),
+        };
+        leaves.push((leaf, said));
     }
-    if leaves.is_empty() && erased == 0 {
+    if leaves.is_empty() {
         return Err(nothing(&format!("a thread or a message {}", arguments.thread)).into());
     }
-    leaves.sort_by_key(|(index, _)| *index);
     let told = disclosures(&leaves);
     if arguments.csv {
         return Ok(print_csv(&told)?);
     }
     let json = json!({
-        "log": log.key.name().as_str(),
+        "logs": looked.iter().map(|log| log.key.name().as_str()).collect::<Vec<_>>(),
         "erased": erased,
         "disclosures": told.iter().map(to_json).collect::<Vec<_>>(),
     });
-    output.print(&json, || show(&told, erased))?;
+    output.print(&json, || show(&told))?;
     Ok(())
 }
 
-fn show(told: &[Disclosure], erased: u64) -> String {
+/// The acts by which records were erased, by their subject: when, and the origin and the index of the act's leaf.
+async fn erasures(logs: &mut Logs) -> anyhow::Result<BTreeMap<String, (Option<OffsetDateTime>, String)>> {
+    let mut erasures = BTreeMap::new();
+    for head in logs.snapshot.logs(LogKind::Evidence).await? {
+        let key = log_key(&logs.domain, LogKind::Evidence, head.number, &logs.gateway)?;
+        let mut from = 0;
+        loop {
+            let page = logs.snapshot.acts(head.log, from, limits::LOG_PAGE).await?;
+            let Some(last) = page.last() else { break };
+            from = last.index() + 1;
+            for row in page {
+                let Some(record) = row.record.as_deref() else { continue };
+                let record = Record::decode(record)?;
+                let Some(Event::Act(act)) = record.event else { continue };
+                if act.act == ERASE {
+                    let at = record.at.as_ref().and_then(times::from_wire);
+                    erasures.insert(act.subject, (at, subject(key.name().as_str(), row.index())));
+                }
+            }
+        }
+    }
+    Ok(erasures)
+}
+
+fn show(told: &[Disclosure]) -> String {
+    if told.is_empty() {
+        return "The messages of this thread have no content that could be disclosed.".to_owned();
+    }
     let rows: Vec<_> = told
         .iter()
         .map(|one| {
@@ -79,18 +127,16 @@ fn show(told: &[Disclosure], erased: u64) -> String {
                 rules.join(", "),
                 moment(one.handed_over_at),
                 moment(one.acknowledged_at),
-                one.ended.clone(),
+                match one.erased_at {
+                    Some(at) => format!("leaf {} erased {}", one.leaves.join("; "), moment(Some(at))),
+                    None => one.ended.clone(),
+                },
             ]
         })
         .collect();
     let header =
         ["RECIPIENT", "CATEGORY", "VERDICT", "BASIS", "RULES", "HANDED OVER", "ACKNOWLEDGED", "ENDED"];
-    let table = super::super::output::table(header, &rows);
-    if erased == 0 {
-        table
-    } else {
-        format!("{table}\n{erased} records were erased; what they said is not here.")
-    }
+    super::super::output::table(header, &rows)
 }
 
 fn to_json(one: &Disclosure) -> Value {
@@ -103,8 +149,7 @@ fn to_json(one: &Disclosure) -> Value {
     Value::Object(object)
 }
 
-fn columns(one: &Disclosure) -> [(&'static str, String); 18] {
-    let leaves: Vec<String> = one.leaves.iter().map(u64::to_string).collect();
+fn columns(one: &Disclosure) -> [(&'static str, String); 20] {
     [
         ("thread", one.thread.clone()),
         ("message", one.message.clone()),
@@ -123,7 +168,9 @@ fn columns(one: &Disclosure) -> [(&'static str, String); 18] {
         ("acknowledged_at", moment(one.acknowledged_at)),
         ("ended", one.ended.clone()),
         ("ended_at", moment(one.ended_at)),
-        ("leaves", leaves.join(" ")),
+        ("erased_at", moment(one.erased_at)),
+        ("erased_by", one.erased_by.clone()),
+        ("leaves", one.leaves.join("; ")),
     ]
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::{super::Failure, Logs, Output};
+use super::{super::Failure, Logs, Output, Which};
 use crate::log::export::export;
 
 /// Where to.
@@ -14,12 +14,16 @@ pub struct Arguments {
     /// A folder, made if it isn't there: each log is written below its origin. Begun again, the export goes on
     #[arg(value_name = "DIR")]
     folder: PathBuf,
+    /// One log alone, by its origin, such as be/log/1; all of them unless it is named
+    #[arg(long, value_name = "ORIGIN")]
+    log: Option<String>,
 }
 
 pub(super) async fn execute(logs: &mut Logs, arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let (mut told, mut lines) = (Vec::new(), Vec::new());
-    for keys in [false, true] {
-        let log = logs.newest(keys).await?;
+    let which = Which { log: arguments.log.clone() };
+    let chosen = if which.log.is_some() { vec![logs.one(&which).await?] } else { logs.every().await? };
+    for log in chosen {
         let origin = log.key.name().as_str();
         let folder = arguments.folder.join(origin);
         let exported = export(&mut logs.snapshot, &log.head, &log.key, &folder).await.map_err(|error| {

@@ -4,15 +4,20 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use liaison_trust::log::{
-    Continuation, Node, Receipt, Tile, TileHashes, consistency, consistency_nodes, inclusion,
-    inclusion_nodes, root, root_nodes,
+use liaison_proto::message::v1::SignedKeyRecord;
+use liaison_trust::{
+    digest::sha256,
+    log::{
+        Continuation, Node, Receipt, Signer, Tile, TileHashes, consistency, consistency_nodes, inclusion,
+        inclusion_nodes, root, root_nodes,
+    },
 };
+use prost::Message as _;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{super::Failure, Log, Logs, Output, about, file_name, nothing};
-use crate::limits;
+use super::{super::Failure, Log, Logs, Output, Which, file_name, nothing};
+use crate::{delivery::evidence, limits, store::LogKind};
 
 /// What to prove.
 #[derive(Debug, Args)]
@@ -26,39 +31,48 @@ pub struct Arguments {
     /// Prove that the log only grew since it had this many leaves
     #[arg(long, value_name = "SIZE")]
     from: Option<u64>,
-    /// Of the log of keys instead of the log of evidence
-    #[arg(long, requires = "from")]
-    keys: bool,
+    #[command(flatten)]
+    which: Which,
     /// Write files into this folder instead of printing: `<origin>-<index>.tlog-proof`, `<origin>-<from>-<to>.tlog-consistency`
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
 pub(super) async fn execute(logs: &mut Logs, arguments: &Arguments, output: Output) -> anyhow::Result<()> {
-    let log = logs.newest(arguments.keys).await?;
     if let Some(from) = arguments.from {
+        let log = logs.one(&arguments.which).await?;
         let proof = continuation(logs, &log, from).await?;
         let size = log.signed()?.1.size();
         let name = format!("{}-{from}-{size}.tlog-consistency", file_name(log.key.name().as_str()).display());
-        return write(&[(None, name, proof.to_string())], "proof", arguments, output);
+        return write(&[(&log, None, name, proof.to_string())], "proof", arguments, output);
     }
-    let mut indexes = arguments.indexes.clone();
-    if let Some(message) = arguments.message {
-        let size = log.signed()?.1.size();
-        let rows = about(logs, &log, message).await?;
-        indexes = rows.iter().filter(|row| row.record.is_some()).map(crate::store::LeafRow::index).collect();
-        indexes.retain(|index| *index < size);
-        if indexes.is_empty() {
-            return Err(nothing(&format!("the message {message}")).into());
+    let (looked, wanted) = match arguments.message {
+        Some(message) => {
+            let looked = logs.searched(&arguments.which).await?;
+            let mut rows = logs.about(&looked, &BTreeSet::from([message.as_bytes().to_vec()])).await?;
+            rows.retain(|(place, row)| {
+                row.record.is_some() && looked.get(*place).is_some_and(|log| row.index() < log.size())
+            });
+            if rows.is_empty() {
+                return Err(nothing(&format!("the message {message}")).into());
+            }
+            (looked, rows.iter().map(|(place, row)| (*place, row.index())).collect())
         }
-    }
-    if indexes.len() > limits::LOG_SHOWN as usize {
+        None => {
+            let log = logs.one(&arguments.which).await?;
+            (vec![log], arguments.indexes.iter().map(|index| (0, *index)).collect::<Vec<_>>())
+        }
+    };
+    if wanted.len() > limits::LOG_SHOWN as usize {
         return Err(Failure::wrong_use("too many leaves at once", "ask for fewer").into());
     }
     let mut made = Vec::new();
-    for index in indexes {
+    for (place, index) in wanted {
+        let Some(log) = looked.get(place) else { continue };
         let name = format!("{}-{index}.tlog-proof", file_name(log.key.name().as_str()).display());
-        made.push((Some(index), name, receipt(logs, &log, index).await?.to_string()));
+        let receipt = receipt(logs, log, index).await?;
+        let signer = signer(logs, &receipt).await?;
+        made.push((log, Some(index), name, Receipt { signer, ..receipt }.to_string()));
     }
     if made.len() > 1 && arguments.out.is_none() && !output.json {
         let action = "name a folder with --out, or ask for --json";
@@ -80,11 +94,31 @@ async fn receipt(logs: &mut Logs, log: &Log, index: u64) -> anyhow::Result<Recei
     })?;
     let hashes = hashes(logs, log, inclusion_nodes(index, size)?, size).await?;
     let proof = inclusion(index, size, |node| hashes.hash(node))?;
-    let receipt = Receipt { record, index, proof, checkpoint: note.clone() };
+    let receipt = Receipt { record, index, proof, checkpoint: note.clone(), signer: None };
     receipt
         .verify(&log.key)
         .map_err(|error| Failure::failed("log_damaged", error.to_string(), super::VERIFY))?;
     Ok(receipt)
+}
+
+/// Where the record of a receipt is an acknowledgement, the key that signed it, as far as the log of keys holds it.
+async fn signer(logs: &mut Logs, receipt: &Receipt) -> anyhow::Result<Option<Signer>> {
+    let Some((agency, id)) = evidence::signer(receipt.record.record()) else { return Ok(None) };
+    let keys = logs.snapshot.keys_of(&agency.to_string()).await?;
+    let Some(key) = keys.iter().find(|key| sha256(&key.record) == id).map(SignedKeyRecord::encode_to_vec)
+    else {
+        return Ok(None);
+    };
+    let named = Which { log: Some(format!("{}/{}", logs.domain, LogKind::Keys.name())) };
+    let log = logs.one(&named).await?;
+    let Some(index) = logs.snapshot.place_in_clear(log.head.log, &key).await? else { return Ok(None) };
+    let (note, size) = log.signed().map(|(note, head)| (note.clone(), head.size()))?;
+    if index >= size {
+        return Ok(None);
+    }
+    let hashes = hashes(logs, &log, inclusion_nodes(index, size)?, size).await?;
+    let proof = inclusion(index, size, |node| hashes.hash(node))?;
+    Ok(Some(Signer { key, index, proof, checkpoint: note }))
 }
 
 /// The proof that the log of now continues the one of so many leaves, verified.
@@ -117,7 +151,7 @@ async fn hashes(logs: &mut Logs, log: &Log, nodes: Vec<Node>, size: u64) -> anyh
 }
 
 fn write(
-    made: &[(Option<u64>, String, String)],
+    made: &[(&Log, Option<u64>, String, String)],
     what: &str,
     arguments: &Arguments,
     output: Output,
@@ -125,21 +159,20 @@ fn write(
     let mut files = Vec::new();
     if let Some(folder) = &arguments.out {
         std::fs::create_dir_all(folder).with_context(|| format!("{} can't be made", folder.display()))?;
-        for (_, name, text) in made {
+        for (_, _, name, text) in made {
             let file = folder.join(name);
             crate::data::write_private(&file, text.as_bytes())?;
             files.push(file);
         }
     }
-    let told = made
-        .iter()
-        .enumerate()
-        .map(|(place, (index, _, text))| json!({"index": index, "file": files.get(place), what: text}));
+    let told = made.iter().enumerate().map(|(place, (log, index, _, text))| {
+        json!({"log": log.key.name().as_str(), "index": index, "file": files.get(place), what: text})
+    });
     output.print(&json!({"proofs": told.collect::<Vec<_>>()}), || {
         if arguments.out.is_some() {
             files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join("\n")
         } else {
-            made.iter().map(|(_, _, text)| text.as_str()).collect()
+            made.iter().map(|(_, _, _, text)| text.as_str()).collect()
         }
     })?;
     Ok(())

@@ -1,5 +1,7 @@
 //! `log show`
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use liaison_proto::{
     log::v1::{Decision, Permits, Record, RuleName, ended, outcome::Event as What, record::Event},
@@ -12,13 +14,19 @@ use uuid::Uuid;
 
 use super::{
     super::output::{moment, table},
-    Logs, Output, nothing,
+    Log, Logs, Output, Which, nothing,
 };
-use crate::{limits, log::disclosure::permits, store::LeafRow};
+use crate::{
+    limits,
+    log::disclosure::permits,
+    store::{LeafRow, LogKind},
+};
 
 /// What to show.
 #[derive(Debug, Args)]
 pub struct Arguments {
+    #[command(flatten)]
+    which: Which,
     /// Show leaves from this index on
     #[arg(long, default_value_t = 0, value_name = "INDEX")]
     from: u64,
@@ -26,45 +34,47 @@ pub struct Arguments {
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::LOG_SHOWN)))]
     limit: u32,
     /// Show what is about this message
-    #[arg(long, value_name = "ID", conflicts_with_all = ["thread", "keys"])]
+    #[arg(long, value_name = "ID", conflicts_with = "thread")]
     message: Option<Uuid>,
     /// Show what is about the messages of this thread
-    #[arg(long, value_name = "ID", conflicts_with = "keys")]
+    #[arg(long, value_name = "ID")]
     thread: Option<Uuid>,
-    /// Show the log of key records instead of the log of evidence
-    #[arg(long)]
-    keys: bool,
 }
 
 pub(super) async fn execute(logs: &mut Logs, arguments: &Arguments, output: Output) -> anyhow::Result<()> {
-    let log = logs.newest(arguments.keys).await?;
-    let size = log.signed.as_ref().map_or(0, |(_, checkpoint)| checkpoint.size());
-    let messages = match (arguments.message, arguments.thread) {
-        (Some(message), _) => Some(vec![message.as_bytes().to_vec()]),
-        (None, Some(thread)) => Some(logs.snapshot.messages_of(log.head.log, thread).await?),
-        (None, None) => None,
-    };
-    let rows = match messages {
-        None => logs.snapshot.leaves(log.head.log, arguments.from, arguments.limit).await?,
-        Some(messages) => {
-            let mut rows = Vec::new();
-            for message in messages {
-                rows.extend(logs.snapshot.leaves_about(log.head.log, &message).await?);
-            }
+    let (looked, rows) = match (arguments.message, arguments.thread) {
+        (None, None) => {
+            let log = logs.one(&arguments.which).await?;
+            let rows = logs.snapshot.leaves(log.head.log, arguments.from, arguments.limit).await?;
+            (vec![log], rows.into_iter().map(|row| (0, row)).collect())
+        }
+        (message, thread) => {
+            let looked = logs.searched(&arguments.which).await?;
+            let messages = match (message, thread) {
+                (Some(message), _) => BTreeSet::from([message.as_bytes().to_vec()]),
+                (None, thread) => logs.messages_of(&looked, thread.unwrap_or_default()).await?,
+            };
+            let mut rows = logs.about(&looked, &messages).await?;
             if rows.is_empty() {
                 return Err(nothing("that message or thread").into());
             }
-            rows.retain(|row| row.index() >= arguments.from);
-            rows.sort_by_key(|row| row.index);
+            rows.retain(|(_, row)| row.index() >= arguments.from);
             rows.truncate(arguments.limit as usize);
-            rows
+            (looked, rows)
         }
     };
-    let shown: Vec<Shown> = rows.iter().map(|row| Shown::of(row, arguments.keys)).collect();
-    let to_json = |(row, shown): (&LeafRow, &Shown)| {
+    let all: Vec<(&Log, &LeafRow, Shown)> = rows
+        .iter()
+        .filter_map(|(place, row)| {
+            let log = looked.get(*place)?;
+            Some((log, row, Shown::of(row, log.kind)))
+        })
+        .collect();
+    let to_json = |(log, row, shown): &(&Log, &LeafRow, Shown)| {
         json!({
+            "log": log.key.name().as_str(),
             "index": row.index(),
-            "signed": row.index() < size,
+            "signed": row.index() < log.size(),
             "entry": hex::encode(&row.entry),
             "at": shown.at,
             "event": shown.event,
@@ -74,26 +84,32 @@ pub(super) async fn execute(logs: &mut Logs, arguments: &Arguments, output: Outp
             "says": shown.says,
         })
     };
+    let heads = looked.iter().map(|log| json!({"origin": log.key.name().as_str(), "size": log.size()}));
     let json = json!({
-        "origin": log.key.name().as_str(),
-        "size": size,
-        "leaves": rows.iter().zip(&shown).map(to_json).collect::<Vec<_>>(),
+        "logs": heads.collect::<Vec<_>>(),
+        "leaves": all.iter().map(to_json).collect::<Vec<_>>(),
     });
     output.print(&json, || {
-        let rows: Vec<_> = rows
+        let rows: Vec<_> = all
             .iter()
-            .zip(&shown)
-            .map(|(row, shown)| {
-                let index = if row.index() < size {
-                    row.index().to_string()
-                } else {
-                    format!("{} (staged)", row.index())
+            .map(|(log, row, shown)| {
+                let index = match row.index() {
+                    index if index < log.size() => index.to_string(),
+                    index => format!("{index} (staged)"),
                 };
                 let Shown { at, event, message, text, .. } = shown;
-                [index, at.clone().unwrap_or_default(), (*event).to_owned(), message.clone(), text.clone()]
+                let log = log.key.name().to_string();
+                [
+                    log,
+                    index,
+                    at.clone().unwrap_or_default(),
+                    (*event).to_owned(),
+                    message.clone(),
+                    text.clone(),
+                ]
             })
             .collect();
-        table(["INDEX", "AT", "EVENT", "MESSAGE", "WHAT"], &rows)
+        table(["LOG", "INDEX", "AT", "EVENT", "MESSAGE", "WHAT"], &rows)
     })?;
     Ok(())
 }
@@ -108,7 +124,7 @@ struct Shown {
 }
 
 impl Shown {
-    fn of(row: &LeafRow, is_key: bool) -> Self {
+    fn of(row: &LeafRow, kind: LogKind) -> Self {
         let message = row.message.as_deref().and_then(|id| Uuid::from_slice(id).ok());
         let message = message.map(|id| id.to_string()).unwrap_or_default();
         let bare = |event, text: &str| Self {
@@ -118,7 +134,7 @@ impl Shown {
             text: text.to_owned(),
             says: Value::Null,
         };
-        if is_key {
+        if kind == LogKind::Keys {
             let proven = SignedKeyRecord::decode(row.entry.as_slice())
                 .ok()
                 .and_then(|key| key_record::prove(&key).ok());

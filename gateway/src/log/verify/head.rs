@@ -6,9 +6,32 @@ use liaison_trust::log::{Checkpoint, LogKey, Note, Tile, root, root_nodes};
 
 use super::fault::{CHANGED, Faults, HEAD, TILES};
 use crate::{
+    limits,
     log::LogError,
-    store::{LogHead, Snapshot},
+    store::{LogHead, Snapshot, Stager},
 };
+
+/// What is wrong with a leaf without the gateway's code.
+pub(super) const FOREIGN: &str = "this gateway did not stage it: it was written into the database by hand, or the code \
+                                  beside it was changed";
+
+/// Looks at leaves that wait for the next head of a log, a page of them: whether the gateway staged them.
+///
+/// # Errors
+/// The database can't be read.
+pub async fn examine_staged(
+    snapshot: &mut Snapshot,
+    head: &LogHead,
+    (key, stager): (&LogKey, &Stager),
+    faults: &mut Faults,
+) -> Result<(), LogError> {
+    for row in snapshot.leaves(head.log, head.size, limits::LOG_PAGE).await? {
+        if !row.is_staged(stager, (head.kind, head.number)) {
+            faults.add("foreign_leaf", format!("{}, leaf {}", key.name(), row.index()), FOREIGN, CHANGED);
+        }
+    }
+    Ok(())
+}
 
 /// The head of a log as it was signed, and whether the tiles lead to its root.
 ///

@@ -1,8 +1,8 @@
 //! Whether the key records in the log of keys continue one another, and are those that the gateway uses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use liaison_proto::message::v1::SignedKeyRecord;
+use liaison_proto::{exchange::v1::Agency, message::v1::SignedKeyRecord};
 use liaison_trust::{
     digest::{Digest, sha256},
     key_record::{self, ProvenKey},
@@ -22,12 +22,19 @@ pub(super) struct Chains {
     newest: BTreeMap<AgencyAddress, ProvenKey>,
     /// Each, by agency and sequence number.
     logged: BTreeMap<(String, i64), Digest>,
+    /// Of agencies of other domains.
+    foreign: BTreeSet<Digest>,
 }
 
 impl Chains {
     /// None yet, of the log of this domain.
     pub(super) fn new(domain: &Domain) -> Self {
-        Self { domain: domain.clone(), newest: BTreeMap::new(), logged: BTreeMap::new() }
+        Self {
+            domain: domain.clone(),
+            newest: BTreeMap::new(),
+            logged: BTreeMap::new(),
+            foreign: BTreeSet::new(),
+        }
     }
 
     /// Takes the next leaf. In a log that took the place of another one (`is_first` is not set), an agency's first
@@ -58,6 +65,7 @@ impl Chains {
         let record = SignedKeyRecord::decode(entry).map_err(|_| "the entry is no key record".to_owned())?;
         let proven = key_record::prove(&record).map_err(|error| error.to_string())?;
         if *proven.agency.domain() != self.domain {
+            self.foreign.insert(sha256(entry));
             return Ok(());
         }
         let key = (proven.agency.to_string(), i64::from(proven.sequence));
@@ -87,6 +95,17 @@ impl Chains {
                 let found = "it is not in the log of keys: it was put in by hand, or its leaf was removed";
                 faults.add("key_without_leaf", place, found, CHANGED);
             }
+        }
+    }
+
+    /// Looks at an encoded agency of another domain, with the keys that this domain's agencies are given.
+    pub(super) fn compare_foreign(&self, address: &str, agency: &[u8], faults: &mut Faults) {
+        let keys = Agency::decode(agency).map(|agency| agency.keys);
+        let is_logged = |key: &SignedKeyRecord| self.foreign.contains(&sha256(&key.encode_to_vec()));
+        if !keys.is_ok_and(|keys| keys.iter().all(is_logged)) {
+            let place = format!("agency {address}");
+            let found = "a key record of it is not in the log of keys: it was put in by hand, or its leaf was removed";
+            faults.add("key_without_leaf", place, found, CHANGED);
         }
     }
 

@@ -8,18 +8,20 @@ use liaison_trust::{
 use super::{
     Examined, Grown,
     fault::{CHANGED, Faults, TILES},
+    head::FOREIGN,
     head::checkpoint,
 };
 use crate::{
     limits,
     log::LogError,
-    store::{LeafRow, LogHead, Snapshot},
+    store::{LeafRow, LogHead, Snapshot, Stager},
 };
 
 /// A walk through the leaves of a log, in which its tree is made anew.
 pub(super) struct Walk<'a> {
     head: &'a LogHead,
     key: &'a LogKey,
+    stager: &'a Stager,
     pub(super) origin: String,
     page: std::vec::IntoIter<LeafRow>,
     /// The index that comes next.
@@ -37,10 +39,11 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(head: &'a LogHead, key: &'a LogKey) -> Self {
+    pub(super) fn new(head: &'a LogHead, key: &'a LogKey, stager: &'a Stager) -> Self {
         Self {
             head,
             key,
+            stager,
             origin: key.name().to_string(),
             page: Vec::new().into_iter(),
             next: 0,
@@ -55,6 +58,15 @@ impl<'a> Walk<'a> {
 
     pub(super) fn place(&self, index: u64) -> String {
         format!("{}, leaf {index}", self.origin)
+    }
+
+    /// Tells of a leaf that the gateway did not stage, where nothing else is wrong with it.
+    pub(super) fn examine_code(&self, row: &LeafRow, signed: Option<Digest>, faults: &mut Faults) {
+        let is_exchanged = signed.is_some_and(|signed| signed != leaf_hash(&row.entry));
+        if is_exchanged || row.is_staged(self.stager, (self.head.kind, self.head.number)) {
+            return;
+        }
+        faults.add("foreign_leaf", self.place(row.index()), FOREIGN, CHANGED);
     }
 
     /// The next leaf with the hash that the tiles have of it. Leaves that are missing are told.

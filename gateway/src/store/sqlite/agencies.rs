@@ -11,12 +11,11 @@ use liaison_trust::{key_record::prove_chain, names::AgencyAddress};
 use super::{
     Store,
     columns::{decode, millis},
-    leaves,
 };
 use crate::{
     directory::{Agency, Directory},
     limits,
-    store::{Act, StoreError},
+    store::{Act, Stager, StoreError},
 };
 
 /// What became of a new agency.
@@ -89,7 +88,7 @@ impl Store {
         .bind(agency.services.encode_to_vec())
         .execute(&mut *change)
         .await?;
-        record(&mut change, act).await?;
+        self.stager.record(&mut change, act).await?;
         change.commit().await?;
         Ok(Addition::Added)
     }
@@ -110,7 +109,7 @@ impl Store {
             .bind(address.to_string())
             .execute(&mut *change)
             .await?;
-        record(&mut change, act).await?;
+        self.stager.record(&mut change, act).await?;
         change.commit().await?;
         Ok(())
     }
@@ -131,28 +130,34 @@ impl Store {
             .bind(address.to_string())
             .execute(&mut *change)
             .await?;
-        record(&mut change, act).await?;
+        self.stager.record(&mut change, act).await?;
         change.commit().await?;
         Ok(())
     }
 }
 
-/// Records an administrative act with what it changes, in the log and in the audit, of which past the limit the oldest
-/// goes.
-pub(super) async fn record(change: &mut Transaction<'_, Sqlite>, act: Act<'_>) -> Result<(), StoreError> {
-    let seq = sqlx::query("INSERT INTO audit (at, actor, act, subject) VALUES (?, ?, ?, ?)")
-        .bind(millis(act.at))
-        .bind(act.actor)
-        .bind(act.act)
-        .bind(act.subject)
-        .execute(&mut **change)
-        .await?
-        .last_insert_rowid();
-    sqlx::query("DELETE FROM audit WHERE seq <= ?")
-        .bind(seq - limits::AUDIT_ENTRIES)
-        .execute(&mut **change)
-        .await?;
-    leaves::append(change, [&act.leaf()?]).await
+impl Stager {
+    /// Records an administrative act with what it changes, in the log and in the audit, of which past the limit the
+    /// oldest goes.
+    pub(super) async fn record(
+        &self,
+        change: &mut Transaction<'_, Sqlite>,
+        act: Act<'_>,
+    ) -> Result<(), StoreError> {
+        let seq = sqlx::query("INSERT INTO audit (at, actor, act, subject) VALUES (?, ?, ?, ?)")
+            .bind(millis(act.at))
+            .bind(act.actor)
+            .bind(act.act)
+            .bind(act.subject)
+            .execute(&mut **change)
+            .await?
+            .last_insert_rowid();
+        sqlx::query("DELETE FROM audit WHERE seq <= ?")
+            .bind(seq - limits::AUDIT_ENTRIES)
+            .execute(&mut **change)
+            .await?;
+        self.append(change, [&act.leaf()?]).await
+    }
 }
 
 fn read(row: AgencyRow) -> Result<Agency, StoreError> {

@@ -6,7 +6,6 @@ use time::OffsetDateTime;
 
 use super::{
     Store,
-    agencies::record,
     columns::{address, digest, millis},
 };
 use crate::store::{Act, StoreError};
@@ -69,7 +68,7 @@ impl Store {
     /// The database failed.
     pub async fn record(&self, act: Act<'_>) -> Result<(), StoreError> {
         let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        record(&mut change, act).await?;
+        self.stager.record(&mut change, act).await?;
         change.commit().await?;
         Ok(())
     }

@@ -12,20 +12,20 @@ use tracing::error;
 use super::{
     Loads,
     columns::{millis, number},
-    forwarded,
-    known::{Before, extend, known_messages, known_threads, queued},
-    leaves,
+    forwarded::{self, Ended},
+    known::{Before, extend, known_messages, known_threads},
     statements::{insert, list, runs},
     writer::{Job, Word},
 };
 use crate::store::{
-    AcceptError, Accepted, Change, DeliveryId, Load, NewLeaf, NewMessage, NewNotice, Next, Queue, QueueBound,
-    Released, Settled, Settlement, StoreError, Thread,
+    AcceptError, Accepted, Change, Load, NewLeaf, NewMessage, NewNotice, Queue, QueueBound, Released,
+    Settled, Settlement, Stager, StoreError, Thread,
 };
 
 /// Commits batches, one after another.
 pub(super) struct Batches {
     pool: SqlitePool,
+    stager: Stager,
     loads: Loads,
     bound: QueueBound,
     next_message: i64,
@@ -45,13 +45,18 @@ struct Outcomes {
 }
 
 impl Batches {
-    pub(super) async fn new(pool: SqlitePool, loads: Loads, bound: QueueBound) -> Result<Self, StoreError> {
+    pub(super) async fn new(
+        pool: SqlitePool,
+        stager: Stager,
+        loads: Loads,
+        bound: QueueBound,
+    ) -> Result<Self, StoreError> {
         let (next_message, next_delivery) = sqlx::query_as(
             "SELECT (SELECT COALESCE(MAX(seq), 0) + 1 FROM message), (SELECT COALESCE(MAX(seq), 0) + 1 FROM delivery)",
         )
         .fetch_one(&pool)
         .await?;
-        Ok(Self { pool, loads, bound, next_message, next_delivery })
+        Ok(Self { pool, stager, loads, bound, next_message, next_delivery })
     }
 
     /// Commits a batch and answers each of its changes.
@@ -131,7 +136,7 @@ impl Batches {
 }
 
 /// What a batch is going to write, and the account of queues and numbers as it will stand then.
-struct Rows<'a> {
+pub(super) struct Rows<'a> {
     batches: &'a Batches,
     loads: HashMap<Queue, Load>,
     next_message: i64,
@@ -141,9 +146,9 @@ struct Rows<'a> {
     extended: Vec<(i64, &'a NewMessage)>,
     threads: Vec<&'a Thread>,
     deliveries: Vec<Delivery<'a>>,
-    leaves: Vec<&'a NewLeaf>,
+    pub(super) leaves: Vec<&'a NewLeaf>,
     /// Messages that lost a delivery, and perhaps their last.
-    touched: Vec<i64>,
+    pub(super) touched: Vec<i64>,
 }
 
 /// A row of the table of deliveries.
@@ -177,7 +182,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    fn load(&mut self, queue: &Queue) -> &mut Load {
+    pub(super) fn load(&mut self, queue: &Queue) -> &mut Load {
         self.loads.entry(queue.clone()).or_insert_with(|| self.batches.loads.get(queue))
     }
 
@@ -192,6 +197,7 @@ impl<'a> Rows<'a> {
             let key = (message.sender.clone(), message.id);
             let seq = match known.get(&key) {
                 Some(before) if before.digest != message.digest => return Err(AcceptError::IdReused),
+                Some(before) if before.acceptance.is_empty() => return Err(AcceptError::Erased),
                 Some(before) if message.extends.as_ref() != Some(&before.acceptance) => {
                     return Ok(Accepted::Again(before.acceptance.clone()));
                 }
@@ -264,90 +270,6 @@ impl<'a> Rows<'a> {
         self.next_delivery += 1;
     }
 
-    /// Changes what is still queued; says of each change whether it was.
-    async fn change(
-        &mut self,
-        db: &mut SqliteConnection,
-        changes: &'a Changes,
-    ) -> Result<Vec<bool>, StoreError> {
-        let mut queued = queued(db, changes).await?;
-        let (mut gone, mut handed_over) = (Vec::new(), Vec::new());
-        let mut outcomes = Vec::with_capacity(changes.len());
-        for (change, _) in changes {
-            let row = queued.get_mut(&change.delivery);
-            let Some(row) = row.filter(|row| !(row.offered && matches!(change.to, Next::Expired))) else {
-                outcomes.push(false);
-                continue;
-            };
-            match &change.to {
-                Next::Gone | Next::Expired => {
-                    gone.push(change.delivery.0);
-                    self.touched.extend(row.message);
-                }
-                Next::Forwarded => {
-                    forwarded::add(db, change.delivery).await?;
-                    gone.push(change.delivery.0);
-                    self.touched.extend(row.message);
-                }
-                Next::HandedOver(leaf) => {
-                    handed_over.push(change.delivery.0);
-                    self.leaves.push(leaf);
-                }
-                Next::Offered(leaf) => {
-                    row.offered = true;
-                    self.leaves.extend(leaf.as_deref());
-                    sqlx::query("UPDATE delivery SET offered = 1, handed_over = 1 WHERE seq = ?")
-                        .bind(change.delivery.0)
-                        .execute(&mut *db)
-                        .await?;
-                }
-                Next::Waiting { why, is_back } => {
-                    row.offered &= !is_back;
-                    sqlx::query(
-                        "UPDATE delivery SET offered = offered AND NOT ?2, waitings = waitings + (waiting <> ?3), waiting = ?3 \
-                         WHERE seq = ?1",
-                    )
-                    .bind(change.delivery.0)
-                    .bind(*is_back)
-                    .bind(i32::from(*why))
-                    .execute(&mut *db)
-                    .await?;
-                }
-                Next::Quarantined(refusal) => {
-                    sqlx::query("UPDATE delivery SET quarantined = ? WHERE seq = ?")
-                        .bind(refusal.encode_to_vec())
-                        .bind(change.delivery.0)
-                        .execute(&mut *db)
-                        .await?;
-                }
-                Next::Narrowed(released) => narrow(db, change.delivery, released).await?,
-            }
-            let leaves = !matches!(
-                change.to,
-                Next::Narrowed(_) | Next::HandedOver(_) | Next::Offered(_) | Next::Waiting { .. }
-            );
-            // A second change in the same batch finds nothing to do.
-            if leaves && let Some(row) = queued.remove(&change.delivery) {
-                let load = self.load(&row.queue);
-                load.deliveries = load.deliveries.saturating_sub(1);
-                load.bytes = load.bytes.saturating_sub(row.bytes);
-            }
-            self.add_notice(change.notice.as_ref());
-            outcomes.push(true);
-        }
-        for run in runs(&gone) {
-            let mut delete = QueryBuilder::new("DELETE FROM delivery WHERE seq IN (");
-            list(&mut delete, run, |seq| *seq);
-            delete.build().execute(&mut *db).await?;
-        }
-        for run in runs(&handed_over) {
-            let mut update = QueryBuilder::new("UPDATE delivery SET handed_over = 1 WHERE seq IN (");
-            list(&mut update, run, |seq| *seq);
-            update.build().execute(&mut *db).await?;
-        }
-        Ok(outcomes)
-    }
-
     /// Takes what peers said of copies that they accepted; each end once.
     async fn settle(
         &mut self,
@@ -356,7 +278,11 @@ impl<'a> Rows<'a> {
     ) -> Result<Vec<Settled>, StoreError> {
         let mut outcomes = Vec::with_capacity(settlements.len());
         for (settlement, _) in settlements {
-            let outcome = forwarded::settle(db, settlement).await?;
+            let (outcome, ended) = forwarded::settle(db, settlement).await?;
+            if let Some(Ended { queue, bytes, message }) = ended {
+                self.load(&queue).take(bytes);
+                self.touched.push(message);
+            }
             if outcome == Settled::Done {
                 self.add_notice(Some(&settlement.notice));
             }
@@ -365,7 +291,7 @@ impl<'a> Rows<'a> {
         Ok(outcomes)
     }
 
-    fn add_notice(&mut self, notice: Option<&'a NewNotice>) {
+    pub(super) fn add_notice(&mut self, notice: Option<&'a NewNotice>) {
         if let Some(NewNotice { to, queue, notice, leaf }) = notice {
             self.leaves.extend(leaf.as_ref());
             let notice = notice.encode_to_vec();
@@ -425,7 +351,7 @@ impl<'a> Rows<'a> {
                 .push_bind(notice);
         })
         .await?;
-        leaves::append(db, self.leaves.iter().copied()).await
+        self.batches.stager.append(db, self.leaves.iter().copied()).await
     }
 
     /// Deletes the content of messages whose last delivery has gone.
@@ -439,19 +365,4 @@ impl<'a> Rows<'a> {
         }
         Ok(())
     }
-}
-
-async fn narrow(
-    db: &mut SqliteConnection,
-    delivery: DeliveryId,
-    released: &Released,
-) -> Result<(), StoreError> {
-    sqlx::query("UPDATE delivery SET decision = ?, release = ?, policy_hash = ? WHERE seq = ?")
-        .bind(released.decision.encode_to_vec())
-        .bind(released.release.encode_to_vec())
-        .bind(released.policy_hash.as_bytes().to_vec())
-        .bind(delivery.0)
-        .execute(db)
-        .await?;
-    Ok(())
 }

@@ -10,7 +10,6 @@ use time::OffsetDateTime;
 
 use super::{
     Store,
-    agencies::record,
     authority::IssuedBy,
     columns::{address, decode, digest, millis, moment},
     peers::KnownPeer,
@@ -93,7 +92,7 @@ impl Store {
             .bind(millis(expires))
             .execute(&mut *change)
             .await?;
-        record(&mut change, act).await?;
+        self.stager.record(&mut change, act).await?;
         change.commit().await?;
         Ok(true)
     }
@@ -164,7 +163,7 @@ impl Store {
             .await?;
         insert_certificate(&mut change, issued, by, now).await?;
         let act = Act { at: now, actor: &agency, act: "enrol", subject: &agency };
-        record(&mut change, act).await?;
+        self.stager.record(&mut change, act).await?;
         change.commit().await?;
         issued_to(&issued.agency, replaced).map(Some)
     }
@@ -253,7 +252,7 @@ impl Store {
     pub async fn revoke_agency(&self, agency: &AgencyAddress, act: Act<'_>) -> Result<(), StoreError> {
         let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         revoke(&mut change, &agency.to_string(), act.at).await?;
-        record(&mut change, act).await?;
+        self.stager.record(&mut change, act).await?;
         change.commit().await?;
         Ok(())
     }

@@ -1,6 +1,14 @@
 //! Erasing records of a log.
 
-use super::{Store, agencies, columns::number};
+use liaison_proto::log::v1::{Record, record::Event};
+use prost::Message;
+use sqlx::{FromRow, SqliteConnection};
+use time::OffsetDateTime;
+
+use super::{
+    Store,
+    columns::{moment, number},
+};
 use crate::store::{Act, LogId, StoreError};
 
 /// What became of an erasure.
@@ -10,12 +18,21 @@ pub enum Erasure {
     Done(Vec<u64>),
     /// This leaf is about no message; nothing was erased.
     NoMessage(u64),
+    /// This leaf is about a message that has not ended, which is on its way until then; nothing was erased.
+    UnderWay(u64, OffsetDateTime),
+}
+
+/// A leaf that is to be erased.
+#[derive(FromRow)]
+struct Leaf {
+    message: Option<Vec<u8>>,
+    record: Option<Vec<u8>>,
 }
 
 impl Store {
-    /// Erases the records of leaves with their salts, and by whom and in which thread they would be found; each with
-    /// the act that it is. The random id of the message stays beside the entry: while the message is remembered, it
-    /// tells which acceptance was erased.
+    /// Erases the records of leaves with their salts, and by whom they would be found; each with the act that it is. With
+    /// the record of an acceptance goes the acceptance that its sender was answered. The random ids of the message and
+    /// its thread stay beside the entry, so that whoever looks for them learns that something was erased.
     ///
     /// # Errors
     /// The database failed; nothing was erased.
@@ -23,27 +40,32 @@ impl Store {
         let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         let mut erased = Vec::new();
         for (index, act) in acts {
-            let kept: Option<(bool, bool)> = sqlx::query_as(
-                "SELECT message IS NOT NULL, record IS NOT NULL FROM leaf WHERE log = ? AND idx = ?",
-            )
-            .bind(log.0)
-            .bind(number(*index))
-            .fetch_optional(&mut *change)
-            .await?;
-            match kept {
-                Some((true, true)) => {}
-                Some((true, false)) => continue,
-                Some((false, _)) => return Ok(Erasure::NoMessage(*index)),
-                None => return Err(StoreError::Corrupt("log that lacks a leaf")),
+            let leaf: Option<Leaf> =
+                sqlx::query_as("SELECT message, record FROM leaf WHERE log = ? AND idx = ?")
+                    .bind(log.0)
+                    .bind(number(*index))
+                    .fetch_optional(&mut *change)
+                    .await?;
+            let Leaf { message, record } = leaf.ok_or(StoreError::Corrupt("log that lacks a leaf"))?;
+            let Some(message) = message else { return Ok(Erasure::NoMessage(*index)) };
+            let Some(record) = record else { continue };
+            if let Some(until) = under_way(&mut change, &message).await? {
+                return Ok(Erasure::UnderWay(*index, until));
             }
-            sqlx::query(
-                "UPDATE leaf SET salt = NULL, record = NULL, thread = NULL, readers = '' WHERE log = ? AND idx = ?",
-            )
-            .bind(log.0)
-            .bind(number(*index))
-            .execute(&mut *change)
-            .await?;
-            agencies::record(&mut change, *act).await?;
+            let record = Record::decode(record.as_slice()).map_err(|_| StoreError::Corrupt("record"))?;
+            if let Some(Event::Accepted(accepted)) = record.event {
+                sqlx::query("UPDATE message SET acceptance = x'' WHERE sender = ? AND id = ?")
+                    .bind(accepted.sender)
+                    .bind(&message)
+                    .execute(&mut *change)
+                    .await?;
+            }
+            sqlx::query("UPDATE leaf SET salt = NULL, record = NULL, readers = '' WHERE log = ? AND idx = ?")
+                .bind(log.0)
+                .bind(number(*index))
+                .execute(&mut *change)
+                .await?;
+            self.stager.record(&mut change, *act).await?;
             erased.push(*index);
         }
         change.commit().await?;
@@ -54,4 +76,16 @@ impl Store {
         }
         Ok(Erasure::Done(erased))
     }
+}
+
+/// Until when copies of a message are on their way: queued, or with a peer that has not told their end.
+async fn under_way(db: &mut SqliteConnection, message: &[u8]) -> Result<Option<OffsetDateTime>, StoreError> {
+    let until: Option<i64> = sqlx::query_scalar(
+        "SELECT MAX(d.expires) FROM message AS m JOIN delivery AS d ON d.message = m.seq \
+         WHERE m.id = ? AND d.quarantined IS NULL",
+    )
+    .bind(message)
+    .fetch_one(db)
+    .await?;
+    until.map(moment).transpose()
 }

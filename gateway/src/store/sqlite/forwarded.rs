@@ -7,15 +7,19 @@ use uuid::Uuid;
 
 use super::{
     Store,
-    columns::{address, digest, id, millis},
+    columns::{address, digest, id, millis, queue},
+    queue::head,
 };
 use crate::{
     limits,
-    store::{DeliveryId, ForwardedCopy, Settled, Settlement, StoreError, remembered_since},
+    store::{DeliveryId, ForwardedCopy, Head, Queue, Settled, Settlement, StoreError, remembered_since},
 };
 
-const COPY: &str = "SELECT m.sender, m.id, m.digest, f.recipient FROM forwarded AS f \
-                    JOIN message AS m ON m.seq = f.message WHERE ";
+/// A forwarded copy; those of one domain are found by [`at`].
+const COPY: &str = "SELECT d.seq, d.agency, d.expires, d.offered, d.handed_over, d.log, d.waiting, d.waitings, \
+                    m.sender, m.id, m.digest \
+                    FROM delivery AS d JOIN message AS m ON m.seq = d.message \
+                    WHERE d.forwarded = 1 AND d.quarantined IS NULL";
 
 impl Store {
     /// The copy that was sent to this recipient under this id and digest, whatever became of it.
@@ -38,26 +42,58 @@ impl Store {
 
     /// A page of the copies that a domain accepted and has not told the end of.
     pub async fn outstanding_at(&self, domain: &Domain) -> Result<Vec<ForwardedCopy>, StoreError> {
-        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{COPY} f.domain = ? LIMIT ?")))
-            .bind(domain.as_str())
-            .bind(limits::SWEEP_PAGE)
-            .fetch_all(&self.readers)
-            .await?;
+        let (from, to) = at(domain);
+        let rows =
+            sqlx::query(sqlx::AssertSqlSafe(format!("{COPY} AND d.queue >= ? AND d.queue < ? LIMIT ?")))
+                .bind(from)
+                .bind(to)
+                .bind(limits::SWEEP_PAGE)
+                .fetch_all(&self.readers)
+                .await?;
         rows.iter().map(copy).collect()
+    }
+
+    /// A page of the copies that a domain accepted under a log before the one of this number, and that have not expired
+    /// since, in the order in which they came.
+    pub async fn lost_at(
+        &self,
+        domain: &Domain,
+        log: u32,
+        now: OffsetDateTime,
+    ) -> Result<Vec<Head>, StoreError> {
+        let (from, to) = at(domain);
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "{COPY} AND d.queue >= ? AND d.queue < ? AND d.log < ? AND d.again < ? AND d.expires > ? \
+             ORDER BY d.seq LIMIT ?"
+        )))
+        .bind(from)
+        .bind(to)
+        .bind(log)
+        .bind(limits::OFFERED_AGAIN)
+        .bind(millis(now))
+        .bind(limits::SWEEP_PAGE)
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(head).collect()
     }
 
     /// How many copies a domain accepted and has not told the end of.
     pub async fn count_outstanding(&self, domain: &Domain) -> Result<u64, StoreError> {
-        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM forwarded WHERE domain = ?")
-            .bind(domain.as_str())
-            .fetch_one(&self.readers)
-            .await?;
+        let (from, to) = at(domain);
+        let count: i64 = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM delivery \
+             WHERE queue >= ? AND queue < ? AND forwarded = 1 AND quarantined IS NULL",
+        )
+        .bind(from)
+        .bind(to)
+        .fetch_one(&self.readers)
+        .await?;
         Ok(count.unsigned_abs())
     }
 
     /// A page of the copies of which no peer remembers the end any more.
     pub async fn overdue(&self, now: OffsetDateTime) -> Result<Vec<ForwardedCopy>, StoreError> {
-        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{COPY} f.expires <= ? LIMIT ?")))
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{COPY} AND d.expires <= ? LIMIT ?")))
             .bind(millis(remembered_since(now)))
             .bind(limits::SWEEP_PAGE)
             .fetch_all(&self.readers)
@@ -66,50 +102,58 @@ impl Store {
     }
 }
 
-/// Notes that the copy of a delivery was accepted by the recipient's domain.
-pub(super) async fn add(db: &mut SqliteConnection, delivery: DeliveryId) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO forwarded (message, recipient, domain, expires) \
-         SELECT message, agency, substr(agency, 1, instr(agency, '/') - 1), expires FROM delivery \
-         WHERE seq = ? AND message IS NOT NULL ON CONFLICT DO NOTHING",
-    )
-    .bind(delivery.0)
-    .execute(db)
-    .await?;
-    Ok(())
+/// The names of the queues of a domain's agencies: from the first, and before the second.
+fn at(domain: &Domain) -> (String, String) {
+    // What comes behind a slash.
+    (format!("{domain}/"), format!("{domain}0"))
 }
 
-/// Takes a word about a copy, if its end was not told yet.
+/// A delivery whose end was told.
+pub(super) struct Ended {
+    pub(super) queue: Queue,
+    pub(super) bytes: u64,
+    pub(super) message: i64,
+}
+
+/// Takes a word about a copy, if its end was not told yet; the delivery where it was that.
 pub(super) async fn settle(
     db: &mut SqliteConnection,
     settlement: &Settlement,
-) -> Result<Settled, StoreError> {
+) -> Result<(Settled, Option<Ended>), StoreError> {
     let ForwardedCopy { sender, message, recipient, .. } = &settlement.copy;
-    let seq: Option<i64> = sqlx::query_scalar("SELECT seq FROM message WHERE sender = ? AND id = ?")
-        .bind(sender.to_string())
-        .bind(message.as_bytes().to_vec())
-        .fetch_optional(&mut *db)
-        .await?;
-    let Some(seq) = seq else { return Ok(Settled::Unknown) };
-    let (narrowed, queued): (Option<u32>, bool) = sqlx::query_as(
-        "SELECT (SELECT narrowed FROM forwarded WHERE message = ?1 AND recipient = ?2), \
-         EXISTS (SELECT 1 FROM delivery WHERE message = ?1 AND agency = ?2 AND quarantined IS NULL)",
+    let row = sqlx::query(
+        "SELECT d.seq, d.queue, d.bytes, d.message, d.narrowed, d.forwarded OR d.log IS NOT NULL AS accepted \
+         FROM message AS m JOIN delivery AS d ON d.message = m.seq \
+         WHERE m.sender = ? AND m.id = ? AND d.agency = ? AND d.quarantined IS NULL",
     )
-    .bind(seq)
+    .bind(sender.to_string())
+    .bind(message.as_bytes().to_vec())
     .bind(recipient.to_string())
-    .fetch_one(&mut *db)
+    .fetch_optional(&mut *db)
     .await?;
-    let change = match (narrowed, queued) {
-        (_, true) => return Ok(Settled::TooEarly),
-        (None, false) => return Ok(Settled::Unknown),
-        (Some(_), false) if settlement.is_end => "DELETE FROM forwarded WHERE message = ? AND recipient = ?",
-        (Some(limits::NARROWINGS..), false) => return Ok(Settled::TooOften),
-        (Some(_), false) => {
-            "UPDATE forwarded SET narrowed = narrowed + 1 WHERE message = ? AND recipient = ?"
-        }
-    };
-    sqlx::query(change).bind(seq).bind(recipient.to_string()).execute(db).await?;
-    Ok(Settled::Done)
+    let Some(row) = row else { return Ok((Settled::Unknown, None)) };
+    // One that waits to be offered again, the peer had after all.
+    if !row.try_get::<bool, _>("accepted")? {
+        return Ok((Settled::TooEarly, None));
+    }
+    let delivery = DeliveryId(row.try_get("seq")?);
+    if settlement.is_end {
+        sqlx::query("DELETE FROM delivery WHERE seq = ?").bind(delivery.0).execute(db).await?;
+        let ended = Ended {
+            queue: queue(row.try_get("queue")?)?,
+            bytes: row.try_get::<i64, _>("bytes")?.unsigned_abs(),
+            message: row.try_get("message")?,
+        };
+        return Ok((Settled::Done, Some(ended)));
+    }
+    if row.try_get::<u32, _>("narrowed")? >= limits::NARROWINGS {
+        return Ok((Settled::TooOften, None));
+    }
+    sqlx::query("UPDATE delivery SET narrowed = narrowed + 1 WHERE seq = ?")
+        .bind(delivery.0)
+        .execute(db)
+        .await?;
+    Ok((Settled::Done, None))
 }
 
 fn copy(row: &SqliteRow) -> Result<ForwardedCopy, StoreError> {
@@ -117,6 +161,6 @@ fn copy(row: &SqliteRow) -> Result<ForwardedCopy, StoreError> {
         sender: address(row.try_get("sender")?)?,
         message: id(row.try_get("id")?)?,
         digest: digest(row.try_get("digest")?)?,
-        recipient: address(row.try_get("recipient")?)?,
+        recipient: address(row.try_get("agency")?)?,
     })
 }

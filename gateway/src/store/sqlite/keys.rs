@@ -9,7 +9,6 @@ use prost::Message;
 use super::{
     Store,
     columns::{address, decode},
-    leaves,
 };
 use crate::store::StoreError;
 
@@ -38,7 +37,7 @@ impl Store {
             .bind(&encoded)
             .execute(&mut *change)
             .await?;
-        leaves::append_keys(&mut change, &[record]).await?;
+        self.stager.append_keys(&mut change, &[record]).await?;
         change.commit().await?;
         Ok(true)
     }

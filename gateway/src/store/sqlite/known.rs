@@ -108,6 +108,9 @@ pub(super) struct QueuedRow {
     pub(super) bytes: u64,
     pub(super) message: Option<i64>,
     pub(super) offered: bool,
+    pub(super) forwarded: bool,
+    /// Whom it is for.
+    pub(super) agency: AgencyAddress,
 }
 
 pub(super) async fn queued(
@@ -117,7 +120,7 @@ pub(super) async fn queued(
     let mut queued = HashMap::new();
     for run in runs(changes) {
         let mut select = QueryBuilder::new(
-            "SELECT seq, queue, bytes, message, offered FROM delivery WHERE quarantined IS NULL AND seq IN (",
+            "SELECT seq, agency, queue, bytes, message, offered, forwarded FROM delivery WHERE quarantined IS NULL AND seq IN (",
         );
         list(&mut select, run, |(change, _)| change.delivery.0);
         for row in select.build().fetch_all(&mut *db).await? {
@@ -127,6 +130,8 @@ pub(super) async fn queued(
                 bytes: bytes.unsigned_abs(),
                 message: row.try_get("message")?,
                 offered: row.try_get("offered")?,
+                forwarded: row.try_get("forwarded")?,
+                agency: address(row.try_get("agency")?)?,
             };
             queued.insert(DeliveryId(row.try_get("seq")?), queued_row);
         }

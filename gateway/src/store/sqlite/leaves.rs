@@ -8,78 +8,147 @@ use liaison_trust::{
     names::AgencyAddress,
 };
 use prost::Message;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, SqliteExecutor, sqlite::SqliteRow};
 use uuid::Uuid;
 
 use super::{
     Store,
-    agencies::record,
     columns::{address, id, number},
     statements::{insert, list, runs},
 };
-use crate::store::{About, Act, Leaf, LogHead, LogId, LogKind, NewLeaf, StoreError};
+use crate::{
+    limits,
+    store::{About, Act, Leaf, LogHead, LogId, LogKind, NewLeaf, Staged, Stager, StoreError},
+};
 
-/// The log that grows of a kind.
-const NEWEST: &str = "SELECT id FROM log WHERE kind = ? ORDER BY number DESC LIMIT 1";
+/// Finds an entry in clear by its index.
+pub(super) const PLACE_IN_CLEAR: &str =
+    "SELECT idx FROM leaf WHERE log = ? AND entry = ? AND LENGTH(entry) > 32";
 
-/// Appends leaves to the log of evidence.
-pub(super) async fn append<'l>(
-    db: &mut SqliteConnection,
-    leaves: impl IntoIterator<Item = &'l NewLeaf>,
-) -> Result<(), StoreError> {
-    const LEAF: &str = "INSERT INTO leaf (log, idx, entry, salt, record, message, thread, readers) ";
-    let leaves: Vec<&NewLeaf> = leaves.into_iter().collect();
-    if leaves.is_empty() {
-        return Ok(());
+impl Stager {
+    /// Appends leaves to the log of evidence.
+    pub(super) async fn append<'l>(
+        &self,
+        db: &mut SqliteConnection,
+        leaves: impl IntoIterator<Item = &'l NewLeaf>,
+    ) -> Result<(), StoreError> {
+        const LEAF: &str = "INSERT INTO leaf (log, idx, entry, salt, record, message, thread, readers, mac) ";
+        let leaves: Vec<&NewLeaf> = leaves.into_iter().collect();
+        if leaves.is_empty() {
+            return Ok(());
+        }
+        let End { log, number, next } = end(db, LogKind::Evidence).await?;
+        let rows: Vec<(i64, &NewLeaf)> = (next..).zip(leaves).collect();
+        insert(db, LEAF, &rows, |row, (idx, leaf)| {
+            let About { message, thread, readers } = &leaf.about;
+            let readers: Vec<String> = readers.iter().map(ToString::to_string).collect();
+            let entry = leaf.record.entry();
+            let staged = Staged {
+                log: (LogKind::Evidence, number),
+                index: idx.unsigned_abs(),
+                entry: entry.as_bytes(),
+                message: message.as_ref().map(|id| id.as_bytes().as_slice()),
+                thread: thread.as_ref().map(|id| id.as_bytes().as_slice()),
+            };
+            row.push_bind(log)
+                .push_bind(*idx)
+                .push_bind(staged.entry.to_vec())
+                .push_bind(leaf.record.salt().to_vec())
+                .push_bind(leaf.record.record().to_vec())
+                .push_bind(staged.message.map(<[u8]>::to_vec))
+                .push_bind(staged.thread.map(<[u8]>::to_vec))
+                .push_bind(readers.join(" "))
+                .push_bind(self.mac(staged).to_vec());
+        })
+        .await
     }
-    let (log, next) = end(db, LogKind::Evidence).await?;
-    let rows: Vec<(i64, &NewLeaf)> = (next..).zip(leaves).collect();
-    insert(db, LEAF, &rows, |row, (idx, leaf)| {
-        let About { message, thread, readers } = &leaf.about;
-        let readers: Vec<String> = readers.iter().map(ToString::to_string).collect();
-        row.push_bind(log)
-            .push_bind(*idx)
-            .push_bind(leaf.record.entry().as_bytes().to_vec())
-            .push_bind(leaf.record.salt().to_vec())
-            .push_bind(leaf.record.record().to_vec())
-            .push_bind(message.map(|id| id.as_bytes().to_vec()))
-            .push_bind(thread.map(|id| id.as_bytes().to_vec()))
-            .push_bind(readers.join(" "));
-    })
-    .await
-}
 
-/// Appends key records, which are no secret, to the log of keys: those that it does not hold yet.
-pub(super) async fn append_keys(
-    db: &mut SqliteConnection,
-    keys: &[&SignedKeyRecord],
-) -> Result<(), StoreError> {
-    let (log, mut next) = end(db, LogKind::Keys).await?;
-    for key in keys {
-        let appended = sqlx::query(
-            "INSERT INTO leaf (log, idx, entry, readers) VALUES (?, ?, ?, '') \
-             ON CONFLICT (log, entry) WHERE LENGTH(entry) > 32 DO NOTHING",
+    /// Appends key records, which are no secret, to the log of keys: those that it does not hold yet.
+    pub(super) async fn append_keys(
+        &self,
+        db: &mut SqliteConnection,
+        keys: &[&SignedKeyRecord],
+    ) -> Result<(), StoreError> {
+        let entries: Vec<Vec<u8>> = keys.iter().map(|key| key.encode_to_vec()).collect();
+        self.append_in_clear(db, &entries).await
+    }
+
+    /// Appends entries in clear to the log of keys: those that it does not hold yet.
+    async fn append_in_clear(
+        &self,
+        db: &mut SqliteConnection,
+        entries: &[Vec<u8>],
+    ) -> Result<(), StoreError> {
+        let End { log, number, mut next } = end(db, LogKind::Keys).await?;
+        for entry in entries {
+            let log_of = (LogKind::Keys, number);
+            let staged =
+                Staged { log: log_of, index: next.unsigned_abs(), entry, message: None, thread: None };
+            let appended = sqlx::query(
+                "INSERT INTO leaf (log, idx, entry, readers, mac) VALUES (?, ?, ?, '', ?) \
+                 ON CONFLICT (log, entry) WHERE LENGTH(entry) > 32 DO NOTHING",
+            )
+            .bind(log)
+            .bind(next)
+            .bind(entry)
+            .bind(self.mac(staged).to_vec())
+            .execute(&mut *db)
+            .await?
+            .rows_affected();
+            next += i64::try_from(appended).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// The entries of a log from an index on, a page of them, all of which the gateway staged.
+    async fn entries(
+        &self,
+        db: impl SqliteExecutor<'_>,
+        (id, log): (LogId, (LogKind, u32)),
+        from: u64,
+        most: u32,
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
+        type Row = (i64, Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>, Vec<u8>);
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT idx, entry, message, thread, mac FROM leaf WHERE log = ? AND idx >= ? ORDER BY idx LIMIT ?",
         )
-        .bind(log)
-        .bind(next)
-        .bind(key.encode_to_vec())
-        .execute(&mut *db)
-        .await?
-        .rows_affected();
-        next += i64::try_from(appended).unwrap_or_default();
+        .bind(id.0)
+        .bind(number(from))
+        .bind(most)
+        .fetch_all(db)
+        .await?;
+        let entries = (from..).zip(rows).map(|(index, (idx, entry, message, thread, mac))| {
+            if idx != number(index) {
+                return Err(LACKS_LEAF);
+            }
+            let (message, thread) = (message.as_deref(), thread.as_deref());
+            let staged = Staged { log, index, entry: &entry, message, thread };
+            if self.staged(staged, &mac) { Ok(entry) } else { Err(StoreError::ForeignLeaf(index)) }
+        });
+        entries.collect()
     }
-    Ok(())
 }
 
-/// The newest log of a kind, and the index of its next leaf.
-async fn end(db: &mut SqliteConnection, kind: LogKind) -> Result<(i64, i64), StoreError> {
-    let end = sqlx::query_as(sqlx::AssertSqlSafe(format!(
-        "SELECT l.id, COALESCE((SELECT MAX(idx) + 1 FROM leaf WHERE log = l.id), 0) FROM log AS l WHERE l.id = ({NEWEST})"
-    )))
+/// A log that was cut.
+const LACKS_LEAF: StoreError = StoreError::Corrupt("log that lacks a leaf");
+
+/// The end of the newest log of a kind.
+struct End {
+    log: i64,
+    number: u32,
+    /// The index of its next leaf.
+    next: i64,
+}
+
+async fn end(db: &mut SqliteConnection, kind: LogKind) -> Result<End, StoreError> {
+    let (log, number, next) = sqlx::query_as(
+        "SELECT l.id, l.number, COALESCE((SELECT MAX(idx) + 1 FROM leaf WHERE log = l.id), 0) FROM log AS l \
+         WHERE l.kind = ? ORDER BY l.number DESC LIMIT 1",
+    )
     .bind(kind.name())
     .fetch_one(db)
     .await?;
-    Ok(end)
+    Ok(End { log, number, next })
 }
 
 impl Store {
@@ -91,7 +160,7 @@ impl Store {
         .bind(kind.name())
         .fetch_one(&self.readers)
         .await?;
-        head(&row)
+        head(kind, &row)
     }
 
     /// The log of a kind and number, with its head.
@@ -101,18 +170,20 @@ impl Store {
             .bind(number)
             .fetch_optional(&self.readers)
             .await?;
-        row.as_ref().map(head).transpose()
+        row.as_ref().map(|row| head(kind, row)).transpose()
     }
 
     /// Logs key records that are handed out without being kept.
     pub async fn log_keys(&self, keys: &[&SignedKeyRecord]) -> Result<(), StoreError> {
         let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        append_keys(&mut change, keys).await?;
+        self.stager.append_keys(&mut change, keys).await?;
         change.commit().await?;
         Ok(())
     }
 
     /// Opens a log of a kind under a new number, with its first leaf; one of keys with the key records of the one before.
+    /// What was staged in the logs before and is under no head of theirs goes into the new one, for they are not signed
+    /// again.
     pub async fn reopen_log(
         &self,
         kind: LogKind,
@@ -121,22 +192,47 @@ impl Store {
         act: Act<'_>,
     ) -> Result<(), StoreError> {
         let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let before = end(&mut change, kind).await?;
+        let size: i64 = sqlx::query_scalar("SELECT size FROM log WHERE id = ?")
+            .bind(before.log)
+            .fetch_one(&mut *change)
+            .await?;
+        // In clear, all that it held; of evidence, what is under no head. Nothing that the gateway did not stage.
+        let of = (LogId(before.log), (kind, before.number));
+        let mut from = if kind == LogKind::Keys { 0 } else { size.unsigned_abs() };
+        let mut entries = Vec::new();
+        loop {
+            let page = self.stager.entries(&mut *change, of, from, limits::LOG_PAGE).await?;
+            if page.is_empty() {
+                break;
+            }
+            from += page.len() as u64;
+            entries.extend(page);
+        }
+        let staged = sqlx::query("SELECT * FROM leaf WHERE log = ? AND idx >= ? ORDER BY idx")
+            .bind(before.log)
+            .bind(size)
+            .fetch_all(&mut *change)
+            .await?;
+        let leaves: Vec<Leaf> = staged.iter().map(leaf).collect::<Result<_, _>>()?;
+        sqlx::query("DELETE FROM leaf WHERE log = ? AND idx >= ?")
+            .bind(before.log)
+            .bind(size)
+            .execute(&mut *change)
+            .await?;
         sqlx::query("INSERT INTO log (kind, number, size) VALUES (?, ?, 0)")
             .bind(kind.name())
             .bind(number)
             .execute(&mut *change)
             .await?;
-        append(&mut change, &first).await?;
+        let staged =
+            leaves.into_iter().filter_map(|leaf| Some(NewLeaf { record: leaf.record?, about: leaf.about }));
+        let leaves: Vec<NewLeaf> = first.into_iter().chain(staged).collect();
+        self.stager.append(&mut change, &leaves).await?;
         if kind == LogKind::Keys {
-            sqlx::query(
-                "INSERT INTO leaf (log, idx, entry, readers) \
-                 SELECT last_insert_rowid(), ROW_NUMBER() OVER (ORDER BY idx) - 1, entry, '' FROM leaf WHERE log = \
-                 (SELECT id FROM log WHERE kind = 'keys' AND id <> last_insert_rowid() ORDER BY number DESC LIMIT 1)",
-            )
-            .execute(&mut *change)
-            .await?;
+            self.stager.append_in_clear(&mut change, &entries).await?;
         }
-        record(&mut change, act).await?;
+        self.stager.record(&mut change, act).await?;
         change.commit().await?;
         Ok(())
     }
@@ -150,10 +246,30 @@ impl Store {
                 .bind(most)
                 .fetch_all(&self.readers)
                 .await?;
-        let entries = (number(from)..).zip(rows).map(|(expected, (idx, entry))| {
-            if idx == expected { Ok(entry) } else { Err(StoreError::Corrupt("log that lacks a leaf")) }
-        });
+        let entries = (number(from)..)
+            .zip(rows)
+            .map(|(expected, (idx, entry))| if idx == expected { Ok(entry) } else { Err(LACKS_LEAF) });
         entries.collect()
+    }
+
+    /// The entries of a log that this gateway staged, from an index on, a page of them.
+    ///
+    /// # Errors
+    /// One is missing, or was not staged by this gateway.
+    pub async fn staged(
+        &self,
+        log: (LogId, (LogKind, u32)),
+        from: u64,
+        most: u32,
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
+        self.stager.entries(&self.readers, log, from, most).await
+    }
+
+    /// Where an entry in clear stands in a log.
+    pub async fn place_in_clear(&self, log: LogId, entry: &[u8]) -> Result<Option<u64>, StoreError> {
+        let index: Option<i64> =
+            sqlx::query_scalar(PLACE_IN_CLEAR).bind(log.0).bind(entry).fetch_optional(&self.readers).await?;
+        Ok(index.map(i64::unsigned_abs))
     }
 
     /// The hashes of tiles of a log, as wide as they are kept.
@@ -281,6 +397,40 @@ impl Store {
         staged.iter().map(|message| id(message)).collect()
     }
 
+    /// The leaves about a message that an agency may have receipts of, whichever log of evidence they stand in, the oldest
+    /// first: so many of them.
+    pub async fn leaves_about(
+        &self,
+        reader: &AgencyAddress,
+        message: Uuid,
+        most: usize,
+    ) -> Result<Vec<Leaf>, StoreError> {
+        let mut select = QueryBuilder::new(
+            "SELECT leaf.* FROM leaf JOIN log ON log.id = leaf.log WHERE record IS NOT NULL",
+        );
+        readable(&mut select, reader, &[message]);
+        select.push(" ORDER BY number, idx LIMIT ").push_bind(number(most as u64));
+        select.build().fetch_all(&self.readers).await?.iter().map(leaf).collect()
+    }
+
+    /// The number of the newest log of evidence before one that has receipts about these messages for an agency.
+    pub async fn earlier_receipts(
+        &self,
+        before: u32,
+        reader: &AgencyAddress,
+        messages: &[Uuid],
+    ) -> Result<Option<u32>, StoreError> {
+        if messages.is_empty() {
+            return Ok(None);
+        }
+        let mut select = QueryBuilder::new("SELECT MAX(number) FROM log WHERE kind = ");
+        select.push_bind(LogKind::Evidence.name()).push(" AND number < ").push_bind(before);
+        select.push(" AND id IN (SELECT log FROM leaf WHERE record IS NOT NULL");
+        readable(&mut select, reader, messages);
+        select.push(")");
+        Ok(select.build_query_scalar().fetch_one(&self.readers).await?)
+    }
+
     /// Leaves of a log from an index on, a page of them.
     pub async fn leaves(&self, log: LogId, from: u64, most: u32) -> Result<Vec<Leaf>, StoreError> {
         let rows = sqlx::query("SELECT * FROM leaf WHERE log = ? AND idx >= ? ORDER BY idx LIMIT ?")
@@ -300,9 +450,10 @@ fn readable(select: &mut QueryBuilder<Sqlite>, reader: &AgencyAddress, messages:
     list(select, messages, |message| message.as_bytes().to_vec());
 }
 
-fn head(row: &SqliteRow) -> Result<LogHead, StoreError> {
+fn head(kind: LogKind, row: &SqliteRow) -> Result<LogHead, StoreError> {
     Ok(LogHead {
         log: LogId(row.try_get("id")?),
+        kind,
         number: row.try_get("number")?,
         size: row.try_get::<i64, _>("size")?.unsigned_abs(),
         checkpoint: row.try_get("checkpoint")?,

@@ -3,6 +3,7 @@
 mod agencies;
 mod authority;
 mod batch;
+mod change;
 mod columns;
 mod enrolment;
 mod erase;
@@ -15,6 +16,7 @@ mod peers;
 mod policies;
 mod queue;
 mod snapshot;
+mod stated;
 mod statements;
 mod sweep;
 mod witnessed;
@@ -26,7 +28,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use liaison_trust::names::Domain;
+use liaison_trust::{keys::SigningKey, names::Domain};
 use sqlx::{
     Connection, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -41,9 +43,10 @@ pub use self::{
     inspect::{DatabaseVersion, Inspection, probe},
     peers::{KnownPeer, ToldPage},
     snapshot::{KeyRow, LeafRow, MessageRow, Snapshot},
-    witnessed::ForeignKey,
+    stated::{AgencyRow, AuditRow, CopyRow, PeerRow, PolicyRow, ThreadRow},
+    witnessed::{ForeignKey, Witnessed},
 };
-use super::{Load, Queue, QueueBound, StoreError};
+use super::{Load, Queue, QueueBound, Stager, StoreError};
 use crate::limits;
 
 /// The oldest engine that is safe: earlier ones may corrupt the write-ahead log when it is reset.
@@ -57,6 +60,7 @@ pub struct Store {
     /// One connection: whoever holds it is the only writer. Begin with `BEGIN IMMEDIATE`.
     pub(super) writer: SqlitePool,
     pub(super) readers: SqlitePool,
+    stager: Stager,
     jobs: mpsc::Sender<writer::Job>,
     loads: Loads,
     bound: QueueBound,
@@ -68,8 +72,9 @@ pub struct Store {
 struct Loads(Arc<Mutex<HashMap<Queue, Load>>>);
 
 impl Store {
-    /// Opens the database file, makes it if it isn't there, and brings it to this version.
-    pub async fn open(file: &Path, bound: QueueBound) -> Result<Self, StoreError> {
+    /// Opens the database file of the gateway that signs with this key, makes it if it isn't there, and brings it to this
+    /// version.
+    pub async fn open(file: &Path, bound: QueueBound, gateway: &SigningKey) -> Result<Self, StoreError> {
         let options = SqliteConnectOptions::new()
             .filename(file)
             .create_if_missing(true)
@@ -98,9 +103,10 @@ impl Store {
             .connect_with(options.read_only(true))
             .await?;
         let loads = Loads(Arc::new(Mutex::new(queue::loads(&writer).await?)));
-        let batches = batch::Batches::new(writer.clone(), loads.clone(), bound).await?;
+        let stager = Stager::new(gateway);
+        let batches = batch::Batches::new(writer.clone(), stager.clone(), loads.clone(), bound).await?;
         let jobs = writer::start(batches);
-        Ok(Self { writer, readers, jobs, loads, bound })
+        Ok(Self { writer, readers, stager, jobs, loads, bound })
     }
 
     /// What waits in a queue.
@@ -160,7 +166,8 @@ mod tests {
     async fn the_writer_writes_again_once_a_full_disk_has_room() {
         let folder = tempfile::tempdir().unwrap();
         let bound = QueueBound::default();
-        let store = Store::open(&folder.path().join("liaison.db"), bound).await.unwrap();
+        let store =
+            Store::open(&folder.path().join("liaison.db"), bound, &SigningKey::generate()).await.unwrap();
         // SQLite's own bound fails as a full disk does.
         let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&store.writer).await.unwrap();
         let bound = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));

@@ -12,9 +12,7 @@ use prost::Message;
 
 use super::{
     Store,
-    agencies::record,
     columns::{decode, number},
-    leaves,
 };
 use crate::store::{Act, StoreError};
 
@@ -97,7 +95,7 @@ impl Store {
                 .execute(&mut *change)
                 .await?;
         }
-        record(&mut change, act).await?;
+        self.stager.record(&mut change, act).await?;
         change.commit().await?;
         Ok(())
     }
@@ -131,7 +129,7 @@ impl Store {
     /// The database failed.
     pub async fn note_sender(&self, domain: &Domain, agency: &wire::Agency) -> Result<(), StoreError> {
         let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        leaves::append_keys(&mut change, &agency.keys.iter().collect::<Vec<_>>()).await?;
+        self.stager.append_keys(&mut change, &agency.keys.iter().collect::<Vec<_>>()).await?;
         sqlx::query(
             "INSERT INTO peer_agency (address, domain, listed, epoch, agency) VALUES (?, ?, 0, x'', ?) \
              ON CONFLICT (address) DO UPDATE SET agency = excluded.agency WHERE listed = 0",
@@ -156,7 +154,7 @@ impl Store {
         let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         // What this domain's agents are given stands in the log that they replay.
         let keys: Vec<_> = agencies.iter().flat_map(|agency| &agency.keys).collect();
-        leaves::append_keys(&mut change, &keys).await?;
+        self.stager.append_keys(&mut change, &keys).await?;
         if page.first {
             sqlx::query("UPDATE peer_agency SET epoch = x'' WHERE domain = ?")
                 .bind(domain.as_str())

@@ -7,7 +7,6 @@ use time::OffsetDateTime;
 
 use super::{
     Store,
-    agencies::record,
     columns::{decode, millis},
 };
 use crate::{
@@ -44,7 +43,7 @@ impl Store {
         .bind(limits::POLICY_SETS)
         .execute(&mut *change)
         .await?;
-        record(&mut change, act).await?;
+        self.stager.record(&mut change, act).await?;
         change.commit().await?;
         Ok(())
     }

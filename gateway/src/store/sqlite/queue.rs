@@ -64,7 +64,7 @@ impl Store {
     /// What waits in a queue, a page of it: copies with their heads, and notices.
     pub async fn waiting(&self, queue: &Queue) -> Result<Vec<(DeliveryId, Option<Head>)>, StoreError> {
         let rows = sqlx::query(
-            "SELECT d.seq, d.agency, d.expires, d.offered, d.handed_over, d.waiting, d.waitings, d.message, m.sender, m.id, m.digest FROM delivery AS d \
+            "SELECT d.seq, d.agency, d.expires, d.offered, d.handed_over, d.log, d.waiting, d.waitings, d.message, m.sender, m.id, m.digest FROM delivery AS d \
              LEFT JOIN message AS m ON m.seq = d.message \
              WHERE d.queue = ? AND d.quarantined IS NULL ORDER BY d.seq LIMIT ?",
         )
@@ -83,7 +83,7 @@ impl Store {
     /// A page of the copies in a lane whose senders were not told this reason of waiting.
     pub async fn untold(&self, lane: &Queue, why: ErrorCode) -> Result<Vec<Head>, StoreError> {
         let rows = sqlx::query(
-            "SELECT d.seq, d.agency, d.expires, d.offered, d.handed_over, d.waiting, d.waitings, m.sender, m.id, m.digest \
+            "SELECT d.seq, d.agency, d.expires, d.offered, d.handed_over, d.log, d.waiting, d.waitings, m.sender, m.id, m.digest \
              FROM delivery AS d JOIN message AS m ON m.seq = d.message \
              WHERE d.queue = ? AND d.quarantined IS NULL AND d.waiting <> ? AND d.waitings < ? \
              ORDER BY d.seq LIMIT ?",
@@ -119,9 +119,9 @@ impl Store {
     /// answer, as long as the peer remembers it.
     pub async fn expired(&self, now: OffsetDateTime) -> Result<Vec<Head>, StoreError> {
         let rows = sqlx::query(
-            "SELECT d.seq, d.agency, d.expires, d.offered, d.handed_over, d.waiting, d.waitings, m.sender, m.id, m.digest FROM delivery AS d \
+            "SELECT d.seq, d.agency, d.expires, d.offered, d.handed_over, d.log, d.waiting, d.waitings, m.sender, m.id, m.digest FROM delivery AS d \
              JOIN message AS m ON m.seq = d.message \
-             WHERE d.expires <= ? AND d.message IS NOT NULL AND d.quarantined IS NULL \
+             WHERE d.expires <= ? AND d.message IS NOT NULL AND d.quarantined IS NULL AND d.forwarded = 0 \
              AND (d.offered = 0 OR d.expires <= ?) ORDER BY d.expires LIMIT ?",
         )
         .bind(millis(now))
@@ -132,7 +132,7 @@ impl Store {
         rows.iter().map(head).collect()
     }
 
-    /// A message that was accepted: the digest of its manifest and its acceptance.
+    /// A message that was accepted: the digest of its manifest and its acceptance, which is empty once it was erased.
     pub async fn accepted(
         &self,
         sender: &AgencyAddress,
@@ -209,7 +209,7 @@ fn copy(row: &SqliteRow, content: Envelope) -> Result<QueuedCopy, StoreError> {
     })
 }
 
-fn head(row: &SqliteRow) -> Result<Head, StoreError> {
+pub(super) fn head(row: &SqliteRow) -> Result<Head, StoreError> {
     Ok(Head {
         delivery: DeliveryId(row.try_get("seq")?),
         recipient: address(row.try_get("agency")?)?,
@@ -219,6 +219,7 @@ fn head(row: &SqliteRow) -> Result<Head, StoreError> {
         expires: moment(row.try_get("expires")?)?,
         offered: row.try_get("offered")?,
         handed_over: row.try_get("handed_over")?,
+        accepted: row.try_get::<Option<u32>, _>("log")?.is_some(),
         waiting: (
             ErrorCode::try_from(row.try_get::<i32, _>("waiting")?)
                 .map_err(|_| StoreError::Corrupt("reason of waiting"))?,

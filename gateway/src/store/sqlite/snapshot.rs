@@ -3,19 +3,24 @@
 
 use std::path::Path;
 
+use liaison_proto::{exchange::v1 as wire, message::v1::SignedKeyRecord};
 use liaison_trust::log::{SaltedRecord, Tile, TileHashes};
 use sqlx::{ConnectOptions, Connection, FromRow, SqliteConnection, sqlite::SqliteConnectOptions};
 use uuid::Uuid;
 
-use super::{MIGRATIONS, columns::number};
+use super::{
+    MIGRATIONS,
+    columns::{decode, number},
+    leaves::PLACE_IN_CLEAR,
+};
 use crate::{
     limits,
-    store::{LogHead, LogId, LogKind, StoreError},
+    store::{LogHead, LogId, LogKind, Staged, Stager, StoreError},
 };
 
 /// A look at one moment of a database file. Nothing is changed, and the gateway that may run on it goes on.
 pub struct Snapshot {
-    connection: SqliteConnection,
+    pub(super) connection: SqliteConnection,
 }
 
 /// A leaf as it stands in the database.
@@ -29,6 +34,7 @@ pub struct LeafRow {
     pub message: Option<Vec<u8>>,
     pub thread: Option<Vec<u8>>,
     pub readers: String,
+    pub mac: Vec<u8>,
 }
 
 /// An accepted message as it stands in the database.
@@ -54,6 +60,13 @@ impl LeafRow {
     pub fn salted(&self) -> Option<SaltedRecord> {
         let salt = self.salt.as_deref()?.try_into().ok()?;
         SaltedRecord::from_parts(salt, self.record.clone()?).ok()
+    }
+
+    /// Whether the gateway staged it, by its code, as a leaf of a log.
+    pub fn is_staged(&self, stager: &Stager, log: (LogKind, u32)) -> bool {
+        let Self { entry, message, thread, mac, .. } = self;
+        let (message, thread) = (message.as_deref(), thread.as_deref());
+        stager.staged(Staged { log, index: self.index(), entry, message, thread }, mac)
     }
 
     /// Where it stands in its log.
@@ -95,6 +108,7 @@ impl Snapshot {
                 .await?;
         let head = |(log, number, size, checkpoint): (i64, u32, i64, Option<Vec<u8>>)| LogHead {
             log: LogId(log),
+            kind,
             number,
             size: size.unsigned_abs(),
             checkpoint,
@@ -117,6 +131,26 @@ impl Snapshot {
         Ok(sqlx::query_as("SELECT * FROM leaf WHERE log = ? AND message = ? ORDER BY idx")
             .bind(log.0)
             .bind(message)
+            .fetch_all(&mut self.connection)
+            .await?)
+    }
+
+    /// Leaves of a log about no message, from an index on, a page of them: what administrators did.
+    pub async fn acts(&mut self, log: LogId, from: u64, most: u32) -> Result<Vec<LeafRow>, StoreError> {
+        Ok(sqlx::query_as(
+            "SELECT * FROM leaf WHERE log = ? AND idx >= ? AND message IS NULL ORDER BY idx LIMIT ?",
+        )
+        .bind(log.0)
+        .bind(number(from))
+        .bind(most)
+        .fetch_all(&mut self.connection)
+        .await?)
+    }
+
+    /// The leaves of all logs that have a thread beside them.
+    pub async fn leaves_of_thread(&mut self, thread: &[u8]) -> Result<Vec<LeafRow>, StoreError> {
+        Ok(sqlx::query_as("SELECT * FROM leaf WHERE thread = ?")
+            .bind(thread)
             .fetch_all(&mut self.connection)
             .await?)
     }
@@ -208,6 +242,44 @@ impl Snapshot {
         .bind(most)
         .fetch_all(&mut self.connection)
         .await?)
+    }
+
+    /// The key records of an agency, of this domain or of a peer's.
+    pub async fn keys_of(&mut self, agency: &str) -> Result<Vec<SignedKeyRecord>, StoreError> {
+        let own: Vec<Vec<u8>> =
+            sqlx::query_scalar("SELECT record FROM key_record WHERE agency = ? ORDER BY sequence")
+                .bind(agency)
+                .fetch_all(&mut self.connection)
+                .await?;
+        let peers: Option<Vec<u8>> = sqlx::query_scalar("SELECT agency FROM peer_agency WHERE address = ?")
+            .bind(agency)
+            .fetch_optional(&mut self.connection)
+            .await?;
+        let mut keys = own.into_iter().map(decode).collect::<Result<Vec<SignedKeyRecord>, _>>()?;
+        keys.extend(
+            peers.map(decode::<wire::Agency>).transpose()?.into_iter().flat_map(|agency| agency.keys),
+        );
+        Ok(keys)
+    }
+
+    /// Key records of agencies of this domain that peers have logged and this gateway did not publish: of which log, and at
+    /// which index.
+    pub async fn foreign_keys(&mut self) -> Result<Vec<(String, u64, SignedKeyRecord)>, StoreError> {
+        let rows: Vec<(String, i64, Vec<u8>)> =
+            sqlx::query_as("SELECT origin, idx, record FROM foreign_key ORDER BY seq")
+                .fetch_all(&mut self.connection)
+                .await?;
+        rows.into_iter().map(|(log, index, key)| Ok((log, index.unsigned_abs(), decode(key)?))).collect()
+    }
+
+    /// Where an entry in clear stands in a log.
+    pub async fn place_in_clear(&mut self, log: LogId, entry: &[u8]) -> Result<Option<u64>, StoreError> {
+        let index: Option<i64> = sqlx::query_scalar(PLACE_IN_CLEAR)
+            .bind(log.0)
+            .bind(entry)
+            .fetch_optional(&mut self.connection)
+            .await?;
+        Ok(index.map(i64::unsigned_abs))
     }
 
     /// The active policy set: its hash, and its encoded files.

@@ -20,7 +20,6 @@ impl Store {
         let gone = sqlx::query(
             "DELETE FROM message WHERE seq IN (SELECT seq FROM message WHERE expires < ? \
              AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.message = message.seq) \
-             AND NOT EXISTS (SELECT 1 FROM forwarded WHERE forwarded.message = message.seq) \
              ORDER BY expires LIMIT ?)",
         )
         .bind(before)

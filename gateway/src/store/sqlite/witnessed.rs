@@ -3,6 +3,7 @@
 use liaison_proto::message::v1::SignedKeyRecord;
 use liaison_trust::{digest::Digest, log::Frontier, names::Domain};
 use prost::Message;
+use sqlx::FromRow;
 use time::OffsetDateTime;
 
 use super::{
@@ -18,6 +19,16 @@ use crate::{
 pub struct ForeignKey<'a> {
     pub index: u64,
     pub record: &'a SignedKeyRecord,
+}
+
+/// A log of a peer of which heads were cosigned.
+#[derive(Debug, Clone, FromRow)]
+pub struct Witnessed {
+    pub origin: String,
+    /// The largest of them, a signed note.
+    pub checkpoint: Vec<u8>,
+    /// Whether it was found out what it says of the log before it.
+    pub compared: bool,
 }
 
 impl Store {
@@ -71,20 +82,44 @@ impl Store {
         Ok(kept.rows_affected() == 1)
     }
 
-    /// The largest head that was cosigned of the newest log of keys of a domain: a signed note.
+    /// The largest head that was cosigned of the newest log of a kind of a domain: a signed note.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn witnessed_keys(&self, domain: &Domain) -> Result<Option<Vec<u8>>, StoreError> {
+    pub async fn witnessed_newest(
+        &self,
+        domain: &Domain,
+        kind: LogKind,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.witnessed_logs(domain, kind).await?.pop().map(|log| log.checkpoint))
+    }
+
+    /// The logs of a kind of a domain that were cosigned, by their numbers.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn witnessed_logs(&self, domain: &Domain, kind: LogKind) -> Result<Vec<Witnessed>, StoreError> {
         // Of two logs the one with the higher number; what is longer is higher.
-        let seen = sqlx::query_scalar(
-            "SELECT checkpoint FROM witnessed WHERE SUBSTR(origin, 1, LENGTH(?1)) = ?1 \
-             ORDER BY LENGTH(origin) DESC, origin DESC LIMIT 1",
+        let logs = sqlx::query_as(
+            "SELECT origin, checkpoint, compared FROM witnessed WHERE SUBSTR(origin, 1, LENGTH(?1)) = ?1 \
+             ORDER BY LENGTH(origin), origin",
         )
-        .bind(format!("{domain}/{}/", LogKind::Keys.name()))
-        .fetch_optional(&self.readers)
+        .bind(format!("{domain}/{}/", kind.name()))
+        .fetch_all(&self.readers)
         .await?;
-        Ok(seen)
+        Ok(logs)
+    }
+
+    /// It was found out what a log says of the one before it.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn log_compared(&self, origin: &str) -> Result<(), StoreError> {
+        sqlx::query("UPDATE witnessed SET compared = 1 WHERE origin = ?")
+            .bind(origin)
+            .execute(&self.writer)
+            .await?;
+        Ok(())
     }
 
     /// How far a peer's log of keys was read.

@@ -83,7 +83,7 @@ proptest! {
             let its = oracle.prove_inclusion(index as usize);
             prop_assert_eq!(&proof, &ours(its.as_bytes()));
             let leaf = leaf_hash(&entry);
-            prop_assert_eq!(verify_inclusion(&leaf, index, size, &ours(its.as_bytes()), &new_root), Ok(()));
+            prop_assert_eq!(verify_inclusion(&leaf, index, size, &ours(its.as_bytes()), &new_root).map(drop), Ok(()));
             let read = InclusionProof::<Sha256>::try_from_bytes(bytes(&proof)).unwrap();
             theirs(new_root, size).verify_inclusion(&entry, index, &read).unwrap();
 
@@ -93,7 +93,7 @@ proptest! {
             let its = oracle.prove_consistency((size - old) as usize);
             prop_assert_eq!(&proof, &ours(its.as_bytes()));
             let its = ours(its.as_bytes());
-            prop_assert_eq!(verify_consistency(old, &old_root, size, &new_root, &its), Ok(()));
+            prop_assert_eq!(verify_consistency(old, &old_root, size, &new_root, &its).map(drop), Ok(()));
             let read = ConsistencyProof::<Sha256>::try_from_bytes(bytes(&proof)).unwrap();
             theirs(new_root, size).verify_consistency(&theirs(old_root, old), &read).unwrap();
         }
