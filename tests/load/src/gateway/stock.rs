@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
 use liaison_proto::{
     category,
-    exchange::v1::ListReceiptsRequest,
+    exchange::v1::{ListKeyEntriesRequest, ListReceiptsRequest},
     message::v1::{
         Acknowledgement, Facts, SignedAcknowledgement, alert_kind::Code as AlertKind, basis::Code as Basis,
         kind::Code as Kind, purpose::Code as Purpose, status::Code as Status, urgency::Code as Urgency,
@@ -42,21 +42,23 @@ pub(super) struct Sealed {
 
 /// Seals so many messages for each agency, on all processors.
 pub(super) async fn make(agencies: &[Arc<Insider>], each: u64) -> Result<Vec<Stock>> {
-    // What an honest recipient shows: the newest head of the log.
+    // What an honest recipient shows: the newest heads of the logs.
     let first = agencies.first().context("there are no agencies")?;
-    let receipts = first.exchange().await?.list_receipts(ListReceiptsRequest::default()).await?;
-    let head = Bytes::from(receipts.into_inner().head);
+    let mut exchange = first.exchange().await?;
+    let receipts = exchange.list_receipts(ListReceiptsRequest::default()).await?.into_inner();
+    let keys = exchange.list_key_entries(ListKeyEntriesRequest::default()).await?.into_inner();
+    let heads = [receipts.head, keys.head].map(Bytes::from);
     let pairs = agencies.iter().zip(agencies.iter().cycle().skip(1));
     let pairs: Vec<_> = pairs.map(|(from, to)| (Arc::clone(from), Arc::clone(to))).collect();
-    tokio::task::spawn_blocking(move || in_parallel(&pairs, each, &head)).await?
+    tokio::task::spawn_blocking(move || in_parallel(&pairs, each, &heads)).await?
 }
 
-fn in_parallel(pairs: &[(Arc<Insider>, Arc<Insider>)], each: u64, head: &Bytes) -> Result<Vec<Stock>> {
+fn in_parallel(pairs: &[(Arc<Insider>, Arc<Insider>)], each: u64, heads: &[Bytes; 2]) -> Result<Vec<Stock>> {
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     std::thread::scope(|scope| {
         let parts = pairs.chunks(pairs.len().div_ceil(threads).max(1));
         let made: Vec<_> = parts
-            .map(|part| scope.spawn(|| part.iter().map(|(from, to)| stock(from, to, each, head)).collect()))
+            .map(|part| scope.spawn(|| part.iter().map(|(from, to)| stock(from, to, each, heads)).collect()))
             .collect();
         let mut all = Vec::new();
         for made in made {
@@ -67,7 +69,8 @@ fn in_parallel(pairs: &[(Arc<Insider>, Arc<Insider>)], each: u64, head: &Bytes) 
     })
 }
 
-fn stock(from: &Insider, to: &Insider, each: u64, head: &Bytes) -> Result<Stock> {
+fn stock(from: &Insider, to: &Insider, each: u64, heads: &[Bytes; 2]) -> Result<Stock> {
+    let [log_head, keys_head] = heads;
     let content = message::referral(&to.address.to_string())?.content.context("a referral has content")?;
     let sections = category::split(&content)?;
     let key = key_record::prove(&to.record)?;
@@ -99,7 +102,8 @@ fn stock(from: &Insider, to: &Insider, each: u64, head: &Bytes) -> Result<Stock>
             key_id: key.id.into(),
             received_at: Some(times::to_wire(OffsetDateTime::now_utc())),
             thread_state: None,
-            log_head: head.clone(),
+            log_head: log_head.clone(),
+            keys_head: keys_head.clone(),
         };
         Ok(Sealed {
             id: draft.message_id,
