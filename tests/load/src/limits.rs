@@ -22,7 +22,7 @@ pub(crate) const DRAIN: Duration = Duration::from_secs(60);
 pub(crate) const START: Duration = Duration::from_secs(60);
 /// Messages sealed beforehand for one round.
 pub(crate) const STOCK: u64 = 100_000;
-/// Those of the round that warms up.
+/// Those of the round that warms up, and of any other at the least.
 pub(crate) const FIRST_STOCK: u64 = 2_000;
 /// The pause before each message that goes alone.
 pub(crate) const REST: Duration = Duration::from_millis(20);

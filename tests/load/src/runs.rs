@@ -135,8 +135,12 @@ impl Runs {
             let system = self.systems.get_mut(run.system).context("a run has a system")?;
             let messages = match (pace, rates.get(at)) {
                 (Pace::Open(rate), _) => (rate * lasts.as_secs_f64()) as u64 + load.connections as u64,
-                // Half as many again: a round may be quicker than the one before.
-                (_, Some(rate)) => (rate * lasts.as_secs_f64() * 1.5) as u64,
+                // Half as many again, for a round may be quicker than the one before; and as many as are under way at
+                // its end.
+                (_, Some(rate)) => {
+                    let more = (load.connections * load.in_flight) as u64;
+                    ((rate * lasts.as_secs_f64() * 1.5) as u64 + more).max(limits::FIRST_STOCK)
+                }
                 (_, None) => limits::FIRST_STOCK,
             };
             system.prepare(messages).await?;
