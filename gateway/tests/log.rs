@@ -241,8 +241,12 @@ fn signed(place: &Place, origin: &str, size: u64) -> Note {
 }
 
 fn refused(number: u8) -> NewLeaf {
-    let event =
-        Refused { sender: "be/police".to_owned(), message_id: vec![number; 16].into(), ..Refused::default() };
+    let event = Refused {
+        sender: "be/police".to_owned(),
+        message_id: vec![number; 16].into(),
+        thread: vec![number; 16].into(),
+        ..Refused::default()
+    };
     NewLeaf::new(Event::Refused(event), OffsetDateTime::now_utc()).unwrap()
 }
 
