@@ -159,7 +159,7 @@ async fn what_is_proven_exported_and_erased_holds() -> Result<()> {
     }
     assert_eq!(json(&realm, &["log", "disclosures", &referral]).await?, told, "by the message's id as well");
     let table = realm.gateway.command(&["log", "disclosures", &thread]).await?;
-    assert!(table.contains(&format!("leaf {index} erased ")), "{table}");
+    assert!(table.contains(&format!("leaf be/log/1 {index} erased ")), "{table}");
     // What is on its way is not erased.
     realm.agent_mut(SHELTER)?.stop().await?;
     let waits = send(&realm, message::small_referral(SHELTER)).await?;
