@@ -217,6 +217,7 @@ async fn verify_keys(
     report: &mut Report,
 ) -> Result<(), LogError> {
     let mut chains = keys::Chains::new(place.domain);
+    let mut holds_keys = false;
     for head in snapshot.logs(LogKind::Keys).await? {
         let key = log_key(place.domain, LogKind::Keys, head.number, place.gateway)?;
         let mut walk = Walk::new(&head, &key, &place.stager);
@@ -225,6 +226,11 @@ async fn verify_keys(
             walk.examine_code(&row, signed, &mut report.faults);
             chains.take(&row, head.number == 1, &walk.place(row.index()), &mut report.faults);
         }
+        if holds_keys && walk.is_empty() {
+            let found = "it took the place of another log, and holds none of the keys of that one: it was written by hand";
+            report.faults.add("wrong_previous", walk.origin.as_str(), found, CHANGED);
+        }
+        holds_keys = !walk.is_empty();
         report.logs.push(walk.end(snapshot, 0, &mut report.faults).await?);
     }
     let mut after = (String::new(), i64::MIN);
