@@ -301,6 +301,55 @@ async fn what_was_staged_behind_the_last_head_goes_into_the_new_log() {
     assert!((4_000_000_001..=4_000_065_536).contains(&number), "{number}");
 }
 
+/// What is staged anew gets a new code: only what the code of before was over.
+#[tokio::test]
+async fn no_log_is_opened_with_what_was_changed_by_hand() {
+    for change in [
+        "UPDATE leaf SET record = CAST(record || x'00' AS BLOB) WHERE idx = 4",
+        "UPDATE leaf SET salt = zeroblob(32) WHERE idx = 4",
+        "UPDATE leaf SET (salt, record) = (SELECT salt, record FROM leaf WHERE idx = 5) WHERE idx = 4",
+        "UPDATE leaf SET salt = NULL, record = NULL, readers = '' WHERE idx = 4",
+        "UPDATE leaf SET entry = (SELECT entry FROM leaf WHERE idx = 5) WHERE idx = 4",
+        "DELETE FROM leaf WHERE idx = 4",
+    ] {
+        let place = Place::new();
+        let (store, logs) = place.open().await;
+        let log = logs.unwrap().evidence;
+        stage(&store, 3).await;
+        log.grow().await.unwrap();
+        stage(&store, 3).await;
+        by_hand(&place.file(), change).await;
+        std::fs::write(place.folder.path().join("log.head"), signed(&place, "be/log/1", 40).to_string())
+            .unwrap();
+        let folder = DataFolder::new(place.folder.path().to_owned());
+        let act = Done { at: OffsetDateTime::now_utc(), actor: "test", act: "reopen_log", subject: "be" };
+        let refused = reopen(&folder, (&store, &place.domain, &place.signing), act).await.err();
+        let missing = change.starts_with("DELETE");
+        match refused {
+            Some(LogError::Store(StoreError::ForeignLeaf(4))) if !missing => {}
+            Some(LogError::Store(StoreError::Corrupt(_))) if missing => {}
+            other => panic!("{change}: {other:?}"),
+        }
+        assert_eq!(store.log_head(LogKind::Evidence).await.unwrap().number, 1, "{change}");
+    }
+}
+
+/// The highest number is taken: none can follow.
+#[tokio::test]
+async fn a_log_of_the_highest_number_has_none_that_follows() {
+    let place = Place::new();
+    let (store, logs) = place.open().await;
+    let log = logs.unwrap().evidence;
+    stage(&store, 3).await;
+    log.grow().await.unwrap();
+    let last = signed(&place, "be/log/4294967295", 40).to_string();
+    std::fs::write(place.folder.path().join("log.head"), last).unwrap();
+    let folder = DataFolder::new(place.folder.path().to_owned());
+    let act = Done { at: OffsetDateTime::now_utc(), actor: "test", act: "reopen_log", subject: "be" };
+    let refused = reopen(&folder, (&store, &place.domain, &place.signing), act).await.err();
+    assert!(matches!(refused, Some(LogError::NoNumber(_))), "{refused:?}");
+}
+
 #[tokio::test]
 async fn the_guard_keeps_the_highest_head_that_is_shown() {
     let place = Place::new();

@@ -129,6 +129,10 @@ async fn whatever_is_changed_by_hand_is_found_and_named() -> Result<()> {
         ("changed_policy", "UPDATE policy_set SET hash = zeroblob(32) WHERE active = 1"),
         ("changed_policy", "UPDATE policy_set SET files = x'' WHERE active = 1"),
         ("changed_policy", "UPDATE policy_set SET active = 0"),
+        // A log that nobody opened would take the place of the newest, and what the guard file has be forgotten.
+        ("wrong_previous", "INSERT INTO log (kind, number, size) VALUES ('log', 2, 0)"),
+        ("wrong_previous", "INSERT INTO log (kind, number, size) VALUES ('log', 4294967295, 0)"),
+        ("wrong_previous", "INSERT INTO log (kind, number, size) VALUES ('keys', 4000000000, 0)"),
     ];
     named(&realm.gateway, edits).await?;
     // The set of before made active again by hand: no two may be active on the way.
@@ -155,10 +159,20 @@ async fn whatever_is_changed_by_hand_is_found_and_named() -> Result<()> {
     let log = failed(&realm.gateway, &data)?;
     assert!(log["detail"].as_str().is_some_and(|found| found.contains("did not stage it")), "{log}");
 
-    // A gateway does not start on a tree that does not lead to its head, and doctor names it.
-    for edit in
-        ["UPDATE tile SET hashes = zeroblob(length(hashes)) WHERE log = 1", "UPDATE log SET size = size - 1"]
-    {
+    // A gateway does not start on a tree that does not lead to its head, nor on a log that it did not open; doctor names it.
+    for (edit, says) in [
+        ("UPDATE tile SET hashes = zeroblob(length(hashes)) WHERE log = 1", "changed by hand"),
+        ("UPDATE log SET size = size - 1", ""),
+        ("INSERT INTO log (kind, number, size) VALUES ('log', 2, 0)", "be/log/2 does not begin with a leaf"),
+        (
+            "INSERT INTO log (kind, number, size) VALUES ('log', 4294967295, 0)",
+            "be/log/4294967295 does not begin with a leaf",
+        ),
+        (
+            "INSERT INTO log (kind, number, size) VALUES ('keys', 4000000000, 0)",
+            "be/keys/4000000000 does not begin with a leaf",
+        ),
+    ] {
         let copy = TempDir::new()?;
         evidence::copy(&realm.gateway, copy.path())?;
         let data = copy.path().join("gateway-be");
@@ -172,6 +186,7 @@ async fn whatever_is_changed_by_hand_is_found_and_named() -> Result<()> {
             .arg("run")
             .output()?;
         assert_eq!(run.status.code(), Some(1), "{edit}: {run:?}");
+        assert!(format!("{run:?}").contains(says), "{edit}: {run:?}");
         failed(&realm.gateway, &data)?;
     }
     sound(&realm.gateway).await?;
@@ -259,6 +274,15 @@ async fn what_other_tables_state_is_compared_with_the_log() -> Result<()> {
         // Who gets a copy, what of it, and whether.
         ("copy_removed", "DELETE FROM delivery WHERE agency = 'be/police-federal' AND message IS NOT NULL"),
         ("copy_removed", "DELETE FROM delivery WHERE forwarded = 1"),
+        (
+            "doubled_copy",
+            "INSERT INTO delivery (agency, expires, bytes, message, proof, bases, decision, release, policy_hash, queue, bases_salt) SELECT agency, expires, bytes, message, proof, bases, decision, release, policy_hash, queue, bases_salt FROM delivery WHERE agency = 'be/police-federal' AND message IS NOT NULL",
+        ),
+        (
+            "changed_copy",
+            "UPDATE delivery SET expires = 1 WHERE agency = 'be/police-federal' AND message IS NOT NULL",
+        ),
+        ("changed_copy", "UPDATE delivery SET expires = 9000000000000 WHERE forwarded = 1"),
         (
             "copy_without_release",
             "UPDATE delivery SET agency = 'be/shelter-antwerp' WHERE agency = 'be/police-federal' AND message IS NOT NULL",

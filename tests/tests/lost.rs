@@ -1,12 +1,14 @@
 //! What a domain accepted from a peer and lost, since it was restored from an older copy of its database, is offered to it
 //! again by the domains that have heard of no end.
 
+#![allow(clippy::indexing_slicing, reason = "an absent field of JSON is null")]
+
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use liaison_demo::{port::Port, wait};
 use liaison_proto::{
-    case::v1::{GetAlertRequest, UpdateReferralRequest},
+    case::v1::{GetAlertRequest, UpdateReferralRequest, log_alarm::Code as Alarm},
     federation::v1::Forward,
     message::v1::{
         Audience, Manifest, error_code::Code as ErrorCode, referral_state::Code as State,
@@ -29,6 +31,7 @@ use liaison_tests::{
 };
 use liaison_trust::statement;
 use prost::Message;
+use serde_json::Value;
 use uuid::Uuid;
 
 /// Referrals that are offered again while the gateway that offers them is killed.
@@ -167,6 +170,53 @@ async fn a_gateway_killed_while_it_offers_again_loses_nothing() -> Result<()> {
     outstanding(&federation, 0).await?;
     evidence::sound(&federation.realm("be")?.gateway).await?;
     is_sound(&federation.realm("hu")?.gateway).await
+}
+
+/// The sender's domain is restored from when the other had the message, and its recipient has signed for it since.
+#[tokio::test]
+async fn a_restored_domain_hears_again_of_the_ends_that_it_lost() -> Result<()> {
+    let mut federation = federation().await?;
+    federation.realm_mut("hu")?.agent_mut(SHELTER_HU)?.stop().await?;
+    let id = refer(&federation, SHELTER_HU).await?;
+    outstanding(&federation, 1).await?;
+    receipts::complete(federation.agent(SHELTER)?).await?;
+    let size = copied(&mut federation.realm_mut("be")?.gateway).await?;
+    federation.links().await?;
+    federation.realm_mut("hu")?.agent_mut(SHELTER_HU)?.start().await?;
+    call::referral_in(federation.agent(SHELTER)?, &id, State::Received).await?;
+    receipts::complete(federation.agent(SHELTER)?).await?;
+    outstanding(&federation, 0).await?;
+    let be = &mut federation.realm_mut("be")?.gateway;
+    guarded(be, size).await?;
+    restored(be).await?;
+    outstanding(&federation, 0).await?;
+
+    let be = &federation.realm("be")?.gateway;
+    evidence::leaves(be).await?;
+    let told: Value = serde_json::from_str(&be.command(&["--json", "log", "disclosures", &id]).await?)?;
+    let all = told["disclosures"].as_array().context("no disclosures")?;
+    ensure!(!all.is_empty() && all.iter().all(|one| one["acknowledged_at"].is_string()), "{told}");
+    ensure!(all.iter().all(|one| one["ended"].is_null()), "{told}");
+    let shown: Value =
+        serde_json::from_str(&be.command(&["--json", "log", "show", "--message", &id]).await?)?;
+    let of_it = shown["leaves"].as_array().context("no leaves")?;
+    ensure!(evidence::count(of_it, "acknowledged") == 1, "{shown}");
+    for domain in ["be", "hu"] {
+        is_sound(&federation.realm(domain)?.gateway).await?;
+    }
+    // It came once, and nobody is told of anything but the new log.
+    let received = call::received_ids(federation.agent(SHELTER_HU)?).await?;
+    ensure!(received == [id.clone()], "{received:?}");
+    let sender = federation.agent(SHELTER)?;
+    let seen = call::referral(sender, &id).await?;
+    ensure!(seen.state() == State::Received && seen.refusal.is_none(), "{seen:?}");
+    let log = wait::until("the sender has its receipts from the new log", async || {
+        let log = receipts::log(sender).await.ok()?;
+        (log.due == 0 && !log.alarms.is_empty()).then_some(log)
+    })
+    .await?;
+    ensure!(log.alarms.iter().all(|alarm| alarm.kind() == Alarm::NewLog), "{log:?}");
+    Ok(())
 }
 
 /// The recipient is back before the sender's domain is, whose referral opens the thread.

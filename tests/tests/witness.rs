@@ -1,5 +1,9 @@
 //! Peers as witnesses of a domain's logs, and what becomes of a gateway that was restored from an older copy.
 
+#![allow(clippy::indexing_slicing, reason = "an absent field of JSON is null")]
+
+use std::fs;
+
 use ::http as http_types;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -7,14 +11,16 @@ use http_body_util::BodyExt;
 use liaison_demo::{Gateway, Member, http, wait};
 use liaison_tests::{
     Federation, Realm,
+    evidence::{found, named},
     federation::Setup,
     insider::{self, Insider},
     names::{POLICE, SHELTER, SHELTER_HU},
     policies,
     realm::{BE, HU},
-    restored::{back_up, forget, guarded, put_back},
+    restored::{back_up, forget, guard, guarded, put_back},
 };
 use liaison_trust::log::{Checkpoint, Frontier, Note, TileHashes, leaf_hash, new_bundles, new_tiles, root};
+use serde_json::Value;
 use tonic::{body::Body, transport::Channel};
 use tower::{Service, ServiceExt};
 
@@ -97,6 +103,45 @@ async fn peers_cosign_one_anothers_heads() -> Result<()> {
     Ok(())
 }
 
+/// Of a log that peers cosigned, whatever is shown to others has their cosignatures.
+#[tokio::test]
+async fn what_peers_cosigned_is_shown() -> Result<()> {
+    let mut federation = two().await?;
+    cosigned(&federation.realm("be")?.gateway).await?;
+    let be = &federation.realm("be")?.gateway;
+    let is_cosigned = |note: &str| note.lines().any(|line| line.starts_with("\u{2014} hu/"));
+    let shown: Value =
+        serde_json::from_str(&be.command(&["--json", "log", "head", "--log", "be/log"]).await?)?;
+    let note = shown["cosigned"].as_str().context("no cosigned head is shown")?;
+    ensure!(is_cosigned(note), "{note}");
+    ensure!(
+        be.command(&["log", "head", "--log", "be/log"]).await?.contains(note.trim_end()),
+        "people see none"
+    );
+    let receipt = be.command(&["log", "prove", "0"]).await?;
+    ensure!(is_cosigned(&receipt), "{receipt}");
+    let folder = federation.realm("be")?.folder().join("export");
+    be.command(&["log", "export", &folder.to_string_lossy()]).await?;
+    for kind in ["log", "keys"] {
+        let written = fs::read_to_string(folder.join(format!("be/{kind}/1/cosigned")))?;
+        ensure!(is_cosigned(&written), "{written}");
+    }
+    let be = &mut federation.realm_mut("be")?.gateway;
+    be.stop().await?;
+    let edits = [
+        ("wrong_cosigned", "UPDATE log SET cosigned = x'00'"),
+        (
+            "wrong_cosigned",
+            "UPDATE log SET cosigned = (SELECT cosigned FROM log WHERE kind = 'keys') WHERE kind = 'log'",
+        ),
+        (
+            "wrong_cosigned",
+            "UPDATE log SET cosigned = CAST(replace(CAST(cosigned AS TEXT), char(10), ' ') AS BLOB)",
+        ),
+    ];
+    named(be, &edits).await
+}
+
 #[tokio::test]
 async fn the_guard_file_refuses_an_older_copy() -> Result<()> {
     let mut realm = Realm::start(policies::OPEN, &[]).await?;
@@ -112,6 +157,31 @@ async fn the_guard_file_refuses_an_older_copy() -> Result<()> {
         let refused = gateway.start().await.err().context("it starts on an older copy")?.to_string();
         ensure!(refused.contains("older copy") && refused.contains("log reopen"), "{refused}");
     }
+    Ok(())
+}
+
+/// It has grown beyond the head that the guard file has, with other leaves.
+#[tokio::test]
+async fn the_guard_file_names_another_copy() -> Result<()> {
+    let mut realm = Realm::start(policies::OPEN, &[]).await?;
+    let gateway = &mut realm.gateway;
+    gateway.stop().await?;
+    back_up(gateway)?;
+    gateway.start().await?;
+    grow(gateway, &["be/first"]).await?;
+    let size = leaves(gateway).await?;
+    guarded(gateway, size - 1).await?;
+    let seen = fs::read(guard(gateway))?;
+    put_back(gateway)?;
+    forget(gateway)?;
+    gateway.start().await?;
+    grow(gateway, &["be/second", "be/third"]).await?;
+    gateway.stop().await?;
+    fs::write(guard(gateway), seen)?;
+    let found = found(gateway, &gateway.data)?;
+    ensure!(found.keys().eq(["other_copy"]), "{found:?}");
+    let refused = gateway.start().await.err().context("it starts on another copy")?.to_string();
+    ensure!(refused.contains("other leaves in their place"), "{refused}");
     Ok(())
 }
 

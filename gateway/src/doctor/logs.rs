@@ -37,12 +37,13 @@ pub(super) async fn examine(folder: &DataFolder, domain: &Domain) -> Vec<Finding
                 continue;
             }
         };
-        for head in logs {
+        for head in &logs {
             let finding = async {
                 let key = log_key(domain, kind, head.number, &gateway)?;
                 let mut faults = verify::Faults::default();
-                let signed = verify::examine_head(&mut snapshot, &head, &key, &mut faults).await?;
-                verify::examine_staged(&mut snapshot, &head, (&key, &stager), &mut faults).await?;
+                let signed = verify::examine_head(&mut snapshot, head, &key, &mut faults).await?;
+                verify::examine_begun(&mut snapshot, &logs, head, key.name().as_str(), &mut faults).await?;
+                verify::examine_staged(&mut snapshot, head, (&key, &stager), &mut faults).await?;
                 Ok::<_, LogError>(match (faults.listed.first(), signed) {
                     (Some(fault), _) => {
                         fail(CHECK, format!("{}: {}", fault.place, fault.found), fault.action)

@@ -45,7 +45,8 @@ pub enum LogError {
     )]
     OtherRoot(String),
     #[error(
-        "the log {0} does not begin with a leaf that this gateway staged: it was written into the database by hand;          restore the newest copy"
+        "the log {0} does not begin with a leaf that this gateway staged: it was written into the database by hand; \
+         restore the newest copy"
     )]
     NotOpened(String),
     #[error(

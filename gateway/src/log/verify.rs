@@ -44,6 +44,7 @@ use walk::Walk;
 
 pub use fault::{Fault, Faults};
 pub use head::{examine_head, examine_staged};
+pub use opened::examine_begun;
 pub use tree::Grown;
 
 /// What was looked at, and what is wrong.
@@ -157,10 +158,7 @@ async fn verify_evidence(
                 _ => {}
             }
         }
-        if head.number > 1 && walk.is_empty() {
-            let found = "it took the place of another log, and has no leaf that names that one: it was written by hand";
-            report.faults.add("wrong_previous", walk.origin.as_str(), found, CHANGED);
-        }
+        examine_begun(snapshot, logs, head, &walk.origin, &mut report.faults).await?;
         let named = |index: &u64| (super::subject(&walk.origin, *index), walk.place(*index));
         all_erased.extend(erased.iter().map(named));
         report.logs.push(walk.end(snapshot, erased.len() as u64, &mut report.faults).await?);
@@ -217,14 +215,16 @@ async fn verify_keys(
     report: &mut Report,
 ) -> Result<(), LogError> {
     let mut chains = keys::Chains::new(place.domain);
-    for head in snapshot.logs(LogKind::Keys).await? {
+    let logs = snapshot.logs(LogKind::Keys).await?;
+    for head in &logs {
         let key = log_key(place.domain, LogKind::Keys, head.number, place.gateway)?;
-        let mut walk = Walk::new(&head, &key, &place.stager);
+        let mut walk = Walk::new(head, &key, &place.stager);
         chains = keys::Chains::new(place.domain);
         while let Some((row, signed)) = walk.next(snapshot, &mut report.faults).await? {
             walk.examine_code(&row, signed, &mut report.faults);
             chains.take(&row, head.number == 1, &walk.place(row.index()), &mut report.faults);
         }
+        examine_begun(snapshot, &logs, head, &walk.origin, &mut report.faults).await?;
         report.logs.push(walk.end(snapshot, 0, &mut report.faults).await?);
     }
     let mut after = (String::new(), i64::MIN);

@@ -1,4 +1,4 @@
-//! Whether a log that takes the place of another one begins with the head of the one before.
+//! Whether a log that takes the place of another one begins with what it takes over: the head of the one before, or its keys.
 
 use liaison_trust::{keys::SigningKey, log::Note, names::Domain};
 
@@ -8,8 +8,36 @@ use super::{
 };
 use crate::{
     log::{LogError, log_key},
-    store::{LogHead, Snapshot},
+    store::{LogHead, LogKind, Snapshot},
 };
+
+/// Whether a log that takes the place of another one has a leaf; `logs` are all of its kind. A log of keys that held none has
+/// none to give.
+///
+/// # Errors
+/// The database can't be read.
+pub async fn examine_begun(
+    snapshot: &mut Snapshot,
+    logs: &[LogHead],
+    head: &LogHead,
+    origin: &str,
+    faults: &mut Faults,
+) -> Result<(), LogError> {
+    if head.number == 1 || !snapshot.leaves(head.log, 0, 1).await?.is_empty() {
+        return Ok(());
+    }
+    if head.kind == LogKind::Keys {
+        let before = logs.iter().rev().find(|log| log.number < head.number);
+        let Some(before) = before else { return Ok(()) };
+        if snapshot.leaves(before.log, 0, 1).await?.is_empty() {
+            return Ok(());
+        }
+    }
+    let found =
+        "it took the place of another log, and has no leaf that was taken over: it was written by hand";
+    faults.add("wrong_previous", origin, found, CHANGED);
+    Ok(())
+}
 
 /// Looks at the head that the first leaf of a log names, at a place; `logs` are all of its kind.
 ///

@@ -56,11 +56,6 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether no leaf was found.
-    pub(super) fn is_empty(&self) -> bool {
-        self.next == 0
-    }
-
     pub(super) fn place(&self, index: u64) -> String {
         format!("{}, leaf {index}", self.origin)
     }
