@@ -230,6 +230,17 @@ async fn take(
         raise(&agent.store, &alarm).await?;
     }
     let continuations = answer.continuations.get(usize::from(held.is_some())..).unwrap_or_default();
+    for (agency, note) in others {
+        // What another agency saw of an earlier log, the domain has to name as well.
+        let Ok(shown) = judge::head(EVIDENCE, domain, key, note) else { continue };
+        if shown.number < newest.number {
+            let alarm = succession::follow(&agent.link, key, &shown, &newest).await?;
+            if alarm.kind == Kind::Inconsistent {
+                let detail = format!("what {agency} holds and what is shown here: {}", alarm.detail);
+                raise(&agent.store, &Alarm { subject: shown.bare.to_string(), detail, ..alarm }).await?;
+            }
+        }
+    }
     compare_all(&agent.store, EVIDENCE, key, &newest, others, continuations).await?;
     let under = earlier.as_ref().unwrap_or(&newest);
     let origin = under.checkpoint.origin();

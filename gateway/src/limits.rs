@@ -227,7 +227,7 @@ pub const KEY_BUNDLE_BYTES: usize = 1 << 20;
 pub const FOREIGN_KEYS: usize = 100;
 /// Logs of one peer that are witnessed: it opens new ones only after it was restored from an older copy.
 pub const LOGS_WITNESSED: u32 = 32;
-/// Conflicting heads of one log that are kept as evidence: the first ones.
+/// Conflicting heads of the logs of one domain that are kept as evidence: the first ones.
 pub const LOG_CONFLICTS: u32 = 100;
 
 /// Former policy sets that are kept.

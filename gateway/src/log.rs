@@ -155,7 +155,7 @@ impl Log {
             head: watch::Sender::new(Head { size: 0, root: empty_root(), note: None }),
         };
         this.begins().await?;
-        if let Some((tree, head)) = this.numbered(number).await? {
+        if let Some((tree, head)) = this.read(number).await? {
             if tree.frontier(head.size).await?.root() != head.root {
                 return Err(LogError::OtherRoot(this.origin()));
             }
@@ -229,12 +229,20 @@ impl Log {
         self.head.subscribe()
     }
 
-    /// A log of this kind by its number, under the head that the database holds of it: this one, or one whose place
-    /// another has taken, which is never signed again.
+    /// A log of this kind by its number: this one, or one whose place another has taken, which is never signed again,
+    /// under the head that the database holds of it.
     ///
     /// # Errors
     /// Its head is not what this gateway signed, or the database failed.
     pub async fn numbered(&self, number: u32) -> Result<Option<(Tree, Head)>, LogError> {
+        // The database shows a new head a moment before this log stands by it.
+        if number == self.number {
+            return Ok(Some((self.tree.clone(), self.head())));
+        }
+        self.read(number).await
+    }
+
+    async fn read(&self, number: u32) -> Result<Option<(Tree, Head)>, LogError> {
         let Some(LogHead { log, size, checkpoint, .. }) = self.store.log(self.kind, number).await? else {
             return Ok(None);
         };

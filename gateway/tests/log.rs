@@ -297,7 +297,8 @@ async fn what_was_staged_behind_the_last_head_goes_into_the_new_log() {
     // Whatever the clock says, the next one is higher than all that are known.
     std::fs::write(&file, signed(&place, "be/log/4000000000", 1).to_string()).unwrap();
     let opened = reopen(&folder, (&store, &place.domain, &place.signing), act).await.unwrap();
-    assert_eq!(opened[0].origin, "be/log/4000000001");
+    let number: u32 = opened[0].origin.strip_prefix("be/log/").unwrap().parse().unwrap();
+    assert!((4_000_000_001..=4_000_065_536).contains(&number), "{number}");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ Nothing is passed over: a field or an enumeration value that is not known here i
 import hashlib
 import re
 import unicodedata
+import uuid
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -327,7 +328,7 @@ def told(data):
     if name in PLACES:
         sender, message, recipient = PLACES[name]
         need(len(event.get(message, b"")) == 16, "the record names no message")
-        words.append(f"message {event[message].hex()} from {address(event.get(sender, ''))}")
+        words.append(f"message {uuid.UUID(bytes=event[message])} from {address(event.get(sender, ''))}")
         if recipient:
             words.append(f"to {address(event.get(recipient, ''))}")
     return ", ".join(words), acknowledged

@@ -1,6 +1,6 @@
 //! What an agent believes of its domain's log: plain functions, from what is shown to a head and receipts, or an alarm.
 
-use std::collections::BTreeMap;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use liaison_proto::{
     case::v1::log_alarm::Code as Kind,
@@ -143,17 +143,20 @@ fn not_signed(domain: &Domain, held: Option<&Head>, shown: &str, why: &str) -> A
 /// Compares a head that an agency holds with the newest one.
 ///
 /// # Errors
-/// They are of two histories. Heads of two logs can't be compared, and are no alarm here.
+/// They are of two histories. A head of an earlier log can't be compared here.
 pub(super) fn compare(
     agency: &AgencyAddress,
     shown: &Head,
     newest: &Head,
     continuation: Option<&Continuation>,
 ) -> Result<(), Alarm> {
-    if shown.number != newest.number {
-        return Ok(());
-    }
-    goes_on(shown, newest, continuation).map_err(|why| {
+    let goes_on = match shown.number.cmp(&newest.number) {
+        Ordering::Less => Ok(()),
+        Ordering::Equal => goes_on(shown, newest, continuation),
+        // The gateway signed that before it gave this one.
+        Ordering::Greater => Err(format!("it is older than {}", shown.checkpoint.origin())),
+    };
+    goes_on.map_err(|why| {
         let alarm = inconsistent(newest, shown.bare.to_string(), why);
         Alarm {
             subject: shown.bare.to_string(),

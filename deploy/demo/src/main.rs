@@ -6,9 +6,7 @@ mod federation;
 mod ground;
 mod story;
 
-use std::{path::Path, process::Stdio};
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Parser;
 use liaison_demo::Programs;
 use tokio::signal::unix::{SignalKind, signal};
@@ -44,7 +42,7 @@ async fn main() -> Result<()> {
 
 async fn demonstrate(arguments: &Arguments) -> Result<()> {
     if !arguments.no_build {
-        build().await?;
+        Programs::build().await?;
     }
     let programs = Programs::beside_this_one()?;
     let ground = Ground::claim()?;
@@ -63,19 +61,5 @@ async fn demonstrate(arguments: &Arguments) -> Result<()> {
         }
         std::future::pending::<()>().await;
     }
-    Ok(())
-}
-
-/// Builds what the demonstration starts, as it was built itself; what cargo says goes to stderr.
-async fn build() -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = tokio::process::Command::new(cargo);
-    build.current_dir(root).args(["build", "--package", "liaison-gateway", "--package", "liaison-agent"]);
-    if !cfg!(debug_assertions) {
-        build.arg("--release");
-    }
-    let status = build.stdout(Stdio::null()).status().await.context("cargo does not start")?;
-    ensure!(status.success(), "cargo could not build the gateway and the agent: see what it says above");
     Ok(())
 }

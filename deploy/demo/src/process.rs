@@ -24,6 +24,20 @@ pub struct Programs {
 }
 
 impl Programs {
+    /// Builds them as the program that runs was built itself; what cargo says goes to stderr.
+    pub async fn build() -> Result<()> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = tokio::process::Command::new(cargo);
+        build.current_dir(root).args(["build", "--package", "liaison-gateway", "--package", "liaison-agent"]);
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        let status = build.stdout(Stdio::null()).status().await.context("cargo does not start")?;
+        ensure!(status.success(), "cargo could not build the gateway and the agent: see what it says above");
+        Ok(())
+    }
+
     /// Those that cargo built beside the program that runs.
     pub fn beside_this_one() -> Result<Self> {
         let this = std::env::current_exe()?;

@@ -19,6 +19,7 @@ use crate::{
 };
 
 const CHECK: &str = "log";
+const CONFLICTS: &str = "logs abroad";
 const KEYS: &str = "keys abroad";
 const VERIFY: &str = "run `liaison-gateway log verify`";
 
@@ -54,6 +55,16 @@ pub(super) async fn examine(folder: &DataFolder, domain: &Domain) -> Vec<Finding
             };
             findings.push(finding.await.unwrap_or_else(|error| fail(CHECK, error.to_string(), VERIFY)));
         }
+    }
+    match snapshot.conflicts().await {
+        Ok(conflicts) => findings.extend(conflicts.into_iter().map(|(origin, count)| {
+            fail(
+                CONFLICTS,
+                format!("{origin} has contradicted what was known of it, {count} times: it changed its past, or told two stories"),
+                "ask the domain's administrator, and tell the others; the evidence is in the table `conflict`",
+            )
+        })),
+        Err(error) => findings.push(fail(CHECK, error.to_string(), VERIFY)),
     }
     match foreign_keys(&mut snapshot).await {
         Ok(foreign) => findings.extend(foreign),

@@ -4,6 +4,7 @@
 
 use liaison_proto::log::v1::{Opened, record::Event};
 use time::OffsetDateTime;
+use tracing::warn;
 
 use super::{Guard, Log, LogError, Shown, guard_file};
 use crate::{
@@ -55,9 +56,14 @@ pub async fn reopen(
 }
 
 /// The number of a log that is opened now: the moment in Unix seconds, so that two restores never open the same log,
-/// whatever they know of one another; and higher than all that are known.
+/// whatever they know of one another. It is higher than all that are known: where the clock is behind those, by chance.
 fn number(at: OffsetDateTime, highest: u32) -> Option<u32> {
-    Some(u32::try_from(at.unix_timestamp()).unwrap_or_default().max(highest.checked_add(1)?))
+    let now = u32::try_from(at.unix_timestamp()).unwrap_or_default();
+    if now > highest {
+        return Some(now);
+    }
+    warn!("the clock is behind the moment at which the log before was opened: set it");
+    highest.checked_add(1)?.checked_add(rand::random::<u16>().into())
 }
 
 fn opened(previous: &str, at: OffsetDateTime) -> Result<NewLeaf, LogError> {

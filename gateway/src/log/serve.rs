@@ -15,7 +15,7 @@ use liaison_proto::{
     log::v1::{Record, record::Event},
     message::v1::{Refusal, error_code::Code as ErrorCode},
 };
-use liaison_trust::log::{EntryBundle, Receipt, SUBMISSION_BYTES, Tile};
+use liaison_trust::log::{EntryBundle, Note, Receipt, SUBMISSION_BYTES, Tile};
 use prost::Message;
 use time::OffsetDateTime;
 use tracing::error;
@@ -69,7 +69,7 @@ async fn checkpoint(
 ) -> Result<Response, Answer> {
     may_read(&gateway, caller.as_deref())?;
     let (_, checkpoint) = log(&gateway, &domain, &kind, number).await?;
-    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], checkpoint).into_response())
+    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], checkpoint.to_string()).into_response())
 }
 
 async fn tile(
@@ -113,11 +113,14 @@ async fn opened(
 }
 
 /// A log of this domain with its newest checkpoint.
-async fn log(gateway: &Gateway, domain: &str, kind: &str, number: u32) -> Result<(LogId, Vec<u8>), Answer> {
+async fn log(gateway: &Gateway, domain: &str, kind: &str, number: u32) -> Result<(LogId, Note), Answer> {
     let kind = LogKind::named(kind).filter(|_| domain == gateway.domain.as_str());
-    let head = gateway.store.log(kind.ok_or(Answer::NotFound)?, number).await?;
-    let head = head.ok_or(Answer::NotFound)?;
-    Ok((head.log, head.checkpoint.ok_or(Answer::NotFound)?))
+    let log = match kind.ok_or(Answer::NotFound)? {
+        LogKind::Evidence => &gateway.logs.evidence,
+        LogKind::Keys => &gateway.logs.keys,
+    };
+    let (tree, head) = log.numbered(number).await?.ok_or(Answer::NotFound)?;
+    Ok((tree.id(), head.note.ok_or(Answer::NotFound)?))
 }
 
 async fn add_checkpoint(

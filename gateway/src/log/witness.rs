@@ -37,6 +37,10 @@ pub enum WitnessError {
     Another(u64),
     #[error("the head was not shown to go on from the one that was cosigned last; both are kept as evidence")]
     Inconsistent,
+    #[error(
+        "of this log nothing was cosigned yet: its first head goes on from 0 leaves, with an empty proof"
+    )]
+    NotFirst,
     #[error("another log has taken the place of this one, and was cosigned")]
     Succeeded,
     #[error("the witness failed")]
@@ -50,14 +54,19 @@ impl WitnessError {
     pub fn is_violation(&self) -> bool {
         matches!(
             self,
-            Self::Malformed(_) | Self::Shrinks | Self::UnknownLog | Self::NotSigned | Self::Inconsistent
+            Self::Malformed(_)
+                | Self::Shrinks
+                | Self::NotFirst
+                | Self::UnknownLog
+                | Self::NotSigned
+                | Self::Inconsistent
         )
     }
 
     /// As C2SP tlog-witness says it in HTTP.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Malformed(_) | Self::Shrinks => StatusCode::BAD_REQUEST,
+            Self::Malformed(_) | Self::Shrinks | Self::NotFirst => StatusCode::BAD_REQUEST,
             Self::UnknownLog => StatusCode::NOT_FOUND,
             Self::NotSigned => StatusCode::FORBIDDEN,
             Self::Another(_) => StatusCode::CONFLICT,
@@ -115,6 +124,9 @@ pub async fn cosign(
     let is_another = shown.size() == size && shown.root() != root;
     if submission.old != size && !is_another {
         return Err(WitnessError::Another(size));
+    }
+    if seen.is_none() && !submission.proof.is_empty() {
+        return Err(WitnessError::NotFirst);
     }
     if is_another || verify_consistency(size, &root, shown.size(), &shown.root(), &submission.proof).is_err()
     {

@@ -285,6 +285,14 @@ impl Snapshot {
         Ok(index.map(i64::unsigned_abs))
     }
 
+    /// Logs that contradicted what was known of them, each with how often: as far as that is kept.
+    pub async fn conflicts(&mut self) -> Result<Vec<(String, i64)>, StoreError> {
+        Ok(sqlx::query_as("SELECT origin, COUNT(*) FROM conflict GROUP BY origin ORDER BY origin LIMIT ?")
+            .bind(limits::LOGS_WITNESSED)
+            .fetch_all(&mut self.connection)
+            .await?)
+    }
+
     /// The active policy set: its hash, and its encoded files.
     pub async fn active_policy(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
         Ok(sqlx::query_as("SELECT hash, files FROM policy_set WHERE active = 1")

@@ -175,7 +175,7 @@ impl Store {
         Ok(())
     }
 
-    /// Keeps two heads of a log as evidence that it changed its past, or tells two stories; the first ones of each.
+    /// Keeps two heads of a log as evidence that it changed its past, or tells two stories; the first ones of each domain.
     ///
     /// # Errors
     /// The database failed.
@@ -187,13 +187,14 @@ impl Store {
     ) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO conflict (at, origin, known, shown) SELECT ?1, ?2, ?3, ?4 \
-             WHERE (SELECT COUNT(*) FROM conflict WHERE origin = ?2) < ?5",
+             WHERE (SELECT COUNT(*) FROM conflict WHERE substr(origin, 1, length(?6)) = ?6) < ?5",
         )
         .bind(millis(at))
         .bind(origin)
         .bind(known)
         .bind(shown)
         .bind(limits::LOG_CONFLICTS)
+        .bind(origin.split_inclusive('/').next().unwrap_or(origin))
         .execute(&self.writer)
         .await?;
         Ok(())

@@ -1,0 +1,142 @@
+//! A gateway alone: sealed messages come over agents' sessions, are decided, stored and delivered, and their
+//! recipients acknowledge them.
+
+mod session;
+mod stock;
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::Result;
+use futures_util::future::LocalBoxFuture;
+use liaison_demo::{Gateway, Member, Programs};
+use liaison_tests::{insider::Insider, policies};
+use tokio::task::JoinSet;
+
+use self::{session::Session, stock::Stock};
+use crate::{
+    limits,
+    round::{Load, Outcome, Round},
+    system::System,
+    usage::Watched,
+};
+
+/// Policies in the active set.
+const POLICIES: usize = 100;
+
+/// A gateway with its agencies, one for each connection. Each sends to the next.
+pub(crate) struct GatewayAlone {
+    gateway: Gateway,
+    agencies: Vec<Arc<Insider>>,
+    /// What each agency is to send.
+    stock: Vec<Stock>,
+}
+
+impl GatewayAlone {
+    pub(crate) async fn start(programs: &Programs, folder: &Path, connections: usize) -> Result<Self> {
+        let gateway = start(programs, folder).await?;
+        let mut agencies = Vec::new();
+        for number in 0..connections {
+            let address = format!("be/load-{number}");
+            join(&gateway, &address).await?;
+            agencies.push(Arc::new(Insider::enrol(&gateway, &address).await?));
+        }
+        Ok(Self { gateway, agencies, stock: Vec::new() })
+    }
+
+    async fn drive(&mut self, load: &Load) -> Result<Outcome> {
+        let mut sessions = Vec::new();
+        for agency in &self.agencies {
+            sessions.push(Session::open(agency).await?);
+        }
+        let round = Round::start(load, watched(&self.gateway)?)?;
+        let flights: Vec<_> = sessions.iter().map(|_| session::Flights::default()).collect();
+        let (mut senders, mut receivers) = (JoinSet::new(), JoinSet::new());
+        let count = sessions.len();
+        for ((connection, session), stock) in sessions.into_iter().enumerate().zip(self.stock.drain(..)) {
+            let of = |agency: usize| flights.get(agency % count).cloned().unwrap_or_default();
+            let (send, receive) = session.drive(
+                Arc::clone(&round),
+                connection,
+                stock,
+                of(connection),
+                of(connection + count - 1),
+            );
+            senders.spawn(send);
+            receivers.spawn(receive);
+        }
+        round.run(senders, receivers).await?;
+        round.outcome()
+    }
+}
+
+impl System for GatewayAlone {
+    fn prepare(&mut self, messages: u64) -> LocalBoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let each = messages.clamp(1, limits::STOCK).div_ceil(self.agencies.len() as u64);
+            self.stock = stock::make(&self.agencies, each).await?;
+            Ok(())
+        })
+    }
+
+    fn round<'a>(&'a mut self, load: &'a Load) -> LocalBoxFuture<'a, Result<Outcome>> {
+        Box::pin(self.drive(load))
+    }
+}
+
+/// A running gateway in a folder of its own, under [`POLICIES`] policies.
+pub(crate) async fn start(programs: &Programs, folder: &Path) -> Result<Gateway> {
+    let set = policies::write_scheme(&folder.join("policies"), &scheme())?;
+    let mut gateway = Gateway::create(programs, folder, "be", &set).await?;
+    gateway.start().await?;
+    Ok(gateway)
+}
+
+/// Makes an agency a member.
+pub(crate) async fn join(gateway: &Gateway, address: &str) -> Result<()> {
+    let member = Member {
+        address,
+        name: "Agency under load",
+        country: "be",
+        sectors: &["NGO"],
+        groups: &["network"],
+        services: &[],
+        languages: &[],
+        ages: &[],
+    };
+    gateway.add(&member).await
+}
+
+pub(crate) fn watched(gateway: &Gateway) -> Result<Watched> {
+    let pid = anyhow::Context::context(gateway.pid(), "the gateway does not run")?;
+    Ok(Watched { processes: vec![("gateway".to_owned(), pid)], folders: vec![gateway.data.clone()] })
+}
+
+/// Policies that let everything through, and others, up to [`POLICIES`], that are asked each time and do not apply.
+fn scheme() -> String {
+    let open = policies::OPEN.matches("permit(").count();
+    let others = (open..POLICIES).map(|number| {
+        let (action, resource) = match number % 4 {
+            0 => (r#"action == Action::"submit""#, r#"resource in Group::"closed""#.to_owned()),
+            1 => (r#"action == Action::"receive""#, r#"resource in Sector::"Employment""#.to_owned()),
+            2 => (r#"action in Action::"share_all""#, r#"resource in Country::"fr""#.to_owned()),
+            _ => (
+                r#"action in Action::"share_identifying""#,
+                format!(r#"resource == Agency::"be/none-{number}""#),
+            ),
+        };
+        policies::forbid(&format!("load-{number}"), action, &resource)
+    });
+    std::iter::once(policies::OPEN.to_owned()).chain(others).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_set_has_as_many_policies_as_it_says() {
+        let scheme = scheme();
+        assert_eq!(scheme.matches("@id(").count(), POLICIES);
+        assert_eq!(scheme.matches("permit(").count() + scheme.matches("forbid(").count(), POLICIES);
+    }
+}

@@ -1,0 +1,34 @@
+//! Every limit of a run, with its unit.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+/// How long each system is measured, seconds.
+pub(crate) const SECONDS: RangeInclusive<i64> = 1..=3_600;
+/// Connections to each system.
+pub(crate) const CONNECTIONS: RangeInclusive<i64> = 2..=64;
+/// Messages under way on one connection.
+pub(crate) const IN_FLIGHT: RangeInclusive<i64> = 1..=64;
+/// Messages offered in a second to each system, where a rate is given.
+pub(crate) const RATE: RangeInclusive<i64> = 1..=1_000_000;
+
+/// Systems take turns in rounds of about this length, and there are at most so many.
+pub(crate) const ROUND: Duration = Duration::from_secs(2);
+pub(crate) const ROUNDS: u32 = 15;
+/// The round that warms a system up and does not count.
+pub(crate) const WARM_UP: Duration = Duration::from_millis(700);
+/// How long what is under way at a round's end has to finish.
+pub(crate) const DRAIN: Duration = Duration::from_secs(60);
+/// How long a system may take until it can be used.
+pub(crate) const START: Duration = Duration::from_secs(60);
+/// Messages sealed beforehand for one round.
+pub(crate) const STOCK: u64 = 100_000;
+/// Those of the round that warms up, and of any other at the least.
+pub(crate) const FIRST_STOCK: u64 = 2_000;
+/// The pause before each message that goes alone.
+pub(crate) const REST: Duration = Duration::from_millis(20);
+/// Those who look for messages at the recipient, each for the next one; and the time between two looks. More would load
+/// the agent with asking.
+pub(crate) const READERS: usize = 2;
+pub(crate) const LOOK: Duration = Duration::from_millis(2);
+/// Latencies that are told apart, microseconds: a longer one counts as the longest.
+pub(crate) const LONGEST: u64 = 600_000_000;

@@ -1,0 +1,78 @@
+//! What is sent to Liaison: a referral of six sections.
+
+use anyhow::{Context, Result};
+use liaison_proto::{
+    case::v1::SendReferralRequest,
+    message::v1::{
+        Health, Identity, Location, Narrative, PersonName, ReferralContent, ServiceRequest,
+        data_category::Code as Category, purpose::Code as Purpose, service_type,
+    },
+};
+use liaison_tests::message;
+
+/// Bytes of all its sections before they are sealed, and of what every other system carries.
+pub(crate) const BYTES: usize = 4096;
+/// Its sections.
+pub(crate) const SECTIONS: [Category; 6] = [
+    Category::ServiceRequest,
+    Category::Identity,
+    Category::Health,
+    Category::Location,
+    Category::Consent,
+    Category::Narrative,
+];
+
+/// A referral of [`BYTES`] to an agency, which the person consented to.
+pub(crate) fn referral(to: &str) -> Result<SendReferralRequest> {
+    // Texts take all but what their fields and the consent do, the last one what is left over.
+    let around = bytes(&content(to, 512, 512))? - 5 * 512;
+    let text = (BYTES - around) / 5;
+    let last = BYTES - around - 4 * text;
+    Ok(SendReferralRequest {
+        to: vec![to.to_owned()],
+        content: Some(content(to, text, last)),
+        purpose: Purpose::VictimSupport.into(),
+        ..SendReferralRequest::default()
+    })
+}
+
+fn content(to: &str, text: usize, last: usize) -> ReferralContent {
+    let words = |length| "word ".chars().cycle().take(length).collect::<String>();
+    ReferralContent {
+        service_request: Some(ServiceRequest {
+            services: vec![service_type::Code::Safehouse.into()],
+            note: words(text),
+            ..ServiceRequest::default()
+        }),
+        identity: Some(Identity {
+            names: vec![PersonName { given: words(text), ..PersonName::default() }],
+            ..Identity::default()
+        }),
+        health: Some(Health { physical: words(text), ..Health::default() }),
+        location: Some(Location { whereabouts: words(text), ..Location::default() }),
+        consent: Some(message::consent(&[to], &SECTIONS)),
+        narrative: Some(Narrative { text: words(last) }),
+        ..ReferralContent::default()
+    }
+}
+
+/// Of all sections of a content.
+fn bytes(content: &ReferralContent) -> Result<usize> {
+    let sections = liaison_proto::category::split(content).context("the content has no sections")?;
+    Ok(sections.values().map(Vec::len).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_has_its_size_and_its_sections() {
+        for to in ["be/a", "be/load-15"] {
+            let content = referral(to).unwrap().content.unwrap();
+            assert_eq!(bytes(&content).unwrap(), BYTES);
+            let sections = liaison_proto::category::split(&content).unwrap();
+            assert_eq!(sections.keys().copied().collect::<Vec<_>>(), SECTIONS);
+        }
+    }
+}
