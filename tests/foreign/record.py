@@ -5,6 +5,7 @@ Nothing is passed over: a field or an enumeration value that is not known here i
 
 import hashlib
 import re
+import unicodedata
 import uuid
 
 from cryptography.exceptions import InvalidSignature
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 MESSAGE_FIELDS, ALL_FIELDS = 8192, 1 << 19
 KEY_RECORD_BYTES = 2048
+DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 class Wrong(Exception):
@@ -22,6 +24,12 @@ class Wrong(Exception):
 def need(condition, why):
     if not condition:
         raise Wrong(why)
+
+
+def printable(text):
+    """The text with what steers a terminal escaped: control characters, and those that change the direction of writing."""
+    steers = lambda c: unicodedata.category(c) in ("Cc", "Cs") or c in DIRECTIONS
+    return "".join(f"\\u{ord(c):04x}" if steers(c) else c for c in text)
 
 
 def numbers(*values):

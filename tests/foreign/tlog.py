@@ -215,15 +215,19 @@ def consistency(old, old_root, head, proof):
 
 
 class Histories:
-    """What proofs have shown so far of each log: it has one key, and each subtree has one hash for ever."""
+    """What files have shown so far: one key signs all logs of a domain, and each subtree of a log has one hash for ever."""
 
     def __init__(self):
         self.keys, self.hashes = {}, {}
 
-    def add(self, head, shown):
-        """Adds all that a proof shows, or, where it contradicts those before, nothing."""
-        key = head.key.material
-        need(self.keys.setdefault(head.origin, key) == key, f"another one of {head.origin} has another key")
+    def add(self, file, head, shown):
+        """Adds all that a proof in a file shows, or, where it contradicts those before, nothing."""
+        domain = head.origin.partition("/")[0]
+        key, before = self.keys.setdefault(domain, (head.key.material, file))
+        need(
+            key == head.key.material,
+            f"{head.origin} is signed by another key than {before}: one key signs all logs of {domain}, ask the domain which",
+        )
         for leaves, value in shown.items():
             self.same(head.origin, leaves, self.hashes.get((head.origin, *leaves), value), value)
         self.hashes.update({(head.origin, *leaves): value for leaves, value in shown.items()})

@@ -3,7 +3,8 @@
 
   verify_receipt.py [--key VKEY]... [--log DIR] RECEIPT...
 
-Exit status 0 only if every receipt holds and none contradicts another; a line for each says so, or why not. Consistency
+Exit status 0 only if every receipt holds and none contradicts another, 1 if not, 2 if it is called wrongly; a line for each
+receipt says whether it holds, or why not. Consistency
 proofs (*.tlog-consistency, as `liaison-gateway log prove --from` writes them) may stand among the receipts. With --log, an
 exported log (C2SP tlog-tiles: checkpoint, tile/...), each receipt's head must be the beginning of that log, whose tiles must
 lead to its signed root. Shares no code with Liaison; needs only the package `cryptography`.
@@ -13,10 +14,21 @@ import argparse
 import pathlib
 import sys
 
-from record import Wrong, check_acknowledgement, need, told
+from record import Wrong, check_acknowledgement, need, printable, told
 from tlog import HASHES, Checkpoint, Histories, Key, consistency, decimal, hashes, inclusion, key_among, node, sha256, unbase64
 
 RECORD_BYTES, KEY_BYTES = 16 << 20, 8 << 10
+FILE_BYTES = 32 << 20
+# Logs of a domain are numbered from 1.
+NUMBERS = range(1, 1 << 32)
+
+
+def content(path):
+    """What a file holds, unless it is longer than any receipt, or any file of an exported log."""
+    with open(path, "rb") as file:
+        data = file.read(FILE_BYTES + 1)
+    need(len(data) <= FILE_BYTES, "it is longer than any receipt")
+    return data
 
 
 def split(size):
@@ -38,12 +50,12 @@ class Tiles:
 
     def __init__(self, folder, keys):
         self.folder = pathlib.Path(folder)
-        self.head = Checkpoint((self.folder / "checkpoint").read_bytes().decode(), key_among(keys))
+        self.head = Checkpoint(content(self.folder / "checkpoint").decode(), key_among(keys))
         self.leaves = []
         for number in range((self.head.size + 255) // 256):
             width = min(256, self.head.size - 256 * number)
-            content = self.read(f"tile/0/{self.path(number)}", width, 32 * width)
-            self.leaves += [content[i : i + 32] for i in range(0, 32 * width, 32)]
+            tile = self.read(f"tile/0/{self.path(number)}", width, 32 * width)
+            self.leaves += [tile[i : i + 32] for i in range(0, 32 * width, 32)]
             self.check_entries(number, width)
         need(root_of(self.leaves) == self.head.root, "the exported tiles do not lead to the checkpoint's root")
 
@@ -59,9 +71,9 @@ class Tiles:
         whole, partial = self.folder / path, self.folder / f"{path}.p" / str(width)
         file = whole if whole.is_file() else partial
         need(file.is_file(), f"the exported log lacks {path}")
-        content = file.read_bytes()
-        need(length is None or len(content) >= length, f"{path} is cut off")
-        return content
+        data = content(file)
+        need(length is None or len(data) >= length, f"{path} is cut off")
+        return data
 
     def check_entries(self, number, width):
         """Each entry, where entries were exported, is what its leaf commits to."""
@@ -131,7 +143,7 @@ class Receipt:
         def key(head):
             number = head.origin.removeprefix(f"{domain}/keys/")
             need(number != head.origin, f"the signer's key is not in the log of keys of {domain}")
-            decimal(number, "the number of the log of keys")
+            need(decimal(number, "the number of the log of keys") in NUMBERS, "no log of keys has this number")
             return self.head.key.of(head.origin)
 
         head = Checkpoint(proof.note, key)
@@ -160,37 +172,48 @@ class Continuation:
 
 
 def verify(path, keys):
-    data = pathlib.Path(path).read_bytes()
+    data = content(path)
     return (Continuation if data.startswith(Continuation.HEADER.encode()) else Receipt)(data, keys)
+
+
+def vkey(text):
+    try:
+        return Key(text)
+    except Wrong as why:
+        raise argparse.ArgumentTypeError(f"{why}; copy it anew as the domain tells it") from None
+
+
+def say(line, file=None):
+    print(printable(line), file=file)
 
 
 def main():
     parser = argparse.ArgumentParser(description="Verifies receipts of a Liaison log of evidence, offline.")
     parser.add_argument("receipts", nargs="+", metavar="RECEIPT")
-    parser.add_argument("--key", action="append", default=[], metavar="VKEY", help="the key of a log; by default each receipt's own word")
+    parser.add_argument("--key", action="append", default=[], type=vkey, metavar="VKEY", help="the key of a log; by default each receipt's own word")
     parser.add_argument("--log", metavar="DIR", help="an exported log that must go on from every receipt's head")
     arguments = parser.parse_args()
-    histories = Histories()
+    histories, keys = Histories(), arguments.key
     try:
-        keys = [Key(key) for key in arguments.key]
         log = Tiles(arguments.log, keys) if arguments.log else None
         if log:
-            histories.add(log.head, {(0, log.head.size): log.head.root})
+            histories.add(arguments.log, log.head, {(0, log.head.size): log.head.root})
     except (Wrong, OSError, ValueError) as why:
-        print(f"does not hold: {why}", file=sys.stderr)
+        say(f"{arguments.log}: does not hold: {why}", sys.stderr)
         return 1
     verdicts = []
     for path in arguments.receipts:
         try:
             shown = verify(path, keys)
             for head, subtrees in shown.shown:
-                histories.add(head, subtrees)
+                histories.add(path, head, subtrees)
             if log:
                 log.goes_on_from(shown.head)
             verdicts.append((path, shown, None))
         except (Wrong, OSError, ValueError) as why:
             verdicts.append((path, None, why))
     failed = False
+    word = "" if keys else " (by its own word: compare it with what the domain tells)"
     for path, shown, why in verdicts:
         try:
             for head, subtrees in shown.shown if shown else []:
@@ -199,10 +222,10 @@ def main():
             why = wrong
         if why is None:
             head = shown.head
-            print(f"{path}: holds: {shown.told}, of {head.size}, root {head.root.hex()}, key {head.key}")
+            say(f"{path}: holds: {shown.told}, of {head.size}, root {head.root.hex()}, key {head.key}{word}")
         else:
             failed = True
-            print(f"{path}: does not hold: {why}", file=sys.stderr)
+            say(f"{path}: does not hold: {why}", sys.stderr)
     return 1 if failed else 0
 
 

@@ -56,12 +56,27 @@ impl Verifiers {
         Ok(())
     }
 
+    /// What both end with and print, all of it: the agent's command first.
+    pub async fn print(&self, arguments: &[&str]) -> Result<[(Option<i32>, String); 2]> {
+        let agent = process::output(&self.programs.agent, [&["verify"], arguments].concat()).await?;
+        let foreign = python::output(&[&[&*script().to_string_lossy()], arguments].concat()).await?;
+        Ok([agent, foreign].map(|output| {
+            let printed = [output.stdout, output.stderr].concat();
+            (output.status.code(), String::from_utf8_lossy(&printed).into_owned())
+        }))
+    }
+
+    /// What the agent's command prints as JSON, which it has to be.
+    pub async fn agent_json(&self, arguments: &[&str]) -> Result<String> {
+        let told = process::output(&self.programs.agent, [&["--json", "verify"], arguments].concat()).await?;
+        serde_json::from_slice::<Value>(&told.stdout).context("the agent told nothing")?;
+        Ok(String::from_utf8(told.stdout)?)
+    }
+
     /// What both say of each file, looked at together: whether it holds, by the agent and by the foreign program.
     pub async fn verdicts(&self, files: &[String]) -> Result<Vec<(bool, bool)>> {
         let arguments: Vec<&str> = files.iter().map(String::as_str).collect();
-        let told =
-            process::output(&self.programs.agent, [&["--json", "verify"], &*arguments].concat()).await?;
-        let told: Value = serde_json::from_slice(&told.stdout).context("the agent told nothing")?;
+        let told: Value = serde_json::from_str(&self.agent_json(&arguments).await?)?;
         let told = told.get("receipts").and_then(Value::as_array).context("the agent told of no receipts")?;
         let script = script().to_string_lossy().into_owned();
         let foreign = python::output(&[&[&*script], &*arguments].concat()).await?;

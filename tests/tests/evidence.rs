@@ -143,6 +143,13 @@ async fn what_is_proven_exported_and_erased_holds() -> Result<()> {
     assert_eq!(report["logs"][0]["erased"], 1, "{report}");
     let gone = realm.gateway.attempt(&["log", "prove", &index]).await?;
     assert_eq!(gone.status.code(), Some(1), "{gone:?}");
+    assert!(String::from_utf8_lossy(&gone.stderr).contains("was erased"), "{gone:?}");
+    // What is in clear was never erased, and has no receipt.
+    let clear = realm.gateway.attempt(&["log", "prove", "--log", "be/keys", "0"]).await?;
+    let says = String::from_utf8_lossy(&clear.stderr);
+    assert!(says.contains("in clear") && !says.contains("erased"), "{clear:?}");
+    let named = "log show --log be/keys/1 --from 0";
+    assert!(says.contains(named) && clear.status.code() == Some(1), "{clear:?}");
     // Its thread is still known: what was erased, when and by which act, and what is left.
     let thread = call::referral(realm.agent(HOSPITAL)?, &referral).await?.thread;
     let told = json(&realm, &["log", "disclosures", &thread]).await?;
@@ -191,6 +198,18 @@ async fn what_is_proven_exported_and_erased_holds() -> Result<()> {
     fs::write(export.join("be/keys/1/checkpoint"), fs::read(export.join("be/log/1/checkpoint"))?)?;
     assert_eq!(realm.gateway.attempt(&["log", "export", &to]).await?.status.code(), Some(1));
     realm.gateway.stop().await
+}
+
+#[tokio::test]
+async fn of_a_gateway_that_has_not_run_nothing_is_exported_and_that_is_told() -> Result<()> {
+    let realm = Realm::prepare(policies::OPEN).await?;
+    let to = realm.folder().join("export");
+    let told = realm.gateway.command(&["log", "export", &to.to_string_lossy()]).await?;
+    for origin in ["be/log/1", "be/keys/1"] {
+        ensure!(told.contains(&format!("{origin}: nothing to export yet")), "{told:?}");
+    }
+    ensure!(!to.exists(), "something is exported");
+    Ok(())
 }
 
 /// Reads an exported log as a stranger does: the root that another implementation makes of its entries, and its size.

@@ -250,6 +250,13 @@ async fn of_acknowledgements_and_of_the_keys_that_signed_them() -> Result<()> {
         [alone.clone(), format!("{alone}\n{signer}"), format!("{good}{signer}"), format!("{signer}{alone}")];
     let not = not.map(|text| ("in other parts".to_owned(), text.into_bytes()));
     ensure!(agree(not.to_vec()).await? == 0, "an acknowledgement holds whose signer is not shown");
+    for number in ["0", "4294967296", "9223372036854775807"] {
+        let text = log.signed(unsigned, &format!("be/keys/{number}"), 1, &keys)?.to_string();
+        let held = agree(vec![(format!("the log of keys {number}"), text.into_bytes())]).await?;
+        ensure!(held == 0, "a log of keys has the number {number}");
+    }
+    let last = log.signed(unsigned, "be/keys/4294967295", 1, &keys)?.to_string();
+    ensure!(agree(vec![("the last log of keys".to_owned(), last.into_bytes())]).await? == 1);
     files.push(("as it is".to_owned(), good.into_bytes()));
     let hold = agree(files).await?;
     ensure!(hold > 4 && hold < all, "{hold} of {all} hold");

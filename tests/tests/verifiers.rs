@@ -2,13 +2,19 @@
 //! and nothing that was tampered with.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, ensure};
+use liaison_proto::{
+    log::v1::{Act, Record, record::Event},
+    times,
+};
 use liaison_tests::{paper_log::PaperLog, verifiers::Verifiers};
 use liaison_trust::log::{Receipt, SaltedRecord};
+use prost::Message as _;
+use time::OffsetDateTime;
 
 /// The receipt with something in it exchanged, which has to be there.
 fn exchanged(receipt: &Receipt, old: &str, new: &str) -> Result<String> {
@@ -107,6 +113,115 @@ async fn receipts_of_two_histories_do_not_hold_together() -> Result<()> {
     }
     let elsewhere = verifiers.file(PaperLog::new("hu/log/1", 2, 7)?.receipt(5)?)?;
     verifiers.both("receipts of two logs", &[&first, &elsewhere], true).await
+}
+
+/// One key signs all logs of a domain: another log of it, by another key, is somebody else's.
+#[tokio::test]
+async fn receipts_of_two_logs_of_a_domain_have_one_key() -> Result<()> {
+    let mut verifiers = Verifiers::new()?;
+    let genuine = verifiers.file(PaperLog::new("be/log/1", 1, 7)?.receipt(5)?)?;
+    let later = verifiers.file(PaperLog::new("be/log/1796000000", 1, 3)?.receipt(2)?)?;
+    verifiers.both("two logs of a domain", &[&genuine, &later], true).await?;
+    let log = PaperLog::new("be/log/1796000000", 2, 3)?;
+    let forged = verifiers.file(log.receipt(2)?)?;
+    verifiers.both("a log by another key, alone", &[&forged], true).await?;
+    for files in [[&genuine, &forged], [&forged, &genuine]] {
+        for (status, printed) in verifiers.print(&files.map(String::as_str)).await? {
+            let [first, second] = files;
+            let refused = printed.lines().find(|line| line.starts_with(&format!("{second}: does not hold")));
+            let refused = refused.with_context(|| format!("a second key of a domain holds: {printed}"))?;
+            ensure!(refused.contains(&**first) && refused.contains("one key signs all logs"), "{refused}");
+            ensure!(status == Some(1), "{printed}");
+        }
+    }
+    // Whoever gives both keys can't have both from the domain.
+    let keys = [PaperLog::new("be/log/1", 1, 0)?, log].map(|log| log.signer.key().to_string());
+    let [first, second] = [&keys[0], &keys[1]].map(String::as_str);
+    verifiers
+        .both("two keys of a domain", &["--key", first, "--key", second, &genuine, &forged], false)
+        .await?;
+    let exported = verifiers.folder.path().join("exported");
+    PaperLog::new("be/log/1", 2, 7)?.export(&exported)?;
+    let alone = PaperLog::new("be/log/1796000000", 1, 3)?.receipt(2)?;
+    let alone = verifiers.file(alone)?;
+    ensure!(
+        !verifiers.foreign(&["--log", &exported.to_string_lossy(), &alone]).await,
+        "a log by another key"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_receipt_that_was_verified_by_its_own_word_alone_says_so() -> Result<()> {
+    const WORD: &str = "(by its own word: compare it with what the domain tells)";
+    let mut verifiers = Verifiers::new()?;
+    let log = PaperLog::new("be/log/1", 1, 7)?;
+    let file = verifiers.file(log.receipt(5)?)?;
+    for (_, printed) in verifiers.print(&[&file]).await? {
+        ensure!(printed.contains(WORD), "{printed}");
+    }
+    for (_, printed) in verifiers.print(&["--key", &log.signer.key().to_string(), &file]).await? {
+        ensure!(printed.contains("holds") && !printed.contains(WORD), "{printed}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_longer_than_any_receipt_is_not_read() -> Result<()> {
+    let verifiers = Verifiers::new()?;
+    let file = verifiers.folder.path().join("endless.tlog-proof");
+    // Longer than any memory, and nothing but a hole.
+    File::create(&file)?.set_len(1 << 40)?;
+    for (status, printed) in verifiers.print(&[&file.to_string_lossy()]).await? {
+        ensure!(status == Some(1) && printed.contains("longer than any receipt"), "{status:?}: {printed}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_key_that_is_none_is_wrong_use() -> Result<()> {
+    let mut verifiers = Verifiers::new()?;
+    let file = verifiers.file(PaperLog::new("be/log/1", 1, 7)?.receipt(5)?)?;
+    for key in ["", "be/log/1", "be/log/1+00000000+AAAA", "be/log/1+x+y"] {
+        for (status, printed) in verifiers.print(&["--key", key, &file]).await? {
+            ensure!(status == Some(2), "{key:?}: {status:?}: {printed}");
+        }
+    }
+    Ok(())
+}
+
+/// Whoever made a receipt chose its words; a terminal is to show them, and not to obey them.
+#[tokio::test]
+async fn no_word_of_a_receipt_steers_a_terminal() -> Result<()> {
+    const STEERING: [char; 13] = [
+        '\u{80}', '\u{9b}', '\u{9d}', '\u{7f}', '\u{202a}', '\u{202e}', '\u{2066}', '\u{2069}', '\u{200e}',
+        '\u{200f}', '\u{61c}', '\u{1b}', '\u{7}',
+    ];
+    let mut verifiers = Verifiers::new()?;
+    // No name of a log has those below a space.
+    let name: String = STEERING.iter().filter(|c| **c >= ' ').collect();
+    let mut log = PaperLog::new(&format!("be/log/1{name}"), 1, 1)?;
+    let act = Act { act: "load_policy".into(), subject: STEERING.iter().collect() };
+    let at = Some(times::to_wire(OffsetDateTime::now_utc()));
+    log.append(Record { at, event: Some(Event::Act(act)) }.encode_to_vec())?;
+    let (file, growth) = (verifiers.file(log.receipt(1)?)?, log.head()?);
+    log.grow(1)?;
+    let growth = verifiers.file(log.continuation(&growth)?)?;
+    let other = PaperLog::new("be/log/1", 1, 0)?.signer.key().to_string();
+    // A contradiction, and a log whose key was not given, tell its name in their errors.
+    let forged = verifiers.file(PaperLog::new(&format!("be/log/1{name}"), 1, 3)?.receipt(0)?)?;
+    let named = verifiers.folder.path().join("\u{9b}\u{1b}\n.tlog-proof").to_string_lossy().into_owned();
+    let all: [&[&str]; 4] =
+        [&[&file, &growth], &[&file, &growth, &forged], &["--key", &other, &file], &[&named]];
+    for arguments in all {
+        let as_json = verifiers.agent_json(arguments).await?;
+        let printed = verifiers.print(arguments).await?.map(|(_, printed)| printed);
+        for printed in printed.into_iter().chain([as_json]) {
+            let steers = printed.contains(|c| STEERING.contains(&c));
+            ensure!(!steers && printed.contains("\\u009b"), "{printed:?}");
+        }
+    }
+    Ok(())
 }
 
 /// Heads of different sizes, and no consistency proof: what the proofs have in common contradicts one another.

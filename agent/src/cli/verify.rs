@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::{Display, Write as _},
     fs::File,
-    io::Read as _,
+    io::{self, Read as _},
     iter,
     path::{Path, PathBuf},
 };
@@ -20,7 +21,7 @@ use liaison_trust::{
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 
-use super::{Context, say};
+use super::Context;
 use crate::{
     limits,
     log::{NotTold, Told},
@@ -53,9 +54,14 @@ enum What {
     Growth(Continuation),
 }
 
-/// What the files have shown so far of each log: it has one key, and one history.
+/// What the files have shown so far: one key signs all logs of a domain, and each log has one history.
 #[derive(Default)]
-struct Seen(BTreeMap<String, (VerifyingKey, History)>);
+struct Seen<'a> {
+    /// By domains, with the file that showed it first.
+    keys: BTreeMap<String, (VerifyingKey, &'a Path)>,
+    /// By origins.
+    histories: BTreeMap<String, History>,
+}
 
 impl Verify {
     pub(super) fn run(self, context: &Context) -> anyhow::Result<()> {
@@ -63,7 +69,7 @@ impl Verify {
         let (mut told, mut failed) = (Vec::new(), 0);
         let shown = self.receipts.iter().map(|file| {
             let shown = read(file).and_then(|bytes| verify(&bytes, &self.keys))?;
-            seen.add(&shown).map(|()| shown)
+            seen.add(file, &shown).map(|()| shown)
         });
         let shown: Vec<_> = shown.collect();
         for (file, shown) in self.receipts.iter().zip(shown) {
@@ -152,16 +158,21 @@ impl Shown {
     }
 }
 
-impl Seen {
+impl<'a> Seen<'a> {
     /// Adds what a file shows, unless it contradicts those before.
-    fn add(&mut self, shown: &Shown) -> anyhow::Result<()> {
+    fn add(&mut self, file: &'a Path, shown: &Shown) -> anyhow::Result<()> {
         for Proven { checkpoint, subtrees } in shown.logs() {
-            let log = checkpoint.origin().to_owned();
-            // One key signs the heads of both logs of a domain.
+            let origin = checkpoint.origin();
+            let domain = origin.split('/').next().unwrap_or_default();
             let key = *shown.key.key();
-            let (known, history) = self.0.entry(log).or_insert_with(|| (key, History::default()));
-            ensure!(*known == key, "another file of {} is signed by another key", checkpoint.origin());
-            history.add(subtrees).with_context(|| checkpoint.origin().to_owned())?;
+            let (known, before) = *self.keys.entry(domain.to_owned()).or_insert((key, file));
+            ensure!(
+                known == key,
+                "{origin} is signed by another key than {}: one key signs all logs of {domain}, ask the domain which",
+                before.display()
+            );
+            let history = self.histories.entry(origin.to_owned()).or_default();
+            history.add(subtrees).with_context(|| origin.to_owned())?;
         }
         Ok(())
     }
@@ -169,7 +180,7 @@ impl Seen {
     /// Compares what a file shows with all that the others do.
     fn check(&self, shown: &Shown) -> anyhow::Result<()> {
         for Proven { checkpoint, subtrees } in shown.logs() {
-            if let Some((_, history)) = self.0.get(checkpoint.origin()) {
+            if let Some(history) = self.histories.get(checkpoint.origin()) {
                 history.check(subtrees).with_context(|| checkpoint.origin().to_owned())?;
             }
         }
@@ -177,7 +188,23 @@ impl Seen {
     }
 }
 
-fn print(file: &Path, shown: &anyhow::Result<Shown>, by_its_own_key: bool) -> std::io::Result<()> {
+/// Prints a line, with what steers a terminal escaped as JSON has it: whoever made a file chose its words.
+fn say(line: impl Display) -> io::Result<()> {
+    let mut escaped = String::new();
+    for c in line.to_string().chars() {
+        // Those that change the direction of writing.
+        let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if turns || c.is_control() {
+            // Writing to a string does not fail.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    super::say(escaped)
+}
+
+fn print(file: &Path, shown: &anyhow::Result<Shown>, by_its_own_key: bool) -> io::Result<()> {
     let file = file.display();
     let shown = match shown {
         Ok(shown) => shown,

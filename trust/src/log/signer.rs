@@ -13,7 +13,7 @@ use liaison_proto::{
 use super::{
     checkpoint::LogKey,
     note::Note,
-    tile_path::decimal,
+    succession::log_number,
     tlog_proof::{Proven, ReceiptError, TlogProof},
     tree::leaf_hash,
 };
@@ -108,8 +108,10 @@ impl Signer {
         let (domain, _) = log.name().as_str().split_once('/').unwrap_or((log.name().as_str(), ""));
         let other = || SignerError::OtherLog(domain.to_owned());
         let origin = self.checkpoint.text().lines().next().unwrap_or_default();
-        let number = origin.strip_prefix(domain).and_then(|rest| rest.strip_prefix("/keys/"));
-        number.and_then(decimal).ok_or_else(other)?;
+        let (of, _) = log_number(origin).ok_or_else(other)?;
+        if of.strip_prefix(domain) != Some("/keys") {
+            return Err(other());
+        }
         Ok(LogKey::new(origin.parse().map_err(|_| other())?, *log.key()))
     }
 }

@@ -30,7 +30,10 @@ pub(super) async fn execute(logs: &mut Logs, arguments: &Arguments, output: Outp
             let action = "put that right and begin again: what is written already stays";
             Failure::failed("not_exported", format!("{origin} is not exported: {error}"), action)
         })?;
-        let Some(done) = exported else { continue };
+        let Some(done) = exported else {
+            lines.push(format!("{origin}: nothing to export yet: a gateway that runs signs its head once something is recorded"));
+            continue;
+        };
         let size = done.checkpoint.size();
         told.push(json!({
             "origin": origin,

@@ -88,10 +88,7 @@ async fn receipt(logs: &mut Logs, log: &Log, index: u64) -> anyhow::Result<Recei
     let row = logs.snapshot.leaves(log.head.log, index, 1).await?.pop().filter(|row| row.index() == index);
     let row =
         row.filter(|_| index < size).ok_or_else(|| nothing(&format!("a leaf {index} under its head"), 1))?;
-    let record = row.salted().ok_or_else(|| {
-        let message = format!("the record of leaf {index} was erased: there is no receipt of it any more");
-        Failure::failed("erased", message, "ask an agency that kept its receipt")
-    })?;
+    let record = row.salted().ok_or_else(|| without_record(log, index))?;
     let hashes = hashes(logs, log, inclusion_nodes(index, size)?, size).await?;
     let proof = inclusion(index, size, |node| hashes.hash(node))?;
     let receipt = Receipt { record, index, proof, checkpoint: note.clone(), signer: None };
@@ -99,6 +96,23 @@ async fn receipt(logs: &mut Logs, log: &Log, index: u64) -> anyhow::Result<Recei
         .verify(&log.key)
         .map_err(|error| Failure::failed("log_damaged", error.to_string(), super::VERIFY))?;
     Ok(receipt)
+}
+
+/// A leaf of which there is no receipt.
+fn without_record(log: &Log, index: u64) -> Failure {
+    let origin = log.key.name();
+    if log.kind == LogKind::Keys {
+        let message = format!(
+            "leaf {index} of {origin} is a key record in clear: a receipt is of a salted record alone"
+        );
+        let action = format!(
+            "see it with `liaison-gateway log show --log {origin} --from {index}`; `log export` writes it with the tiles \
+             that prove it"
+        );
+        return Failure::failed("in_clear", message, action);
+    }
+    let message = format!("the record of leaf {index} was erased: there is no receipt of it any more");
+    Failure::failed("erased", message, "ask an agency that kept its receipt")
 }
 
 /// Where the record of a receipt is an acknowledgement, the key that signed it, as far as the log of keys holds it.
