@@ -176,6 +176,12 @@ fn what_another_agency_holds_is_compared() {
     assert_eq!(alarm.kind, Kind::Inconsistent);
     assert_eq!((alarm.held, alarm.shown), (log.head(9), other.head(4)));
     assert!(alarm.detail.contains("be/shelter"), "{}", alarm.detail);
+    // A log that took the place of this one was signed before this one was shown.
+    let later = Log::new("be/log/1700000000", 1, 2);
+    let alarm = compare(&shelter, &read(&later.head(2)), &newest, None).unwrap_err();
+    assert_eq!((alarm.kind, alarm.shown), (Kind::Inconsistent, later.head(2)));
+    // The other way round, the record that opened the later one tells.
+    assert_eq!(compare(&shelter, &newest, &read(&later.head(2)), None), Ok(()));
 }
 
 #[test]

@@ -141,6 +141,31 @@ async fn another_history_is_refused_and_kept() {
 }
 
 #[tokio::test]
+async fn what_an_invented_log_shows_is_no_evidence() {
+    let hu = Shown::start().await;
+    for number in 2..200 {
+        let head = hu.sign(&format!("hu/log/{number}"), 1, root(b"a"));
+        let invented = hu.submit(0, vec![leaf_hash(b"x")], head).await;
+        assert_eq!(status(invented), StatusCode::BAD_REQUEST);
+    }
+    let store = &hu.world.gateway.store;
+    assert_eq!(store.conflicts("hu/log/2").await.unwrap(), 0);
+    // What contradicts is kept of a domain so often, whichever logs it is about.
+    for (origin, number) in [("hu/log/300", 0), ("hu/keys/300", limits::LOG_CONFLICTS)] {
+        hu.submit(0, Vec::new(), hu.sign(origin, 1, root(b"a"))).await.unwrap();
+        for other in 0..limits::LOG_CONFLICTS {
+            let other = root(&(number + other).to_be_bytes());
+            assert_eq!(
+                status(hu.submit(1, Vec::new(), hu.sign(origin, 1, other)).await),
+                StatusCode::UNPROCESSABLE_ENTITY
+            );
+        }
+    }
+    assert_eq!(store.conflicts("hu/log/300").await.unwrap(), limits::LOG_CONFLICTS);
+    assert_eq!(store.conflicts("hu/keys/300").await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn a_domain_has_only_so_many_logs() {
     let hu = Shown::start().await;
     for number in 1..=limits::LOGS_WITNESSED {

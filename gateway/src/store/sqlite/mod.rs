@@ -12,6 +12,7 @@ mod inspect;
 mod keys;
 mod known;
 mod leaves;
+mod logs;
 mod peers;
 mod policies;
 mod queue;

@@ -1,0 +1,110 @@
+//! The logs themselves: their heads and tiles.
+
+use liaison_trust::log::{Tile, TileHashes};
+use sqlx::{QueryBuilder, Row, sqlite::SqliteRow};
+
+use super::{Store, columns::number, statements::runs};
+use crate::store::{LogHead, LogId, LogKind, StoreError};
+
+impl Store {
+    /// The newest log of a kind, with its head.
+    pub async fn log_head(&self, kind: LogKind) -> Result<LogHead, StoreError> {
+        let row = sqlx::query(
+            "SELECT id, number, size, checkpoint, cosigned FROM log WHERE kind = ? ORDER BY number DESC LIMIT 1",
+        )
+        .bind(kind.name())
+        .fetch_one(&self.readers)
+        .await?;
+        head(kind, &row)
+    }
+
+    /// The log of a kind and number, with its head.
+    pub async fn log(&self, kind: LogKind, number: u32) -> Result<Option<LogHead>, StoreError> {
+        let row = sqlx::query(
+            "SELECT id, number, size, checkpoint, cosigned FROM log WHERE kind = ? AND number = ?",
+        )
+        .bind(kind.name())
+        .bind(number)
+        .fetch_optional(&self.readers)
+        .await?;
+        row.as_ref().map(|row| head(kind, row)).transpose()
+    }
+
+    /// The hashes of tiles of a log, as wide as they are kept.
+    pub async fn tiles(
+        &self,
+        log: LogId,
+        tiles: impl IntoIterator<Item = Tile>,
+    ) -> Result<TileHashes, StoreError> {
+        let mut hashes = TileHashes::new();
+        for tile in tiles {
+            let Some(content) = self.tile(log, tile).await? else { continue };
+            hashes.insert(tile, &content).map_err(|_| StoreError::Corrupt("tile"))?;
+        }
+        Ok(hashes)
+    }
+
+    /// The content of one tile; none if it is not there, or not as wide.
+    pub async fn tile(&self, log: LogId, tile: Tile) -> Result<Option<Vec<u8>>, StoreError> {
+        let kept: Option<Vec<u8>> =
+            sqlx::query_scalar("SELECT hashes FROM tile WHERE log = ? AND level = ? AND idx = ?")
+                .bind(log.0)
+                .bind(tile.level())
+                .bind(number(tile.index()))
+                .fetch_optional(&self.readers)
+                .await?;
+        let bytes = usize::from(tile.width()) * 32;
+        Ok(kept.and_then(|kept| kept.get(..bytes).map(<[u8]>::to_vec)))
+    }
+
+    /// Writes what a log has grown by: its tiles, and the checkpoint that is signed over them.
+    pub async fn grow_log(
+        &self,
+        log: LogId,
+        size: u64,
+        checkpoint: &[u8],
+        tiles: &[(Tile, Vec<u8>)],
+    ) -> Result<(), StoreError> {
+        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        for run in runs(tiles) {
+            let mut write = QueryBuilder::new("INSERT INTO tile (log, level, idx, hashes) ");
+            write.push_values(run, |mut row, (tile, content)| {
+                row.push_bind(log.0)
+                    .push_bind(tile.level())
+                    .push_bind(number(tile.index()))
+                    .push_bind(content.clone());
+            });
+            write.push(" ON CONFLICT (log, level, idx) DO UPDATE SET hashes = excluded.hashes");
+            write.build().execute(&mut *change).await?;
+        }
+        sqlx::query("UPDATE log SET size = ?, checkpoint = ? WHERE id = ?")
+            .bind(number(size))
+            .bind(checkpoint)
+            .bind(log.0)
+            .execute(&mut *change)
+            .await?;
+        change.commit().await?;
+        Ok(())
+    }
+
+    /// Keeps a checkpoint with the cosignatures that it has.
+    pub async fn keep_cosigned(&self, log: LogId, checkpoint: &[u8]) -> Result<(), StoreError> {
+        sqlx::query("UPDATE log SET cosigned = ? WHERE id = ?")
+            .bind(checkpoint)
+            .bind(log.0)
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+}
+
+fn head(kind: LogKind, row: &SqliteRow) -> Result<LogHead, StoreError> {
+    Ok(LogHead {
+        log: LogId(row.try_get("id")?),
+        kind,
+        number: row.try_get("number")?,
+        size: row.try_get::<i64, _>("size")?.unsigned_abs(),
+        checkpoint: row.try_get("checkpoint")?,
+        cosigned: row.try_get("cosigned")?,
+    })
+}
