@@ -8,19 +8,22 @@ use std::time::{Duration, Instant};
 
 use liaison_gateway::{
     log::Logs,
-    store::{NewLeaf, QueueBound, Store},
+    store::{LogKind, NewLeaf, QueueBound, Staged, Stager, Store},
 };
 use liaison_proto::log::v1::{Act, record::Event};
-use liaison_trust::keys::SigningKey;
+use liaison_trust::{digest::sha256, keys::SigningKey};
 use serde_json::{Value, json};
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{Connection, QueryBuilder, SqliteConnection};
 use tempfile::TempDir;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 /// Leaves of the logs that are compared.
 const SIZES: [u64; 4] = [1_000, 10_000, 100_000, 1_000_000];
 /// Leaves that are appended at once, as many as fill a commit.
 const BATCH: usize = 256;
+/// Leaves that are seeded by one statement.
+const SEEDED: usize = 500;
 /// Proofs that are made in each round.
 const PROOFS: u64 = 64;
 
@@ -104,7 +107,7 @@ impl Seeded {
         let file = folder.path().join("liaison.db");
         let signing = SigningKey::generate();
         let store = Store::open(&file, QueueBound::default(), &signing).await.unwrap();
-        seed(&file, leaves).await;
+        seed(&file, &signing, leaves).await;
         let domain = "be".parse().unwrap();
         let logs = Logs::open(&store, &domain, &signing, folder.path()).await.unwrap();
         logs.evidence.grow().await.unwrap();
@@ -155,18 +158,35 @@ impl Seeded {
     }
 }
 
-/// Leaves as they would stand there, put in at once.
-async fn seed(file: &std::path::Path, leaves: u64) {
+/// Leaves as the gateway with this key would have staged them, put in at once.
+async fn seed(file: &std::path::Path, gateway: &SigningKey, leaves: u64) {
+    let stager = Stager::new(gateway);
     let mut database = SqliteConnection::connect(&format!("sqlite:{}", file.display())).await.unwrap();
-    sqlx::query(
-        "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?) \
-         INSERT INTO leaf (log, idx, entry, salt, record, message, readers) \
-         SELECT 1, i, randomblob(32), randomblob(32), randomblob(200), randomblob(16), 'be/agency' FROM n",
-    )
-    .bind(leaves as i64)
-    .execute(&mut database)
-    .await
-    .unwrap();
+    let mut change = database.begin().await.unwrap();
+    for first in (0..leaves).step_by(SEEDED) {
+        let mut insert =
+            QueryBuilder::new("INSERT INTO leaf (log, idx, entry, salt, record, message, readers, mac) ");
+        insert.push_values(first..leaves.min(first + SEEDED as u64), |mut row, index| {
+            let (entry, message) = (sha256(&index.to_be_bytes()), Uuid::from_u128(index.into()));
+            let staged = Staged {
+                log: (LogKind::Evidence, 1),
+                index,
+                entry: entry.as_bytes(),
+                message: Some(message.as_bytes()),
+                thread: None,
+            };
+            row.push_bind(1)
+                .push_bind(index as i64)
+                .push_bind(entry.as_bytes().to_vec())
+                .push_bind(vec![1; 32])
+                .push_bind(vec![2; 200])
+                .push_bind(message.as_bytes().to_vec())
+                .push_bind("be/agency")
+                .push_bind(stager.mac(staged).to_vec());
+        });
+        insert.build().execute(&mut *change).await.unwrap();
+    }
+    change.commit().await.unwrap();
     database.close().await.unwrap();
 }
 
