@@ -263,9 +263,9 @@ fn read_forwarded(
     Ok(Event::Forwarded { signed, part })
 }
 
-/// Reads a recipient's acknowledgement with the key that this agent knows of it, and with it the heads of the
-/// logs that the recipient holds. Of an agency that the directory does not show, the notice of its gateway brings the keys; they prove themselves, and this agent
-/// knows no key to verify that notice with.
+/// Reads a recipient's acknowledgement with the key that this agent knows of it, and with it the heads of the logs that the
+/// recipient holds. Of an agency that the directory does not show, the notice of its gateway brings the keys; they prove
+/// themselves, and this agent knows no key to verify that notice with.
 async fn read_acknowledgement(
     agent: &Agent,
     signed: SignedAcknowledgement,

@@ -99,8 +99,8 @@ pub(crate) async fn keep(agent: &Agent, stop: &CancellationToken) {
     }
 }
 
-/// Replays the log of keys if it `is_old` or a recipient has told what it holds of it, and looks for foreign keys of this agency whenever it has grown, by whomever it
-/// was replayed.
+/// Replays the log of keys if it `is_old` or a recipient has told what it holds of it, and looks for foreign keys of this
+/// agency whenever it has grown, by whomever it was replayed.
 async fn look_at_keys(agent: &Agent, is_old: bool, watched: &mut Option<u64>) -> Result<(), Failed> {
     if is_old || !agent.store.heads_shown(KEYS, 1).await?.is_empty() {
         agent.directory.replay().await?;
