@@ -1,12 +1,12 @@
 //! Callers of the case API over gRPC.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use hyper_util::rt::TokioIo;
 use liaison_demo::{Agent, Gateway, agent::ACTOR, wait};
 use liaison_proto::{
     case::v1::{
         Alert, GetAlertRequest, GetReferralRequest, ListAlertsRequest, ListReferralsRequest, Referral,
-        case_service_client::CaseServiceClient, direction,
+        SendReferralRequest, case_service_client::CaseServiceClient, direction,
     },
     message::v1::{Refusal, error_code::Code as ErrorCode, referral_state::Code as State},
 };
@@ -38,6 +38,12 @@ pub type Case = CaseServiceClient<InterceptedService<Channel, Caseworker>>;
 pub fn case(agent: &Agent) -> Result<Case> {
     let bearer = format!("Bearer {}", agent.api_token()?).parse()?;
     Ok(CaseServiceClient::with_interceptor(plain(agent)?, Caseworker { bearer }))
+}
+
+/// Sends a referral to one recipient; its id.
+pub async fn send(agent: &Agent, content: SendReferralRequest) -> Result<String> {
+    let sent = case(agent)?.send_referral(content).await?.into_inner().referrals;
+    Ok(sent.first().context("no referral was made")?.id.clone())
 }
 
 /// A channel to an agent's gRPC API, without any token.

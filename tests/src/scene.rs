@@ -157,8 +157,7 @@ impl Scene {
 
     /// Sends a referral of the hospital; its id.
     pub async fn send(&self, request: SendReferralRequest) -> Result<String> {
-        let sent = call::case(self.realm.agent(HOSPITAL)?)?.send_referral(request).await?.into_inner();
-        Ok(sent.referrals.first().context("no referral was made")?.id.clone())
+        call::send(self.realm.agent(HOSPITAL)?, request).await
     }
 
     /// How often the shelter was delivered a message.

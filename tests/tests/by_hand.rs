@@ -6,7 +6,7 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result};
 use liaison_demo::{Gateway, wait};
-use liaison_proto::{case::v1::SendReferralRequest, message::v1::referral_state::Code as State};
+use liaison_proto::message::v1::referral_state::Code as State;
 use liaison_tests::{
     Federation, Realm, call,
     evidence::{self, by_hand, found, leaves, named, sound},
@@ -18,11 +18,6 @@ use liaison_tests::{
 };
 use serde_json::Value;
 use tempfile::TempDir;
-
-async fn send(realm: &Realm, content: SendReferralRequest) -> Result<String> {
-    let sent = call::case(realm.agent(HOSPITAL)?)?.send_referral(content).await?.into_inner().referrals;
-    Ok(sent.first().context("no referral was made")?.id.clone())
-}
 
 /// What `doctor` finds wrong with the log in a data folder.
 fn failed(gateway: &Gateway, data: &Path) -> Result<Value> {
@@ -37,7 +32,7 @@ fn failed(gateway: &Gateway, data: &Path) -> Result<Value> {
 async fn whatever_is_changed_by_hand_is_found_and_named() -> Result<()> {
     let mut realm = Realm::start(policies::OPEN, &[HOSPITAL, SHELTER, POLICE]).await?;
     for to in [SHELTER, POLICE] {
-        let referral = send(&realm, message::small_referral(to)).await?;
+        let referral = call::send(realm.agent(HOSPITAL)?, message::small_referral(to)).await?;
         call::referral_in(realm.agent(HOSPITAL)?, &referral, State::Received).await?;
     }
     realm.load_scheme(&policies::without_health()).await?;
@@ -219,7 +214,7 @@ async fn what_other_tables_state_is_compared_with_the_log() -> Result<()> {
     }
     // One in the lane to the other domain, and two in queues here.
     for to in [SHELTER_HU, SHELTER, POLICE] {
-        let referral = send(be, message::small_referral(to)).await?;
+        let referral = call::send(be.agent(HOSPITAL)?, message::small_referral(to)).await?;
         call::referral_in(be.agent(HOSPITAL)?, &referral, State::Requested).await?;
     }
     be.gateway.command(&["agency", "suspend", POLICE]).await?;

@@ -12,10 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use ct_merkle::mem_backed_tree::MemoryBackedTree;
 use liaison_demo::wait;
-use liaison_proto::{
-    case::v1::SendReferralRequest,
-    message::v1::{Audience, referral_state::Code as State},
-};
+use liaison_proto::message::v1::{Audience, referral_state::Code as State};
 use liaison_tests::{
     Federation, Realm, call,
     evidence::{count, leaves, sound},
@@ -29,11 +26,6 @@ use liaison_trust::log::{Continuation, EntryBundle, LogKey, Note, Receipt, new_b
 use serde_json::Value;
 use sha2::Sha256;
 
-async fn send(realm: &Realm, content: SendReferralRequest) -> Result<String> {
-    let sent = call::case(realm.agent(HOSPITAL)?)?.send_referral(content).await?.into_inner().referrals;
-    Ok(sent.first().context("no referral was made")?.id.clone())
-}
-
 async fn json(realm: &Realm, arguments: &[&str]) -> Result<Value> {
     Ok(serde_json::from_str(&realm.gateway.command(&[arguments, &["--json"]].concat()).await?)?)
 }
@@ -41,7 +33,7 @@ async fn json(realm: &Realm, arguments: &[&str]) -> Result<Value> {
 #[tokio::test]
 async fn honest_traffic_has_one_leaf_an_event_and_all_is_well() -> Result<()> {
     let mut realm = Realm::start(policies::OPEN, &[HOSPITAL, SHELTER, POLICE]).await?;
-    let referral = send(&realm, message::small_referral(SHELTER)).await?;
+    let referral = call::send(realm.agent(HOSPITAL)?, message::small_referral(SHELTER)).await?;
     call::referral_in(realm.agent(HOSPITAL)?, &referral, State::Received).await?;
     let audience = Audience { agencies: vec![SHELTER.to_owned(), POLICE.to_owned()], ..Audience::default() };
     let alert = message::pattern_alert(audience);
@@ -59,10 +51,10 @@ async fn honest_traffic_has_one_leaf_an_event_and_all_is_well() -> Result<()> {
     assert_eq!((count(&before, "accepted"), count(&before, "handed_over")), (2, 3), "{before:?}");
 
     realm.load_scheme(&policies::closed_for(POLICE)).await?;
-    let refused = send(&realm, message::small_referral(POLICE)).await?;
+    let refused = call::send(realm.agent(HOSPITAL)?, message::small_referral(POLICE)).await?;
     call::referral_in(realm.agent(HOSPITAL)?, &refused, State::Refused).await?;
     realm.agent_mut(SHELTER)?.stop().await?;
-    let returned = send(&realm, message::small_referral(SHELTER)).await?;
+    let returned = call::send(realm.agent(HOSPITAL)?, message::small_referral(SHELTER)).await?;
     call::referral_in(realm.agent(HOSPITAL)?, &returned, State::Requested).await?;
     realm.gateway.command(&["agency", "revoke", SHELTER]).await?;
     call::referral_in(realm.agent(HOSPITAL)?, &returned, State::Refused).await?;
@@ -98,7 +90,7 @@ async fn honest_traffic_has_one_leaf_an_event_and_all_is_well() -> Result<()> {
 #[tokio::test]
 async fn what_is_proven_exported_and_erased_holds() -> Result<()> {
     let mut realm = Realm::start(policies::OPEN, &[HOSPITAL, SHELTER]).await?;
-    let referral = send(&realm, message::small_referral(SHELTER)).await?;
+    let referral = call::send(realm.agent(HOSPITAL)?, message::small_referral(SHELTER)).await?;
     call::referral_in(realm.agent(HOSPITAL)?, &referral, State::Received).await?;
     let before = leaves(&realm.gateway).await?;
     let head = json(&realm, &["log", "head"]).await?;
@@ -169,7 +161,7 @@ async fn what_is_proven_exported_and_erased_holds() -> Result<()> {
     assert!(table.contains(&format!("leaf be/log/1 {index} erased ")), "{table}");
     // What is on its way is not erased.
     realm.agent_mut(SHELTER)?.stop().await?;
-    let waits = send(&realm, message::small_referral(SHELTER)).await?;
+    let waits = call::send(realm.agent(HOSPITAL)?, message::small_referral(SHELTER)).await?;
     call::referral_in(realm.agent(HOSPITAL)?, &waits, State::Requested).await?;
     let staged = leaves(&realm.gateway).await?;
     let of_it = json(&realm, &["log", "show", "--message", &waits]).await?["leaves"][0]["index"].to_string();
@@ -241,7 +233,7 @@ async fn the_disclosure_record_tells_who_got_what_and_by_which_rule() -> Result<
     .await?;
     let words = message::Words::fresh();
     let realm = federation.realm("be")?;
-    let id = send(realm, message::referral(&[SHELTER_HU], &words)).await?;
+    let id = call::send(realm.agent(HOSPITAL)?, message::referral(&[SHELTER_HU], &words)).await?;
     let sent = call::referral_in(realm.agent(HOSPITAL)?, &id, State::Received).await?;
     leaves(&realm.gateway).await?;
 

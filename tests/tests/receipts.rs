@@ -37,9 +37,7 @@ use uuid::Uuid;
 const RECONNECTED: Duration = Duration::from_secs(30);
 
 async fn send(realm: &Realm, from: &str, to: &str) -> Result<String> {
-    let mut case = call::case(realm.agent(from)?)?;
-    let sent = case.send_referral(message::small_referral(to)).await?.into_inner();
-    Ok(sent.referrals.first().context("no referral was made")?.id.clone())
+    call::send(realm.agent(from)?, message::small_referral(to)).await
 }
 
 fn record(receipt: &Receipt) -> Result<Record> {
