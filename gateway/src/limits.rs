@@ -28,8 +28,9 @@ pub const BATCH_BYTES: usize = 16 << 20;
 pub const BATCH_WAIT: Duration = Duration::from_millis(1);
 /// Connections that read the database.
 pub const READERS: u32 = 4;
-/// How long a connection waits for a lock on the database.
+/// How long a connection waits for a lock on the database, and how often it looks whether another gateway still writes it.
 pub const DATABASE_BUSY: Duration = Duration::from_secs(5);
+pub const DATABASE_LOCK_TURN: Duration = Duration::from_millis(100);
 
 /// Deliveries read from a queue at once.
 pub const PAGE_DELIVERIES: u32 = 64;

@@ -21,11 +21,13 @@ use liaison_trust::{
     keys::{KemKey, SigningKey},
 };
 use prost::Message;
-use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
-use super::support::{Link, SOON, World};
+use super::{
+    engine,
+    support::{Link, SOON, World},
+};
 
 const STRICTER: (&str, &str) = (
     "scheme/stricter.cedar",
@@ -180,14 +182,9 @@ async fn a_policy_hash_that_was_changed_by_hand_spares_no_copy() {
     let mut sender = world.session(&shelter).await;
     sender.submit(&shelter.seal(&shelter.referral(&health, Basis::ConsentOfPerson))).await.unwrap();
     world.load_policies(&[STRICTER]);
-    let options = SqliteConnectOptions::new().filename(world.database());
-    let mut database = SqliteConnection::connect_with(&options).await.unwrap();
-    let changed = sqlx::query("UPDATE delivery SET policy_hash = ? WHERE message IS NOT NULL")
-        .bind(world.gateway.policy.load().hash().as_bytes().to_vec())
-        .execute(&mut database)
-        .await
-        .unwrap();
-    assert_eq!(changed.rows_affected(), 1);
+    let hash = hex::encode(world.gateway.policy.load().hash().as_bytes());
+    let change = format!("UPDATE delivery SET policy_hash = x'{hash}' WHERE message IS NOT NULL");
+    assert_eq!(engine::by_hand(&world.database().await, &change).await, 1);
     let mut recipient = world.session(&health).await;
     let (_, copy) = recipient.copy().await;
     let received = health.receive(&copy, &shelter, &world);
@@ -220,11 +217,11 @@ async fn states_travel_in_their_thread_whatever_policies_say() {
     world.load_policies(&[CLOSED]);
 
     let mut responder = world.session(&police).await;
-    let accepted = police.state(&shelter, draft.thread, State::Accepted);
-    responder.submit(&police.seal(&accepted)).await.unwrap();
-    // The referral itself was withheld by now, of which its sender is told first.
+    // The referral itself is withheld by now.
     let notice = requester.notice(&world).await;
     assert!(matches!(notice.event, Some(Event::Narrowed(_))));
+    let accepted = police.state(&shelter, draft.thread, State::Accepted);
+    responder.submit(&police.seal(&accepted)).await.unwrap();
     let (attempt, copy) = requester.copy().await;
     let received = shelter.receive(&copy, &police, &world);
     assert_eq!(received.manifest.state_change.unwrap().state(), State::Accepted);

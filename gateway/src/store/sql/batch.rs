@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 use bytes::Bytes;
 use liaison_trust::names::AgencyAddress;
 use prost::Message;
-use sqlx::{QueryBuilder, SqliteConnection, SqlitePool};
 use tokio::sync::oneshot;
 use tracing::error;
 
@@ -14,17 +13,17 @@ use super::{
     columns::{millis, number},
     forwarded::{self, Ended},
     known::{Before, extend, known_messages, known_threads},
-    statements::{insert, list, runs},
     writer::{Job, Word},
 };
 use crate::store::{
     AcceptError, Accepted, Change, Load, NewLeaf, NewMessage, NewNotice, Queue, QueueBound, Released,
     Settled, Settlement, Stager, StoreError, Thread,
+    engine::{Pool, Transaction, Value, query, row},
 };
 
 /// Commits batches, one after another.
 pub(super) struct Batches {
-    pool: SqlitePool,
+    pool: Pool,
     stager: Stager,
     loads: Loads,
     bound: QueueBound,
@@ -46,12 +45,12 @@ struct Outcomes {
 
 impl Batches {
     pub(super) async fn new(
-        pool: SqlitePool,
+        pool: Pool,
         stager: Stager,
         loads: Loads,
         bound: QueueBound,
     ) -> Result<Self, StoreError> {
-        let (next_message, next_delivery) = sqlx::query_as(
+        let (next_message, next_delivery) = query(
             "SELECT (SELECT COALESCE(MAX(seq), 0) + 1 FROM message), (SELECT COALESCE(MAX(seq), 0) + 1 FROM delivery)",
         )
         .fetch_one(&pool)
@@ -114,7 +113,7 @@ impl Batches {
         settlements: &Settlements,
         words: &Words,
     ) -> Result<Outcomes, StoreError> {
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut transaction = self.pool.begin().await?;
         let mut rows = Rows::new(self);
         let changed = rows.change(&mut transaction, changes).await?;
         let settled = rows.settle(&mut transaction, settlements).await?;
@@ -166,6 +165,32 @@ enum What<'a> {
     Notice(Vec<u8>),
 }
 
+impl Delivery<'_> {
+    fn row(&self) -> [Value; 13] {
+        let (message, proof, salt, released, notice) = match &self.what {
+            What::Copy { message, proof, bases_salt, released } => {
+                (Some(*message), Some(proof.clone()), Some((*bases_salt).clone()), Some(*released), None)
+            }
+            What::Notice(notice) => (None, None, None, None, Some(notice.clone())),
+        };
+        row![
+            self.seq,
+            self.agency.to_string(),
+            self.queue.to_string(),
+            self.expires,
+            number(self.bytes),
+            message,
+            proof,
+            salt,
+            released.map(|released| released.bases.encode_to_vec()),
+            released.map(|released| released.decision.encode_to_vec()),
+            released.map(|released| released.release.encode_to_vec()),
+            released.map(|released| released.policy_hash.as_bytes().to_vec()),
+            notice,
+        ]
+    }
+}
+
 impl<'a> Rows<'a> {
     fn new(batches: &'a Batches) -> Self {
         Self {
@@ -188,7 +213,7 @@ impl<'a> Rows<'a> {
 
     async fn accept(
         &mut self,
-        db: &mut SqliteConnection,
+        db: &mut Transaction,
         accepts: &'a Accepts,
     ) -> Result<Vec<Result<Accepted, AcceptError>>, StoreError> {
         let mut known = known_messages(db, accepts).await?;
@@ -273,7 +298,7 @@ impl<'a> Rows<'a> {
     /// Takes what peers said of copies that they accepted; each end once.
     async fn settle(
         &mut self,
-        db: &mut SqliteConnection,
+        db: &mut Transaction,
         settlements: &'a Settlements,
     ) -> Result<Vec<Settled>, StoreError> {
         let mut outcomes = Vec::with_capacity(settlements.len());
@@ -299,69 +324,57 @@ impl<'a> Rows<'a> {
         }
     }
 
-    async fn insert(&self, db: &mut SqliteConnection) -> Result<(), StoreError> {
+    async fn insert(&self, db: &mut Transaction) -> Result<(), StoreError> {
         const MESSAGE: &str = "INSERT INTO message (seq, sender, id, digest, expires, acceptance) ";
         const CONTENT: &str = "INSERT INTO content (message, envelope) ";
         const THREAD: &str = "INSERT INTO thread (thread, requester, responder, status) ";
         const DELIVERY: &str = "INSERT INTO delivery (seq, agency, queue, expires, bytes, message, proof, bases_salt, bases, decision, release, policy_hash, notice) ";
-        insert(db, MESSAGE, &self.messages, |row, (seq, message)| {
-            row.push_bind(*seq)
-                .push_bind(message.sender.to_string())
-                .push_bind(message.id.as_bytes().to_vec())
-                .push_bind(message.digest.as_bytes().to_vec())
-                .push_bind(millis(message.expires))
-                .push_bind(message.acceptance.to_vec());
-        })
-        .await?;
+        for run in db.runs(&self.messages) {
+            let rows = query(MESSAGE).rows(run, |(seq, message)| {
+                row![
+                    *seq,
+                    message.sender.to_string(),
+                    message.id.as_bytes().as_slice(),
+                    message.digest.as_bytes().as_slice(),
+                    millis(message.expires),
+                    message.acceptance.clone(),
+                ]
+            });
+            rows.execute(&mut *db).await?;
+        }
         // A message that reaches nobody has no content to keep.
         let kept: Vec<_> = self.messages.iter().filter(|(_, message)| !message.copies.is_empty()).collect();
-        insert(db, CONTENT, &kept, |row, (seq, message)| {
-            row.push_bind(*seq).push_bind(message.content.encode_to_vec());
-        })
-        .await?;
+        for run in db.runs(&kept) {
+            let rows = query(CONTENT).rows(run, |(seq, message)| row![*seq, message.content.encode_to_vec()]);
+            rows.execute(&mut *db).await?;
+        }
         for (seq, message) in &self.extended {
             extend(db, *seq, message).await?;
         }
-        insert(db, THREAD, &self.threads, |row, thread| {
-            row.push_bind(thread.id.as_bytes().to_vec())
-                .push_bind(thread.requester.to_string())
-                .push_bind(thread.responder.to_string())
-                .push_bind(i32::from(thread.status));
-        })
-        .await?;
-        insert(db, DELIVERY, &self.deliveries, |row, delivery| {
-            row.push_bind(delivery.seq)
-                .push_bind(delivery.agency.to_string())
-                .push_bind(delivery.queue.to_string())
-                .push_bind(delivery.expires)
-                .push_bind(number(delivery.bytes));
-            let (message, proof, salt, released, notice) = match &delivery.what {
-                What::Copy { message, proof, bases_salt, released } => {
-                    (Some(*message), Some(proof.clone()), Some(bases_salt.to_vec()), Some(*released), None)
-                }
-                What::Notice(notice) => (None, None, None, None, Some(notice.clone())),
-            };
-            row.push_bind(message)
-                .push_bind(proof)
-                .push_bind(salt)
-                .push_bind(released.map(|released| released.bases.encode_to_vec()))
-                .push_bind(released.map(|released| released.decision.encode_to_vec()))
-                .push_bind(released.map(|released| released.release.encode_to_vec()))
-                .push_bind(released.map(|released| released.policy_hash.as_bytes().to_vec()))
-                .push_bind(notice);
-        })
-        .await?;
+        for run in db.runs(&self.threads) {
+            let rows = query(THREAD).rows(run, |thread| {
+                row![
+                    thread.id.as_bytes().as_slice(),
+                    thread.requester.to_string(),
+                    thread.responder.to_string(),
+                    i32::from(thread.status),
+                ]
+            });
+            rows.execute(&mut *db).await?;
+        }
+        for run in db.runs(&self.deliveries) {
+            query(DELIVERY).rows(run, Delivery::row).execute(&mut *db).await?;
+        }
         self.batches.stager.append(db, self.leaves.iter().copied()).await
     }
 
     /// Deletes the content of messages whose last delivery has gone.
-    async fn forget_contents(&self, db: &mut SqliteConnection) -> Result<(), StoreError> {
-        for run in runs(&self.touched) {
-            let mut delete = QueryBuilder::new(
-                "DELETE FROM content WHERE NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.message = content.message) AND message IN (",
+    async fn forget_contents(&self, db: &mut Transaction) -> Result<(), StoreError> {
+        for run in db.runs(&self.touched) {
+            let delete = query(
+                "DELETE FROM content WHERE NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.message = content.message) AND message ",
             );
-            list(&mut delete, run, |message| *message);
-            delete.build().execute(&mut *db).await?;
+            delete.one_of(run.iter().copied()).execute(&mut *db).await?;
         }
         Ok(())
     }

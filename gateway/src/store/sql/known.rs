@@ -6,24 +6,21 @@ use bytes::Bytes;
 use liaison_proto::message::v1::Envelope;
 use liaison_trust::{digest::Digest, names::AgencyAddress};
 use prost::Message;
-use sqlx::{QueryBuilder, Row, SqliteConnection};
 use uuid::Uuid;
 
 use super::{
     batch::{Accepts, Changes},
     columns::{address, decode, digest, id, queue},
-    statements::{list, runs},
 };
-use crate::store::{DeliveryId, NewMessage, Queue, StoreError};
+use crate::store::{
+    DeliveryId, NewMessage, Queue, StoreError,
+    engine::{Row, Transaction, query, row},
+};
 
 /// Keeps what a message brings for more recipients: its content, where it went with the last of those before, or
 /// sections that none of them was released.
-pub(super) async fn extend(
-    db: &mut SqliteConnection,
-    seq: i64,
-    message: &NewMessage,
-) -> Result<(), StoreError> {
-    sqlx::query("UPDATE message SET acceptance = ? WHERE seq = ?")
+pub(super) async fn extend(db: &mut Transaction, seq: i64, message: &NewMessage) -> Result<(), StoreError> {
+    query("UPDATE message SET acceptance = $1 WHERE seq = $2")
         .bind(message.acceptance.to_vec())
         .bind(seq)
         .execute(&mut *db)
@@ -31,10 +28,8 @@ pub(super) async fn extend(
     if message.copies.is_empty() {
         return Ok(());
     }
-    let kept: Option<Vec<u8>> = sqlx::query_scalar("SELECT envelope FROM content WHERE message = ?")
-        .bind(seq)
-        .fetch_optional(&mut *db)
-        .await?;
+    let kept: Option<Vec<u8>> =
+        query("SELECT envelope FROM content WHERE message = $1").bind(seq).fetch_optional(&mut *db).await?;
     let mut content = message.content.clone();
     if let Some(kept) = kept {
         let known: HashSet<u32> = content.sections.iter().map(|section| section.position).collect();
@@ -42,8 +37,8 @@ pub(super) async fn extend(
         content.sections.extend(kept.sections.into_iter().filter(|kept| !known.contains(&kept.position)));
         content.sections.sort_by_key(|section| section.position);
     }
-    sqlx::query(
-        "INSERT INTO content (message, envelope) VALUES (?, ?) \
+    query(
+        "INSERT INTO content (message, envelope) VALUES ($1, $2) \
          ON CONFLICT (message) DO UPDATE SET envelope = excluded.envelope",
     )
     .bind(seq)
@@ -62,22 +57,22 @@ pub(super) struct Before {
 
 /// The messages among these that were accepted before.
 pub(super) async fn known_messages(
-    db: &mut SqliteConnection,
+    db: &mut Transaction,
     accepts: &Accepts,
 ) -> Result<HashMap<(AgencyAddress, Uuid), Before>, StoreError> {
     let mut known = HashMap::new();
-    for run in runs(accepts) {
-        let mut select = QueryBuilder::new("SELECT m.seq, m.sender, m.id, m.digest, m.acceptance FROM (");
-        select.push_values(run, |mut row, (message, _)| {
-            row.push_bind(message.sender.to_string()).push_bind(message.id.as_bytes().to_vec());
-        });
-        select.push(") AS v CROSS JOIN message AS m ON m.sender = v.column1 AND m.id = v.column2");
-        for row in select.build().fetch_all(&mut *db).await? {
-            let key = (address(row.try_get("sender")?)?, id(row.try_get("id")?)?);
-            let acceptance = row.try_get::<Vec<u8>, _>("acceptance")?.into();
+    for run in db.runs(accepts) {
+        let rows: Vec<Row> = query("SELECT m.seq, m.sender, m.id, m.digest, m.acceptance FROM (")
+            .rows(run, |(message, _)| row![message.sender.to_string(), message.id.as_bytes().as_slice()])
+            .sql(") AS v CROSS JOIN message AS m WHERE m.sender = v.column1 AND m.id = v.column2")
+            .fetch_all(&mut *db)
+            .await?;
+        for row in rows {
+            let key = (address(row.get("sender")?)?, id(row.get("id")?)?);
+            let acceptance = row.get::<Vec<u8>>("acceptance")?.into();
             known.insert(
                 key,
-                Before { seq: row.try_get("seq")?, digest: digest(row.try_get("digest")?)?, acceptance },
+                Before { seq: row.get("seq")?, digest: digest(row.get("digest")?)?, acceptance },
             );
         }
     }
@@ -86,17 +81,19 @@ pub(super) async fn known_messages(
 
 /// The threads among those that these messages would open that are there already.
 pub(super) async fn known_threads(
-    db: &mut SqliteConnection,
+    db: &mut Transaction,
     accepts: &Accepts,
 ) -> Result<HashSet<Uuid>, StoreError> {
     let opened: Vec<Uuid> =
         accepts.iter().filter_map(|(message, _)| message.opens.as_ref()).map(|thread| thread.id).collect();
     let mut known = HashSet::new();
-    for run in runs(&opened) {
-        let mut select = QueryBuilder::new("SELECT thread FROM thread WHERE thread IN (");
-        list(&mut select, run, |thread| thread.as_bytes().to_vec());
-        for row in select.build().fetch_all(&mut *db).await? {
-            known.insert(id(row.try_get("thread")?)?);
+    for run in db.runs(&opened) {
+        let found: Vec<Vec<u8>> = query("SELECT thread FROM thread WHERE thread ")
+            .one_of(run.iter().map(|thread| thread.as_bytes().as_slice()))
+            .fetch_all(&mut *db)
+            .await?;
+        for thread in found {
+            known.insert(id(&thread)?);
         }
     }
     Ok(known)
@@ -114,26 +111,26 @@ pub(super) struct QueuedRow {
 }
 
 pub(super) async fn queued(
-    db: &mut SqliteConnection,
+    db: &mut Transaction,
     changes: &Changes,
 ) -> Result<HashMap<DeliveryId, QueuedRow>, StoreError> {
     let mut queued = HashMap::new();
-    for run in runs(changes) {
-        let mut select = QueryBuilder::new(
-            "SELECT seq, agency, queue, bytes, message, offered, forwarded FROM delivery WHERE quarantined IS NULL AND seq IN (",
+    for run in db.runs(changes) {
+        let select = query(
+            "SELECT seq, agency, queue, bytes, message, offered, forwarded FROM delivery WHERE quarantined IS NULL AND seq ",
         );
-        list(&mut select, run, |(change, _)| change.delivery.0);
-        for row in select.build().fetch_all(&mut *db).await? {
-            let (queue, bytes): (&str, i64) = (row.try_get("queue")?, row.try_get("bytes")?);
+        let deliveries = run.iter().map(|(change, _)| change.delivery.0);
+        for row in select.one_of(deliveries).fetch_all::<Row>(&mut *db).await? {
+            let (queue, bytes): (String, i64) = (row.get("queue")?, row.get("bytes")?);
             let queued_row = QueuedRow {
-                queue: self::queue(queue)?,
+                queue: self::queue(&queue)?,
                 bytes: bytes.unsigned_abs(),
-                message: row.try_get("message")?,
-                offered: row.try_get("offered")?,
-                forwarded: row.try_get("forwarded")?,
-                agency: address(row.try_get("agency")?)?,
+                message: row.get("message")?,
+                offered: row.get("offered")?,
+                forwarded: row.get("forwarded")?,
+                agency: address(row.get("agency")?)?,
             };
-            queued.insert(DeliveryId(row.try_get("seq")?), queued_row);
+            queued.insert(DeliveryId(row.get("seq")?), queued_row);
         }
     }
     Ok(queued)
