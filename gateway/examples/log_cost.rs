@@ -154,6 +154,7 @@ fn message() -> NewMessage {
             answers: sender.parse().unwrap(),
             proof: RecipientProof { address: recipient.to_owned(), ..RecipientProof::default() },
             bases_salt: Bytes::new(),
+            handed_over: None,
             released: Released {
                 bases: PreviewRecipient { address: recipient.to_owned(), bases: Vec::new() },
                 decision: RecipientDecision {
@@ -161,7 +162,6 @@ fn message() -> NewMessage {
                     ..RecipientDecision::default()
                 },
                 release: SignedReleaseRecord { record: vec![7; 300].into(), signature: vec![7; 64].into() },
-                policy_hash: digest,
             },
         }],
         leaf: None,

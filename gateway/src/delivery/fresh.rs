@@ -74,7 +74,6 @@ pub async fn fresh(gateway: &Gateway, mut queued: QueuedCopy) -> Result<Option<Q
                 bases: queued.released.bases,
                 decision: told.clone(),
                 release: statement::sign(&record, &gateway.signing),
-                policy_hash: policies.hash(),
             };
             let is_queued = narrow(gateway, &queued, told, now).await.map_err(internal)?;
             Ok(is_queued.then_some(queued))

@@ -3,6 +3,7 @@
 
 mod leaf;
 mod queue;
+mod recent;
 mod sqlite;
 
 use std::ops::AddAssign;
@@ -74,6 +75,8 @@ pub struct NewCopy {
     /// Salt of the digest of the bases; empty where it goes to no other domain.
     pub bases_salt: Bytes,
     pub released: Released,
+    /// What the log says of its hand-over, where it goes to its recipient's agent as soon as it is stored.
+    pub handed_over: Option<NewLeaf>,
 }
 
 /// What was decided for one recipient, and from what; asked again when the policies change.
@@ -83,8 +86,6 @@ pub struct Released {
     pub bases: PreviewRecipient,
     pub decision: RecipientDecision,
     pub release: SignedReleaseRecord,
-    /// The policy set that was asked last.
-    pub policy_hash: Digest,
 }
 
 /// What became of an offered message.

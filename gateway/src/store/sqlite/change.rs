@@ -5,10 +5,10 @@ use sqlx::{QueryBuilder, SqliteConnection};
 
 use super::{
     batch::{Changes, Rows},
-    known::{QueuedRow, queued},
-    statements::{list, runs},
+    known::{QueuedRow, end, queued},
+    statements::{list, lists},
 };
-use crate::store::{DeliveryId, Load, Next, Queue, Released, StoreError};
+use crate::store::{Change, DeliveryId, Load, Next, Queue, Released, StoreError};
 
 impl<'a> Rows<'a> {
     /// Changes what is still queued; says of each change whether it was.
@@ -17,18 +17,36 @@ impl<'a> Rows<'a> {
         db: &mut SqliteConnection,
         changes: &'a Changes,
     ) -> Result<Vec<bool>, StoreError> {
-        let mut queued = queued(db, changes).await?;
-        let (mut gone, mut handed_over) = (Vec::new(), Vec::new());
+        let (gone, other): (Vec<_>, Vec<_>) =
+            changes.iter().map(|(change, _)| change).partition(|change| matches!(change.to, Next::Gone));
+        let ids = |changes: &[&Box<Change>]| changes.iter().map(|change| change.delivery).collect::<Vec<_>>();
+        // At once, for it is what becomes of most.
+        let mut ended = end(db, &ids(&gone)).await?;
+        let mut queued = queued(db, &ids(&other)).await?;
+        let (mut expired, mut handed_over) = (Vec::new(), Vec::new());
         let mut outcomes = Vec::with_capacity(changes.len());
         for (change, _) in changes {
+            if matches!(change.to, Next::Gone) {
+                // A second change in the same batch finds nothing to do.
+                let row = ended.remove(&change.delivery);
+                outcomes.push(row.is_some());
+                if let Some(row) = row {
+                    self.load(&row.queue).take(row.bytes);
+                    self.touched.extend(row.message);
+                    self.gone.push(change.delivery);
+                    self.add_notice(change.notice.as_ref());
+                }
+                continue;
+            }
             let row = queued.get_mut(&change.delivery).filter(|row| applies(&change.to, row));
             let Some(row) = row else {
                 outcomes.push(false);
                 continue;
             };
             match &change.to {
-                Next::Gone | Next::Expired => {
-                    gone.push(change.delivery.0);
+                Next::Gone => {}
+                Next::Expired => {
+                    expired.push(change.delivery);
                     self.touched.extend(row.message);
                 }
                 Next::Forwarded { log } => {
@@ -83,20 +101,16 @@ impl<'a> Rows<'a> {
                 }
                 Next::Narrowed(released) => narrow(db, change.delivery, released).await?,
             }
-            let leaves = matches!(change.to, Next::Gone | Next::Expired | Next::Quarantined(_));
-            // A second change in the same batch finds nothing to do.
+            let leaves = matches!(change.to, Next::Expired | Next::Quarantined(_));
             if leaves && let Some(row) = queued.remove(&change.delivery) {
                 self.load(&row.queue).take(row.bytes);
             }
             self.add_notice(change.notice.as_ref());
             outcomes.push(true);
         }
-        for run in runs(&gone) {
-            let mut delete = QueryBuilder::new("DELETE FROM delivery WHERE seq IN (");
-            list(&mut delete, run, |seq| *seq);
-            delete.build().execute(&mut *db).await?;
-        }
-        for run in runs(&handed_over) {
+        end(db, &expired).await?;
+        self.gone.extend(expired);
+        for run in lists(&handed_over) {
             let mut update = QueryBuilder::new("UPDATE delivery SET handed_over = 1 WHERE seq IN (");
             list(&mut update, run, |seq| *seq);
             update.build().execute(&mut *db).await?;
@@ -139,10 +153,9 @@ async fn narrow(
     delivery: DeliveryId,
     released: &Released,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE delivery SET decision = ?, release = ?, policy_hash = ? WHERE seq = ?")
+    sqlx::query("UPDATE delivery SET decision = ?, release = ? WHERE seq = ?")
         .bind(released.decision.encode_to_vec())
         .bind(released.release.encode_to_vec())
-        .bind(released.policy_hash.as_bytes().to_vec())
         .bind(delivery.0)
         .execute(db)
         .await?;

@@ -10,9 +10,9 @@ use sqlx::{QueryBuilder, Row, SqliteConnection};
 use uuid::Uuid;
 
 use super::{
-    batch::{Accepts, Changes},
+    batch::Accepts,
     columns::{address, decode, digest, id, queue},
-    statements::{list, runs},
+    statements::{list, lists, padded},
 };
 use crate::store::{DeliveryId, NewMessage, Queue, StoreError};
 
@@ -66,9 +66,9 @@ pub(super) async fn known_messages(
     accepts: &Accepts,
 ) -> Result<HashMap<(AgencyAddress, Uuid), Before>, StoreError> {
     let mut known = HashMap::new();
-    for run in runs(accepts) {
+    for run in lists(accepts) {
         let mut select = QueryBuilder::new("SELECT m.seq, m.sender, m.id, m.digest, m.acceptance FROM (");
-        select.push_values(run, |mut row, (message, _)| {
+        select.push_values(padded(run), |mut row, (message, _)| {
             row.push_bind(message.sender.to_string()).push_bind(message.id.as_bytes().to_vec());
         });
         select.push(") AS v CROSS JOIN message AS m ON m.sender = v.column1 AND m.id = v.column2");
@@ -92,7 +92,7 @@ pub(super) async fn known_threads(
     let opened: Vec<Uuid> =
         accepts.iter().filter_map(|(message, _)| message.opens.as_ref()).map(|thread| thread.id).collect();
     let mut known = HashSet::new();
-    for run in runs(&opened) {
+    for run in lists(&opened) {
         let mut select = QueryBuilder::new("SELECT thread FROM thread WHERE thread IN (");
         list(&mut select, run, |thread| thread.as_bytes().to_vec());
         for row in select.build().fetch_all(&mut *db).await? {
@@ -115,14 +115,14 @@ pub(super) struct QueuedRow {
 
 pub(super) async fn queued(
     db: &mut SqliteConnection,
-    changes: &Changes,
+    deliveries: &[DeliveryId],
 ) -> Result<HashMap<DeliveryId, QueuedRow>, StoreError> {
     let mut queued = HashMap::new();
-    for run in runs(changes) {
+    for run in lists(deliveries) {
         let mut select = QueryBuilder::new(
             "SELECT seq, agency, queue, bytes, message, offered, forwarded FROM delivery WHERE quarantined IS NULL AND seq IN (",
         );
-        list(&mut select, run, |(change, _)| change.delivery.0);
+        list(&mut select, run, |delivery| delivery.0);
         for row in select.build().fetch_all(&mut *db).await? {
             let (queue, bytes): (&str, i64) = (row.try_get("queue")?, row.try_get("bytes")?);
             let queued_row = QueuedRow {
@@ -137,4 +137,36 @@ pub(super) async fn queued(
         }
     }
     Ok(queued)
+}
+
+/// A delivery that has ended.
+pub(super) struct EndedRow {
+    pub(super) queue: Queue,
+    pub(super) bytes: u64,
+    pub(super) message: Option<i64>,
+}
+
+/// Ends those of these deliveries that wait, and were not forwarded.
+pub(super) async fn end(
+    db: &mut SqliteConnection,
+    deliveries: &[DeliveryId],
+) -> Result<HashMap<DeliveryId, EndedRow>, StoreError> {
+    let mut ended = HashMap::new();
+    for run in lists(deliveries) {
+        let mut delete = QueryBuilder::new(
+            "DELETE FROM delivery WHERE quarantined IS NULL AND forwarded = 0 AND seq IN (",
+        );
+        list(&mut delete, run, |delivery| delivery.0);
+        delete.push(" RETURNING seq, queue, bytes, message");
+        for row in delete.build().fetch_all(&mut *db).await? {
+            let (queue, bytes): (&str, i64) = (row.try_get("queue")?, row.try_get("bytes")?);
+            let row_of = EndedRow {
+                queue: self::queue(queue)?,
+                bytes: bytes.unsigned_abs(),
+                message: row.try_get("message")?,
+            };
+            ended.insert(DeliveryId(row.try_get("seq")?), row_of);
+        }
+    }
+    Ok(ended)
 }

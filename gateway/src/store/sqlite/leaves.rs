@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{
     Store,
     columns::{address, id, number},
-    statements::{insert, list, runs},
+    statements::{insert, list, lists},
 };
 use crate::{
     limits,
@@ -285,7 +285,7 @@ impl Store {
         let indexes: Vec<i64> = taken.map(|(_, (idx, _))| *idx).collect();
         let next = found.get(indexes.len()).map(|(idx, _)| idx.unsigned_abs());
         let mut leaves = Vec::new();
-        for run in runs(&indexes) {
+        for run in lists(&indexes) {
             let mut select = QueryBuilder::new("SELECT * FROM leaf WHERE log = ");
             select.push_bind(log.0).push(" AND idx IN (");
             list(&mut select, run, |idx| *idx);

@@ -47,7 +47,7 @@ pub use self::{
     stated::{AgencyRow, AuditRow, CopyRow, PeerRow, PolicyRow, ThreadRow},
     witnessed::{ForeignKey, Witnessed},
 };
-use super::{Load, Queue, QueueBound, Stager, StoreError};
+use super::{Load, Queue, QueueBound, Stager, StoreError, recent::Recent};
 use crate::limits;
 
 /// The oldest engine that is safe: earlier ones may corrupt the write-ahead log when it is reset.
@@ -64,6 +64,7 @@ pub struct Store {
     stager: Stager,
     jobs: mpsc::Sender<writer::Job>,
     loads: Loads,
+    recent: Recent,
     bound: QueueBound,
 }
 
@@ -83,6 +84,8 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .pragma("secure_delete", "ON")
+            .pragma("wal_autocheckpoint", limits::CHECKPOINT_PAGES.to_string())
+            .statement_cache_capacity(limits::STATEMENTS)
             .busy_timeout(limits::DATABASE_BUSY);
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
@@ -105,9 +108,11 @@ impl Store {
             .await?;
         let loads = Loads(Arc::new(Mutex::new(queue::loads(&writer).await?)));
         let stager = Stager::new(gateway);
-        let batches = batch::Batches::new(writer.clone(), stager.clone(), loads.clone(), bound).await?;
+        let recent = Recent::default();
+        let kept = (loads.clone(), recent.clone());
+        let batches = batch::Batches::new(writer.clone(), stager.clone(), kept, bound).await?;
         let jobs = writer::start(batches);
-        Ok(Self { writer, readers, stager, jobs, loads, bound })
+        Ok(Self { writer, readers, stager, jobs, loads, recent, bound })
     }
 
     /// What waits in a queue.

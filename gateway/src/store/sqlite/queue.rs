@@ -27,6 +27,18 @@ use crate::{
 impl Store {
     /// The next page of a queue behind a delivery, in order: bounded in number and bytes.
     pub async fn queue(&self, queue: &Queue, after: DeliveryId) -> Result<Vec<Queued>, StoreError> {
+        let next: Vec<i64> = sqlx::query_scalar(
+            "SELECT seq FROM delivery WHERE queue = ? AND seq > ? AND quarantined IS NULL ORDER BY seq LIMIT ?",
+        )
+        .bind(queue.to_string())
+        .bind(after.0)
+        .bind(limits::PAGE_DELIVERIES)
+        .fetch_all(&self.readers)
+        .await?;
+        let recent = self.recent.take(&next.into_iter().map(DeliveryId).collect::<Vec<_>>());
+        if !recent.is_empty() {
+            return Ok(recent);
+        }
         let rows = sqlx::query(include_str!("queue.sql"))
             .bind(queue.to_string())
             .bind(after.0)
@@ -204,7 +216,6 @@ fn copy(row: &SqliteRow, content: Envelope) -> Result<QueuedCopy, StoreError> {
             bases: decode(row.try_get("bases")?)?,
             decision: decode(row.try_get("decision")?)?,
             release: decode(row.try_get("release")?)?,
-            policy_hash: digest(row.try_get("policy_hash")?)?,
         },
     })
 }

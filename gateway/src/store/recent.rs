@@ -1,0 +1,62 @@
+//! What was committed a moment ago and waits for a session that is there: so that it is handed over without being read
+//! from the database again.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{DeliveryId, Queued};
+use crate::limits;
+
+/// The newest deliveries, as far as there is room for them. The database has them all, and their order.
+#[derive(Clone, Default)]
+pub(super) struct Recent(Arc<Mutex<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    queued: BTreeMap<DeliveryId, (Queued, u64)>,
+    bytes: u64,
+}
+
+impl Recent {
+    /// Keeps deliveries with how many bytes they have; the oldest make room.
+    pub(super) fn keep(&self, queued: impl IntoIterator<Item = (Queued, u64)>) {
+        let mut kept = self.lock();
+        for (queued, bytes) in queued {
+            kept.bytes += bytes;
+            kept.queued.insert(queued.id, (queued, bytes));
+        }
+        while kept.bytes > limits::RECENT_BYTES
+            && let Some((_, (_, bytes))) = kept.queued.pop_first()
+        {
+            kept.bytes -= bytes;
+        }
+    }
+
+    /// Takes those of these deliveries that are kept, up to the first that is not.
+    pub(super) fn take(&self, ids: &[DeliveryId]) -> Vec<Queued> {
+        let mut kept = self.lock();
+        ids.iter().map_while(|id| kept.remove(*id)).collect()
+    }
+
+    /// Drops deliveries that have left their queue.
+    pub(super) fn forget(&self, ids: impl IntoIterator<Item = DeliveryId>) {
+        let mut kept = self.lock();
+        for id in ids {
+            kept.remove(id);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn remove(&mut self, id: DeliveryId) -> Option<Queued> {
+        let (queued, bytes) = self.queued.remove(&id)?;
+        self.bytes -= bytes;
+        Some(queued)
+    }
+}
