@@ -6,7 +6,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{DeliveryId, Queued};
+use liaison_proto::message::v1::error_code::Code as ErrorCode;
+
+use super::{DeliveryId, Head, Item, NewCopy, NewMessage, Queued, QueuedCopy};
 use crate::limits;
 
 /// The newest deliveries, as far as there is room for them. The database has them all, and their order.
@@ -59,4 +61,28 @@ impl Kept {
         self.bytes -= bytes;
         Some(queued)
     }
+}
+
+/// A copy of a message that has been stored with the leaf of its hand-over, as the database would show it.
+pub(super) fn copy(id: DeliveryId, message: &NewMessage, copy: &NewCopy) -> Queued {
+    let head = Head {
+        delivery: id,
+        recipient: copy.recipient.clone(),
+        sender: message.sender.clone(),
+        message: message.id,
+        digest: message.digest,
+        expires: message.expires,
+        offered: false,
+        handed_over: true,
+        accepted: false,
+        waiting: (ErrorCode::Unspecified, 0),
+    };
+    let copy = QueuedCopy {
+        head,
+        content: message.content.clone(),
+        proof: copy.proof.clone(),
+        bases_salt: copy.bases_salt.clone(),
+        released: copy.released.clone(),
+    };
+    Queued { id, item: Item::Copy(Box::new(copy)) }
 }

@@ -196,11 +196,11 @@ async fn states_travel_in_their_thread_whatever_policies_say() {
     world.load_policies(&[CLOSED]);
 
     let mut responder = world.session(&police).await;
-    let accepted = police.state(&shelter, draft.thread, State::Accepted);
-    responder.submit(&police.seal(&accepted)).await.unwrap();
-    // The referral itself was withheld by now, of which its sender is told first.
+    // The referral itself is withheld by now.
     let notice = requester.notice(&world).await;
     assert!(matches!(notice.event, Some(Event::Narrowed(_))));
+    let accepted = police.state(&shelter, draft.thread, State::Accepted);
+    responder.submit(&police.seal(&accepted)).await.unwrap();
     let (attempt, copy) = requester.copy().await;
     let received = shelter.receive(&copy, &police, &world);
     assert_eq!(received.manifest.state_change.unwrap().state(), State::Accepted);

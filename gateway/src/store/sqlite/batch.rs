@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use liaison_proto::message::v1::{SignedNotice, error_code::Code as ErrorCode};
+use liaison_proto::message::v1::SignedNotice;
 use liaison_trust::names::AgencyAddress;
 use prost::Message;
 use sqlx::{QueryBuilder, SqliteConnection, SqlitePool};
@@ -18,8 +18,9 @@ use super::{
     writer::{Job, Word},
 };
 use crate::store::{
-    AcceptError, Accepted, Change, DeliveryId, Head, Item, Load, NewCopy, NewLeaf, NewMessage, NewNotice,
-    Queue, QueueBound, Queued, QueuedCopy, Settled, Settlement, Stager, StoreError, Thread, recent::Recent,
+    AcceptError, Accepted, Change, DeliveryId, Item, Load, NewCopy, NewLeaf, NewMessage, NewNotice, Queue,
+    QueueBound, Queued, Settled, Settlement, Stager, StoreError, Thread,
+    recent::{self, Recent},
 };
 
 /// Commits batches, one after another.
@@ -368,39 +369,17 @@ impl<'a> Rows<'a> {
     /// What is handed over next, if its recipient is there.
     fn recent(&self) -> Vec<(Queued, u64)> {
         let new: HashSet<i64> = self.messages.iter().map(|(seq, _)| *seq).collect();
-        let item = |delivery: &Delivery<'_>| match &delivery.what {
+        let queued = |delivery: &Delivery<'_>| match &delivery.what {
             // Of a message that was there before, there may be more content than came now.
             What::Copy { message, of, copy, .. } if new.contains(message) && copy.handed_over.is_some() => {
-                let head = Head {
-                    delivery: DeliveryId(delivery.seq),
-                    recipient: copy.recipient.clone(),
-                    sender: of.sender.clone(),
-                    message: of.id,
-                    digest: of.digest,
-                    expires: of.expires,
-                    offered: false,
-                    handed_over: true,
-                    accepted: false,
-                    waiting: (ErrorCode::Unspecified, 0),
-                };
-                Some(Item::Copy(Box::new(QueuedCopy {
-                    head,
-                    content: of.content.clone(),
-                    proof: copy.proof.clone(),
-                    bases_salt: copy.bases_salt.clone(),
-                    released: copy.released.clone(),
-                })))
+                Some(recent::copy(DeliveryId(delivery.seq), of, copy))
             }
             What::Notice(notice, _) if delivery.queue.peer().is_none() => {
-                Some(Item::Notice((*notice).clone()))
+                Some(Queued { id: DeliveryId(delivery.seq), item: Item::Notice((*notice).clone()) })
             }
             _ => None,
         };
-        let queued = |delivery| {
-            let item = item(delivery)?;
-            Some((Queued { id: DeliveryId(delivery.seq), item }, delivery.bytes))
-        };
-        self.deliveries.iter().filter_map(queued).collect()
+        self.deliveries.iter().filter_map(|delivery| Some((queued(delivery)?, delivery.bytes))).collect()
     }
 
     /// Deletes the content of messages whose last delivery has gone.

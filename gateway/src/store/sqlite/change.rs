@@ -8,7 +8,7 @@ use super::{
     known::{QueuedRow, end, queued},
     statements::{list, lists},
 };
-use crate::store::{Change, DeliveryId, Load, Next, Queue, Released, StoreError};
+use crate::store::{DeliveryId, Load, Next, Queue, Released, StoreError};
 
 impl<'a> Rows<'a> {
     /// Changes what is still queued; says of each change whether it was.
@@ -17,12 +17,14 @@ impl<'a> Rows<'a> {
         db: &mut SqliteConnection,
         changes: &'a Changes,
     ) -> Result<Vec<bool>, StoreError> {
-        let (gone, other): (Vec<_>, Vec<_>) =
-            changes.iter().map(|(change, _)| change).partition(|change| matches!(change.to, Next::Gone));
-        let ids = |changes: &[&Box<Change>]| changes.iter().map(|change| change.delivery).collect::<Vec<_>>();
+        let deliveries = |are_gone: bool| -> Vec<DeliveryId> {
+            let changes = changes.iter().map(|(change, _)| change);
+            let alike = changes.filter(|change| matches!(change.to, Next::Gone) == are_gone);
+            alike.map(|change| change.delivery).collect()
+        };
         // At once, for it is what becomes of most.
-        let mut ended = end(db, &ids(&gone)).await?;
-        let mut queued = queued(db, &ids(&other)).await?;
+        let mut ended = end(db, &deliveries(true)).await?;
+        let mut queued = queued(db, &deliveries(false)).await?;
         let (mut expired, mut handed_over) = (Vec::new(), Vec::new());
         let mut outcomes = Vec::with_capacity(changes.len());
         for (change, _) in changes {
