@@ -219,6 +219,8 @@ pub struct QueuedCopy {
     pub proof: RecipientProof,
     pub bases_salt: Bytes,
     pub released: Released,
+    /// Whether it comes from this gateway's memory, and nobody who can write the database had it in hand.
+    pub from_memory: bool,
 }
 
 /// Which message a delivery is a copy of.

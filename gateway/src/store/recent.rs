@@ -83,6 +83,7 @@ pub(super) fn copy(id: DeliveryId, message: &NewMessage, copy: &NewCopy) -> Queu
         proof: copy.proof.clone(),
         bases_salt: copy.bases_salt.clone(),
         released: copy.released.clone(),
+        from_memory: true,
     };
     Queued { id, item: Item::Copy(Box::new(copy)) }
 }

@@ -217,6 +217,7 @@ fn copy(row: &SqliteRow, content: Envelope) -> Result<QueuedCopy, StoreError> {
             decision: decode(row.try_get("decision")?)?,
             release: decode(row.try_get("release")?)?,
         },
+        from_memory: false,
     })
 }
 
