@@ -431,12 +431,12 @@ fn message(sender: &str, recipients: &[&str]) -> NewMessage {
                 queue: liaison_gateway::delivery::queue(&own, &from, &address(recipient)),
                 answers: liaison_gateway::delivery::answers(&own, &from, &address(recipient)),
                 bases_salt: Bytes::new(),
+                handed_over: None,
                 proof: RecipientProof { address: (*recipient).to_owned(), ..Default::default() },
                 released: Released {
                     bases: PreviewRecipient { address: (*recipient).to_owned(), bases: Vec::new() },
                     decision: RecipientDecision::default(),
                     release: SignedReleaseRecord::default(),
-                    policy_hash: sha256(b"policies"),
                 },
             })
             .collect(),

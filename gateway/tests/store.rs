@@ -213,7 +213,7 @@ async fn narrowing_replaces_what_is_released() {
     let (_folder, store) = store().await;
     store.accept(message("be/a", &["be/b"])).await.unwrap();
     let queued = queue(&store, "be/b").await.remove(0);
-    let less = Released { policy_hash: sha256(b"stricter"), ..released("be/b", "less") };
+    let less = released("be/b", "less");
     let change = Change {
         to: Next::Narrowed(Box::new(less.clone())),
         notice: Some(notice("be/a")),
@@ -358,6 +358,7 @@ fn message(sender: &str, recipients: &[&str]) -> NewMessage {
                 bases_salt: Bytes::new(),
                 proof: RecipientProof { address: (*recipient).to_owned(), ..Default::default() },
                 released: released(recipient, "all"),
+                handed_over: None,
             })
             .collect(),
     }
@@ -381,7 +382,6 @@ fn released(recipient: &str, what: &'static str) -> Released {
         bases: PreviewRecipient { address: recipient.to_owned(), bases: Vec::new() },
         decision: RecipientDecision { recipient: recipient.to_owned(), ..Default::default() },
         release: SignedReleaseRecord { record: Bytes::from_static(what.as_bytes()), ..Default::default() },
-        policy_hash: sha256(b"policies"),
     }
 }
 

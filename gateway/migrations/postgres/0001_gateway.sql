@@ -38,7 +38,6 @@ CREATE TABLE delivery (
     bases       BYTEA,
     decision    BYTEA,
     release     BYTEA,
-    policy_hash BYTEA,
     -- Or a SignedNotice.
     notice      BYTEA,
     -- The Refusal with which the recipient set the copy aside; it is evidence and no longer queued.

@@ -4,6 +4,7 @@
 mod engine;
 mod leaf;
 mod queue;
+mod recent;
 mod sql;
 
 use std::ops::AddAssign;
@@ -76,6 +77,8 @@ pub struct NewCopy {
     /// Salt of the digest of the bases; empty where it goes to no other domain.
     pub bases_salt: Bytes,
     pub released: Released,
+    /// What the log says of its hand-over, where it goes to its recipient's agent as soon as it is stored.
+    pub handed_over: Option<NewLeaf>,
 }
 
 /// What was decided for one recipient, and from what; asked again when the policies change.
@@ -85,8 +88,6 @@ pub struct Released {
     pub bases: PreviewRecipient,
     pub decision: RecipientDecision,
     pub release: SignedReleaseRecord,
-    /// The policy set that was asked last.
-    pub policy_hash: Digest,
 }
 
 /// What became of an offered message.
@@ -220,6 +221,8 @@ pub struct QueuedCopy {
     pub proof: RecipientProof,
     pub bases_salt: Bytes,
     pub released: Released,
+    /// Whether it comes from this gateway's memory, and nobody who can write the database had it in hand.
+    pub from_memory: bool,
 }
 
 /// Which message a delivery is a copy of.

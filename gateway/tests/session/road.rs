@@ -175,24 +175,6 @@ async fn policies_that_tighten_after_acceptance_win() {
     world.until_queued(&health, 0).await;
 }
 
-/// Only the record that the gateway signed says under which policies a copy was decided.
-#[tokio::test]
-async fn a_policy_hash_that_was_changed_by_hand_spares_no_copy() {
-    let (world, [_, shelter, health, _]) = World::start().await;
-    let mut sender = world.session(&shelter).await;
-    sender.submit(&shelter.seal(&shelter.referral(&health, Basis::ConsentOfPerson))).await.unwrap();
-    world.load_policies(&[STRICTER]);
-    let hash = hex::encode(world.gateway.policy.load().hash().as_bytes());
-    let change = format!("UPDATE delivery SET policy_hash = x'{hash}' WHERE message IS NOT NULL");
-    assert_eq!(engine::by_hand(&world.database().await, &change).await, 1);
-    let mut recipient = world.session(&health).await;
-    let (_, copy) = recipient.copy().await;
-    let received = health.receive(&copy, &shelter, &world);
-    let categories: Vec<_> = received.sections.iter().map(|section| section.category).collect();
-    assert_eq!(categories, [Category::ServiceRequest]);
-    assert_eq!(received.release.withheld, [i32::from(Category::Health)]);
-}
-
 #[tokio::test]
 async fn a_copy_does_not_tell_that_policies_tightened_meanwhile() {
     let (world, [_, shelter, health, _]) = World::start().await;

@@ -142,13 +142,12 @@ impl Pool {
         })
     }
 
-    /// Values in as many statements as the engine takes them in best.
-    pub(super) fn runs<'r, T>(&self, rows: &'r [T]) -> Runs<'r, T> {
-        let lengths = match self {
+    /// Values for as many statements that look for one of them as the engine takes them in best.
+    pub(super) fn lists<'r, T>(&self, values: &'r [T]) -> std::slice::Chunks<'r, T> {
+        values.chunks(longest(match self {
             Self::Sqlite(_) => sqlite::RUNS,
             Self::Postgres(_) => postgres::RUNS,
-        };
-        Runs { rows, lengths }
+        }))
     }
 
     /// Closes the connections.
@@ -184,13 +183,21 @@ impl Transaction {
         Ok(())
     }
 
-    /// Rows in as many statements as the engine takes them in best.
+    /// Rows for as many statements that add them as the engine takes them in best.
     pub(super) fn runs<'r, T>(&self, rows: &'r [T]) -> Runs<'r, T> {
-        let lengths = match self {
+        Runs { rows, lengths: self.lengths() }
+    }
+
+    /// Values for as many statements that look for one of them as the engine takes them in best.
+    pub(super) fn lists<'r, T>(&self, values: &'r [T]) -> std::slice::Chunks<'r, T> {
+        values.chunks(longest(self.lengths()))
+    }
+
+    fn lengths(&self) -> &'static [usize] {
+        match self {
             Self::Sqlite(_) => sqlite::RUNS,
             Self::Postgres(_) => postgres::RUNS,
-        };
-        Runs { rows, lengths }
+        }
     }
 }
 
@@ -218,6 +225,10 @@ impl<'d> From<&'d mut Transaction> for Db<'d> {
             Transaction::Postgres(change) => Self::Postgres(change),
         }
     }
+}
+
+fn longest(lengths: &[usize]) -> usize {
+    lengths.first().copied().unwrap_or(1)
 }
 
 /// Rows, run by run.

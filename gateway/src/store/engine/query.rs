@@ -7,7 +7,7 @@ use sqlx::{
     sqlite::SqliteArguments,
 };
 
-use super::{Db, FromRow, Row, Value};
+use super::{Db, FromRow, Row, Value, sqlite};
 use crate::store::StoreError;
 
 /// A statement with its parameters.
@@ -22,8 +22,8 @@ enum Part {
     Value(Value),
     /// `IN` these.
     OneOf(Vec<Value>),
-    /// A table of these rows, whose columns are `column1`, `column2` and so on.
-    Rows(Vec<Vec<Value>>),
+    /// A table of these rows, whose columns are `column1`, `column2` and so on; whether one may stand in it twice.
+    Rows(Vec<Vec<Value>>, bool),
 }
 
 /// A statement that begins so.
@@ -63,7 +63,16 @@ impl Query {
         rows: &'r [T],
         values: impl Fn(&'r T) -> [Value; N],
     ) -> Self {
-        self.with(Part::Rows(rows.iter().map(|row| values(row).into()).collect()))
+        self.with(Part::Rows(rows.iter().map(|row| values(row).into()).collect(), false))
+    }
+
+    /// Goes on with a table of these rows that is only looked into: one may stand in it twice.
+    pub(in crate::store) fn listed<'r, T: 'r, const N: usize>(
+        self,
+        rows: &'r [T],
+        values: impl Fn(&'r T) -> [Value; N],
+    ) -> Self {
+        self.with(Part::Rows(rows.iter().map(|row| values(row).into()).collect(), true))
     }
 
     /// Every row of the answer.
@@ -127,11 +136,13 @@ impl Query {
                     values.push(value);
                 }
                 Part::OneOf(all) => {
+                    let all = filled(all);
                     text.push("IN (".into());
                     text.list(all.len());
                     values.extend(all);
                 }
-                Part::Rows(rows) => {
+                Part::Rows(rows, may_repeat) => {
+                    let rows = if may_repeat { filled(rows) } else { rows };
                     text.push("VALUES ".into());
                     for (place, row) in rows.into_iter().enumerate() {
                         text.push(if place == 0 { "(" } else { ", (" }.into());
@@ -175,7 +186,7 @@ impl Query {
                     text.list(1);
                     values.push(Argument::Many(all));
                 }
-                Part::Rows(rows) => {
+                Part::Rows(rows, _) => {
                     let columns = columns(rows);
                     text.push("SELECT * FROM UNNEST (".into());
                     text.list(columns.len());
@@ -229,6 +240,14 @@ fn many(
         Some(Value::Text(_)) => array!(Text, String),
         Some(Value::Bytes(_)) => array!(Bytes, Vec<u8>),
     }
+}
+
+/// Values with the last of them repeated, for statements of few different lengths.
+fn filled<T: Clone>(mut values: Vec<T>) -> Vec<T> {
+    if let Some(last) = values.last().cloned() {
+        values.resize(sqlite::filled(values.len()), last);
+    }
+    values
 }
 
 /// The columns of rows.

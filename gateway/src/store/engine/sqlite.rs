@@ -16,7 +16,12 @@ const SAFE: [u32; 3] = [3, 51, 3];
 
 /// Few different lengths, so that the statement for each is prepared once and stays so; the longest stays within the
 /// engine's bound on parameters.
-pub(super) const RUNS: &[usize] = &[64, 16, 4, 1];
+pub(super) const RUNS: &[usize] = &[64, 32, 16, 8, 4, 2, 1];
+
+/// The length to which a list of so many values is filled up.
+pub(super) fn filled(length: usize) -> usize {
+    [1, 4, 16, 64].into_iter().find(|filled| length <= *filled).unwrap_or(length)
+}
 
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -28,6 +33,8 @@ pub(super) async fn open(file: &Path) -> Result<(Pool, Pool), StoreError> {
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .pragma("secure_delete", "ON")
+        .pragma("wal_autocheckpoint", limits::CHECKPOINT_PAGES.to_string())
+        .statement_cache_capacity(limits::STATEMENTS)
         .busy_timeout(limits::DATABASE_BUSY);
     let writer = SqlitePoolOptions::new()
         .max_connections(1)

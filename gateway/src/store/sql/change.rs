@@ -4,7 +4,7 @@ use prost::Message;
 
 use super::{
     batch::{Changes, Rows},
-    known::{QueuedRow, queued},
+    known::{QueuedRow, end, queued},
 };
 use crate::store::{
     DeliveryId, Load, Next, Queue, Released, StoreError,
@@ -18,18 +18,38 @@ impl<'a> Rows<'a> {
         db: &mut Transaction,
         changes: &'a Changes,
     ) -> Result<Vec<bool>, StoreError> {
-        let mut queued = queued(db, changes).await?;
-        let (mut gone, mut handed_over) = (Vec::new(), Vec::new());
+        let deliveries = |are_gone: bool| -> Vec<DeliveryId> {
+            let changes = changes.iter().map(|(change, _)| change);
+            let alike = changes.filter(|change| matches!(change.to, Next::Gone) == are_gone);
+            alike.map(|change| change.delivery).collect()
+        };
+        // At once, for it is what becomes of most.
+        let mut ended = end(db, &deliveries(true)).await?;
+        let mut queued = queued(db, &deliveries(false)).await?;
+        let (mut expired, mut handed_over) = (Vec::new(), Vec::new());
         let mut outcomes = Vec::with_capacity(changes.len());
         for (change, _) in changes {
+            if matches!(change.to, Next::Gone) {
+                // A second change in the same batch finds nothing to do.
+                let row = ended.remove(&change.delivery);
+                outcomes.push(row.is_some());
+                if let Some(row) = row {
+                    self.load(&row.queue).take(row.bytes);
+                    self.touched.extend(row.message);
+                    self.gone.push(change.delivery);
+                    self.add_notice(change.notice.as_ref());
+                }
+                continue;
+            }
             let row = queued.get_mut(&change.delivery).filter(|row| applies(&change.to, row));
             let Some(row) = row else {
                 outcomes.push(false);
                 continue;
             };
             match &change.to {
-                Next::Gone | Next::Expired => {
-                    gone.push(change.delivery.0);
+                Next::Gone => {}
+                Next::Expired => {
+                    expired.push(change.delivery);
                     self.touched.extend(row.message);
                 }
                 Next::Forwarded { log } => {
@@ -85,18 +105,16 @@ impl<'a> Rows<'a> {
                 }
                 Next::Narrowed(released) => narrow(db, change.delivery, released).await?,
             }
-            let leaves = matches!(change.to, Next::Gone | Next::Expired | Next::Quarantined(_));
-            // A second change in the same batch finds nothing to do.
+            let leaves = matches!(change.to, Next::Expired | Next::Quarantined(_));
             if leaves && let Some(row) = queued.remove(&change.delivery) {
                 self.load(&row.queue).take(row.bytes);
             }
             self.add_notice(change.notice.as_ref());
             outcomes.push(true);
         }
-        for run in db.runs(&gone) {
-            query("DELETE FROM delivery WHERE seq ").one_of(run.iter().copied()).execute(&mut *db).await?;
-        }
-        for run in db.runs(&handed_over) {
+        end(db, &expired).await?;
+        self.gone.extend(expired);
+        for run in db.lists(&handed_over) {
             let update = query("UPDATE delivery SET handed_over = TRUE WHERE seq ");
             update.one_of(run.iter().copied()).execute(&mut *db).await?;
         }
@@ -134,10 +152,9 @@ fn applies(to: &Next, row: &QueuedRow) -> bool {
 }
 
 async fn narrow(db: &mut Transaction, delivery: DeliveryId, released: &Released) -> Result<(), StoreError> {
-    query("UPDATE delivery SET decision = $1, release = $2, policy_hash = $3 WHERE seq = $4")
+    query("UPDATE delivery SET decision = $1, release = $2 WHERE seq = $3")
         .bind(released.decision.encode_to_vec())
         .bind(released.release.encode_to_vec())
-        .bind(released.policy_hash.as_bytes().to_vec())
         .bind(delivery.0)
         .execute(db)
         .await?;

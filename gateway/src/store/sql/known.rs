@@ -9,7 +9,7 @@ use prost::Message;
 use uuid::Uuid;
 
 use super::{
-    batch::{Accepts, Changes},
+    batch::Accepts,
     columns::{address, decode, digest, id, queue},
 };
 use crate::store::{
@@ -61,9 +61,9 @@ pub(super) async fn known_messages(
     accepts: &Accepts,
 ) -> Result<HashMap<(AgencyAddress, Uuid), Before>, StoreError> {
     let mut known = HashMap::new();
-    for run in db.runs(accepts) {
+    for run in db.lists(accepts) {
         let rows: Vec<Row> = query("SELECT m.seq, m.sender, m.id, m.digest, m.acceptance FROM (")
-            .rows(run, |(message, _)| row![message.sender.to_string(), message.id.as_bytes().as_slice()])
+            .listed(run, |(message, _)| row![message.sender.to_string(), message.id.as_bytes().as_slice()])
             .sql(") AS v CROSS JOIN message AS m WHERE m.sender = v.column1 AND m.id = v.column2")
             .fetch_all(&mut *db)
             .await?;
@@ -87,7 +87,7 @@ pub(super) async fn known_threads(
     let opened: Vec<Uuid> =
         accepts.iter().filter_map(|(message, _)| message.opens.as_ref()).map(|thread| thread.id).collect();
     let mut known = HashSet::new();
-    for run in db.runs(&opened) {
+    for run in db.lists(&opened) {
         let found: Vec<Vec<u8>> = query("SELECT thread FROM thread WHERE thread ")
             .one_of(run.iter().map(|thread| thread.as_bytes().as_slice()))
             .fetch_all(&mut *db)
@@ -112,15 +112,14 @@ pub(super) struct QueuedRow {
 
 pub(super) async fn queued(
     db: &mut Transaction,
-    changes: &Changes,
+    deliveries: &[DeliveryId],
 ) -> Result<HashMap<DeliveryId, QueuedRow>, StoreError> {
     let mut queued = HashMap::new();
-    for run in db.runs(changes) {
+    for run in db.lists(deliveries) {
         let select = query(
             "SELECT seq, agency, queue, bytes, message, offered, forwarded FROM delivery WHERE quarantined IS NULL AND seq ",
         );
-        let deliveries = run.iter().map(|(change, _)| change.delivery.0);
-        for row in select.one_of(deliveries).fetch_all::<Row>(&mut *db).await? {
+        for row in select.one_of(run.iter().map(|delivery| delivery.0)).fetch_all::<Row>(&mut *db).await? {
             let (queue, bytes): (String, i64) = (row.get("queue")?, row.get("bytes")?);
             let queued_row = QueuedRow {
                 queue: self::queue(&queue)?,
@@ -134,4 +133,31 @@ pub(super) async fn queued(
         }
     }
     Ok(queued)
+}
+
+/// A delivery that has ended.
+pub(super) struct EndedRow {
+    pub(super) queue: Queue,
+    pub(super) bytes: u64,
+    pub(super) message: Option<i64>,
+}
+
+/// Ends those of these deliveries that wait, and were not forwarded.
+pub(super) async fn end(
+    db: &mut Transaction,
+    deliveries: &[DeliveryId],
+) -> Result<HashMap<DeliveryId, EndedRow>, StoreError> {
+    let mut ended = HashMap::new();
+    for run in db.lists(deliveries) {
+        let delete = query("DELETE FROM delivery WHERE quarantined IS NULL AND forwarded = FALSE AND seq ")
+            .one_of(run.iter().map(|delivery| delivery.0))
+            .sql(" RETURNING seq, queue, bytes, message");
+        for (seq, queue, bytes, message) in
+            delete.fetch_all::<(i64, String, i64, Option<i64>)>(&mut *db).await?
+        {
+            let row = EndedRow { queue: self::queue(&queue)?, bytes: bytes.unsigned_abs(), message };
+            ended.insert(DeliveryId(seq), row);
+        }
+    }
+    Ok(ended)
 }

@@ -44,6 +44,7 @@ pub use self::{
 use super::{
     Database, Load, Queue, QueueBound, Stager, StoreError,
     engine::{Pool, query},
+    recent::Recent,
 };
 
 /// The gateway's database.
@@ -55,6 +56,7 @@ pub struct Store {
     stager: Stager,
     jobs: mpsc::Sender<writer::Job>,
     loads: Loads,
+    recent: Recent,
     bound: QueueBound,
 }
 
@@ -74,9 +76,11 @@ impl Store {
         let (writer, readers) = database.open().await?;
         let loads = Loads(Arc::new(Mutex::new(queue::loads(&writer).await?)));
         let stager = Stager::new(gateway);
-        let batches = batch::Batches::new(writer.clone(), stager.clone(), loads.clone(), bound).await?;
+        let recent = Recent::default();
+        let kept = (loads.clone(), recent.clone());
+        let batches = batch::Batches::new(writer.clone(), stager.clone(), kept, bound).await?;
         let jobs = writer::start(batches);
-        Ok(Self { writer, readers, stager, jobs, loads, bound })
+        Ok(Self { writer, readers, stager, jobs, loads, recent, bound })
     }
 
     /// Whether nothing was ever logged.

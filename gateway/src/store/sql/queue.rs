@@ -27,6 +27,18 @@ use crate::{
 impl Store {
     /// The next page of a queue behind a delivery, in order: bounded in number and bytes.
     pub async fn queue(&self, queue: &Queue, after: DeliveryId) -> Result<Vec<Queued>, StoreError> {
+        let next: Vec<i64> = query(
+            "SELECT seq FROM delivery WHERE queue = $1 AND seq > $2 AND quarantined IS NULL ORDER BY seq LIMIT $3",
+        )
+        .bind(queue.to_string())
+        .bind(after.0)
+        .bind(limits::PAGE_DELIVERIES)
+        .fetch_all(&self.readers)
+        .await?;
+        let recent = self.recent.take(&next.into_iter().map(DeliveryId).collect::<Vec<_>>());
+        if !recent.is_empty() {
+            return Ok(recent);
+        }
         let rows: Vec<Row> = query(include_str!("queue.sql"))
             .bind(queue.to_string())
             .bind(after.0)
@@ -204,8 +216,8 @@ fn copy(row: &Row, content: Envelope) -> Result<QueuedCopy, StoreError> {
             bases: decode(row.get("bases")?)?,
             decision: decode(row.get("decision")?)?,
             release: decode(row.get("release")?)?,
-            policy_hash: digest(row.get("policy_hash")?)?,
         },
+        from_memory: false,
     })
 }
 

@@ -1,5 +1,5 @@
 -- One page of a queue: at most so many deliveries, and none behind the first that fills the page.
-SELECT d.seq, d.agency, d.expires, d.offered, d.handed_over, d.log, d.waiting, d.waitings, d.proof, d.bases_salt, d.bases, d.decision, d.release, d.policy_hash, d.notice,
+SELECT d.seq, d.agency, d.expires, d.offered, d.handed_over, d.log, d.waiting, d.waitings, d.proof, d.bases_salt, d.bases, d.decision, d.release, d.notice,
        m.sender, m.id, m.digest, c.envelope
 FROM (
     SELECT *, SUM(bytes) OVER (ORDER BY seq) - bytes AS before

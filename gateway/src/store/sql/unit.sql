@@ -8,7 +8,7 @@ WITH next AS (
         ON d.message = next.message AND d.queue = $1 AND d.seq > next.seq AND d.quarantined IS NULL
 )
 SELECT d.seq, d.agency, d.expires, d.offered, d.handed_over, d.log, d.waiting, d.waitings, d.message, d.proof, d.bases_salt, d.bases,
-       d.decision, d.release, d.policy_hash, d.notice, m.sender, m.id, m.digest
+       d.decision, d.release, d.notice, m.sender, m.id, m.digest
 FROM unit JOIN delivery AS d ON d.seq = unit.seq
 LEFT JOIN message AS m ON m.seq = d.message
 ORDER BY d.seq
