@@ -26,8 +26,11 @@ pub const KEY_AGAIN: Duration = Duration::from_millis(250);
 pub const DELIVERY_WINDOW: u32 = 64;
 /// Parts of unfinished deliveries kept in memory, bytes.
 pub const DELIVERIES_BYTES: usize = 64 << 20;
-/// Drafts looked at in one turn of the outbox.
+/// Frames of the session that were read and are being committed.
+pub const COMMITS: usize = 256;
+/// Messages looked at in one turn of the outbox, and how many of them are read and sealed at the same time.
 pub const OUTBOX_TURN: u32 = 64;
+pub const PREPARING: usize = 16;
 /// One answer of the gateway, bytes: an audience of [`liaison_proto::limits::RECIPIENTS`] with their keys, or
 /// the decisions for it, category by category.
 pub const ANSWER_BYTES: usize = 32 << 20;

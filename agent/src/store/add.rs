@@ -7,11 +7,11 @@ use liaison_proto::message::v1::{
     kind::Code as Kind, referral_state::Code as State,
 };
 use prost::Message as _;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection, Transaction};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Direction, Store, StoreError, codec, draft};
+use super::{Direction, Store, StoreError, codec, draft, writer::Change};
 use crate::{
     limits,
     outbox::{Idempotency, NewMessage, Stored},
@@ -72,7 +72,7 @@ impl Store {
         if let Some(idempotency) = idempotency {
             remember(&mut tx, &idempotency, &ids, now).await?;
         }
-        tx.commit().await.map_err(StoreError::from)?;
+        tx.commit().await?;
         self.wake_outbox();
         Ok((Stored::New, ids))
     }
@@ -89,7 +89,7 @@ impl Store {
     pub async fn audit(&self, actor: &str, action: &'static str, message: Uuid) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         audit(&mut tx, OffsetDateTime::now_utc(), actor, action, message).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 }
 
@@ -128,7 +128,7 @@ async fn repeated(
 }
 
 async fn remember(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     idempotency: &Idempotency,
     ids: &[Uuid],
     now: OffsetDateTime,
@@ -144,7 +144,7 @@ async fn remember(
     Ok(())
 }
 
-async fn has_room(tx: &mut Transaction<'_, Sqlite>, drafts: &[(NewMessage, Vec<u8>)]) -> Result<(), Refusal> {
+async fn has_room(tx: &mut Change, drafts: &[(NewMessage, Vec<u8>)]) -> Result<(), Refusal> {
     let (count, bytes): (i64, i64) = sqlx::query_as("select count(*), coalesce(sum(bytes), 0) from outbox")
         .fetch_one(&mut **tx)
         .await
@@ -166,7 +166,7 @@ async fn has_room(tx: &mut Transaction<'_, Sqlite>, drafts: &[(NewMessage, Vec<u
 
 /// A message of this agency's own, with its draft.
 pub(super) async fn insert(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     sender: String,
     message: &NewMessage,
     sealed_draft: &[u8],
@@ -228,7 +228,7 @@ pub(super) async fn insert(
 }
 
 async fn insert_refused(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     id: Uuid,
     decision: RecipientDecision,
     by: &str,
@@ -264,7 +264,7 @@ pub(super) fn forbidden(decision: &RecipientDecision) -> Refusal {
 
 /// A step in a referral's history.
 pub(super) async fn note(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     id: Uuid,
     change: &StateChange,
     at: OffsetDateTime,
@@ -281,7 +281,7 @@ pub(super) async fn note(
 }
 
 pub(super) async fn audit(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     at: OffsetDateTime,
     actor: &str,
     action: &str,

@@ -30,7 +30,7 @@ impl Store {
         tx.commit().await?;
         if erased > 0 {
             // The write-ahead log still holds what the pages held before.
-            sqlx::query("pragma wal_checkpoint(truncate)").execute(&self.0.writer).await?;
+            self.empty_log().await?;
         }
         Ok(erased)
     }

@@ -7,11 +7,11 @@ use liaison_proto::{
     message::v1::{Acceptance, SignedAcceptance},
 };
 use liaison_trust::{log::Receipt, names::AgencyAddress};
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::Row;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Direction, Store, StoreError, codec};
+use super::{Direction, Store, StoreError, codec, writer::Change};
 use crate::{
     limits,
     log::{Alarm, Head, Known, Told},
@@ -51,7 +51,7 @@ pub struct KeptAlarm {
 
 /// Notes, with the change that brings it about, that a receipt is to be had.
 pub(super) async fn expect(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     message: Uuid,
     event: ReceiptEvent,
     agency: &str,
@@ -149,7 +149,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         }
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// The events of a message that there are receipts of, each with whose copy it is about.
@@ -173,7 +173,7 @@ impl Store {
                 .execute(&mut *tx)
                 .await?;
         }
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// To be asked for again, each from a time on; with the attempts that it then has had.
@@ -192,7 +192,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         }
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// A page of the receipts of a message, in the order of the logs, behind a receipt.
@@ -227,27 +227,6 @@ impl Store {
             .collect()
     }
 
-    /// Remembers the head that a recipient holds of a log of a kind, to be compared: the highest of each.
-    pub async fn head_shown(
-        &self,
-        kind: &str,
-        agency: &AgencyAddress,
-        head: &Head,
-    ) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        sqlx::query(
-            "insert into shown_heads (agency, kind, size, note) values (?, ?, ?, ?) \
-             on conflict do update set size = excluded.size, note = excluded.note where size < excluded.size",
-        )
-        .bind(agency.to_string())
-        .bind(kind)
-        .bind(i64::try_from(head.checkpoint.size()).unwrap_or(i64::MAX))
-        .bind(head.bare.to_string())
-        .execute(&mut *tx)
-        .await?;
-        Ok(tx.commit().await?)
-    }
-
     /// Heads of a kind that recipients hold and that are to be compared, with who they are: so many at most.
     pub async fn heads_shown(
         &self,
@@ -273,7 +252,7 @@ impl Store {
                 .execute(&mut *tx)
                 .await?;
         }
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// Keeps an alarm with its evidence. False if it was kept before, or there are too many.
@@ -312,7 +291,27 @@ impl Store {
     }
 }
 
-async fn keep_head(tx: &mut Transaction<'_, Sqlite>, head: &Head) -> Result<(), StoreError> {
+/// Remembers the head that a recipient holds of a log of a kind, to be compared: the highest of each.
+pub(super) async fn head_shown(
+    tx: &mut Change,
+    kind: &str,
+    agency: &str,
+    head: &Head,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "insert into shown_heads (agency, kind, size, note) values (?, ?, ?, ?) \
+         on conflict do update set size = excluded.size, note = excluded.note where size < excluded.size",
+    )
+    .bind(agency)
+    .bind(kind)
+    .bind(i64::try_from(head.checkpoint.size()).unwrap_or(i64::MAX))
+    .bind(head.bare.to_string())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn keep_head(tx: &mut Change, head: &Head) -> Result<(), StoreError> {
     // A log that takes the place of another begins small. Whether a head goes on from the one kept was judged before.
     sqlx::query(
         "insert into log_head (one, size, note) values (1, ?1, ?2) on conflict do update \

@@ -10,7 +10,7 @@ use liaison_proto::{
     referral::Party,
 };
 use liaison_trust::names::AgencyAddress;
-use sqlx::{Sqlite, SqliteExecutor, Transaction};
+use sqlx::SqliteExecutor;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -20,6 +20,7 @@ use super::{
     codec, draft,
     receive::{malformed, of_this_thread},
     states::{self, Standing},
+    writer::Change,
 };
 use crate::outbox::NewMessage;
 
@@ -107,7 +108,7 @@ impl Store {
         let message = self.say(&mut tx, &standing, thread, &request, request.asked).await?;
         insert_request(&mut tx, &request, message).await?;
         audit(&mut tx, request.asked, actor, "ask_onward", question.referral).await?;
-        tx.commit().await.map_err(StoreError::from)?;
+        tx.commit().await?;
         self.wake_outbox();
         Ok(request)
     }
@@ -138,7 +139,7 @@ impl Store {
         set_answer(&mut tx, &request, message).await?;
         let action = if step == Step::Granted { "grant_onward" } else { "deny_onward" };
         audit(&mut tx, now, actor, action, request.referral).await?;
-        tx.commit().await.map_err(StoreError::from)?;
+        tx.commit().await?;
         self.wake_outbox();
         Ok(request)
     }
@@ -165,7 +166,7 @@ impl Store {
 
     pub(super) async fn receive_onward(
         &self,
-        tx: &mut Transaction<'_, Sqlite>,
+        tx: &mut Change,
         message: &Incoming,
     ) -> Result<Receipt, StoreError> {
         let standing = match of_this_thread(tx, message).await? {
@@ -207,7 +208,7 @@ impl Store {
     /// Puts the message that tells the other party of the referral about a request into the outbox.
     async fn say(
         &self,
-        tx: &mut Transaction<'_, Sqlite>,
+        tx: &mut Change,
         standing: &Standing,
         thread: Uuid,
         request: &OnwardRequest,
@@ -230,7 +231,7 @@ impl Store {
 
 /// A message about a request did not reach the other agency: what was asked may be asked again, and what
 /// was answered answered again.
-pub(super) async fn not_delivered(tx: &mut Transaction<'_, Sqlite>, message: Uuid) -> Result<(), StoreError> {
+pub(super) async fn not_delivered(tx: &mut Change, message: Uuid) -> Result<(), StoreError> {
     let message = message.as_bytes().as_slice();
     sqlx::query("delete from onward_requests where question = ? and direction = ? and step = ?")
         .bind(message)
@@ -325,7 +326,7 @@ fn unknown() -> Refusal {
 
 /// The requests of this agency for the same referral, agency and purpose, newest first.
 async fn requests_like(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     question: &Question,
 ) -> Result<Vec<OnwardRequest>, StoreError> {
     let rows: Vec<Row> = sqlx::query_as(
@@ -350,7 +351,7 @@ async fn request(executor: impl SqliteExecutor<'_>, id: Uuid) -> Result<Option<O
 }
 
 async fn insert_request(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     request: &OnwardRequest,
     question: Uuid,
 ) -> Result<(), StoreError> {
@@ -376,7 +377,7 @@ async fn insert_request(
 
 /// Sets the answer of a request that has none yet.
 async fn set_answer(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     request: &OnwardRequest,
     answer: Uuid,
 ) -> Result<(), StoreError> {

@@ -15,7 +15,6 @@ use liaison_proto::{
 };
 use liaison_trust::{digest::Digest, names::AgencyAddress};
 use prost::Message as _;
-use sqlx::{Sqlite, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -25,6 +24,7 @@ use super::{
     codec, draft, log, logged, onward,
     parts::{self, Keep},
     states,
+    writer::Change,
 };
 use crate::outbox::NewMessage;
 
@@ -168,7 +168,7 @@ impl Store {
             .bind(codec::ms(not_before))
             .execute(&mut *tx)
             .await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// How often this message was postponed.
@@ -318,7 +318,7 @@ impl Store {
 }
 
 /// Takes a message out of the outbox; none if it is not there.
-async fn take(tx: &mut Transaction<'_, Sqlite>, id: Uuid) -> Result<Option<Sent>, StoreError> {
+async fn take(tx: &mut Change, id: Uuid) -> Result<Option<Sent>, StoreError> {
     let taken = sqlx::query("delete from outbox where message = ?")
         .bind(id.as_bytes().as_slice())
         .execute(&mut **tx)
@@ -327,7 +327,7 @@ async fn take(tx: &mut Transaction<'_, Sqlite>, id: Uuid) -> Result<Option<Sent>
     if taken == 0 { Ok(None) } else { sent(tx, id).await }
 }
 
-async fn sent(tx: &mut Transaction<'_, Sqlite>, id: Uuid) -> Result<Option<Sent>, StoreError> {
+async fn sent(tx: &mut Change, id: Uuid) -> Result<Option<Sent>, StoreError> {
     let row: Option<(Vec<u8>, i64, Vec<u8>)> =
         sqlx::query_as("select thread, kind, change from messages where id = ?")
             .bind(id.as_bytes().as_slice())
@@ -347,7 +347,7 @@ async fn sent(tx: &mut Transaction<'_, Sqlite>, id: Uuid) -> Result<Option<Sent>
 /// Ends the deliveries of a message, or that to one agency, which have not ended yet. Tells whether there
 /// were any.
 async fn end_delivery(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     id: Uuid,
     agency: Option<&str>,
     state: State,
@@ -373,7 +373,7 @@ async fn end_delivery(
 /// What the failure of a whole message does beside its deliveries. Of a state or an onward message, the
 /// referral tells why.
 async fn fail(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     sent: &Sent,
     state: State,
     refusal: &Refusal,
@@ -414,7 +414,7 @@ async fn fail(
 /// The failure of a message at one recipient, as the gateway tells it. What the recipient has signed for
 /// did not fail, whatever the gateway tells later.
 pub(super) async fn fail_at(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     id: Uuid,
     recipient: &str,
     state: State,

@@ -7,10 +7,9 @@ use liaison_proto::message::v1::{
 };
 use liaison_trust::names::Domain;
 use prost::Message as _;
-use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
-use super::{StoreError, codec};
+use super::{StoreError, codec, writer::Change};
 
 /// Which of two decisions of one domain counts.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,7 +22,7 @@ pub(super) enum Keep {
 
 /// Keeps what a domain decided for one recipient. `own` is the domain of this agency.
 pub(super) async fn keep(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     id: Uuid,
     own: &Domain,
     said: &DomainDecision,
@@ -75,7 +74,7 @@ pub(super) async fn keep(
 
 /// Keeps why a copy waits on its way to the domain of its recipient, as long as that has not decided.
 pub(super) async fn waits(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     id: Uuid,
     why: &DomainDecision,
 ) -> Result<(), StoreError> {
@@ -106,7 +105,7 @@ pub(super) fn is_told(part: &DomainDecision, state: State) -> bool {
 
 /// A message that has not reached its recipient is now at `domain`.
 pub(super) async fn under_way_at(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     id: Uuid,
     recipient: &str,
     domain: &str,
@@ -125,7 +124,7 @@ pub(super) async fn under_way_at(
 /// The recipient's own word shows that it has a message, whatever a gateway told of it. The referral of the
 /// thread no longer tells why that message failed.
 pub(super) async fn reached(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     id: Uuid,
     recipient: &str,
 ) -> Result<(), StoreError> {

@@ -11,7 +11,6 @@ use liaison_proto::{
 };
 use liaison_trust::{digest::Digest, names::AgencyAddress, vault::Vault};
 use prost::Message as _;
-use sqlx::{Sqlite, Transaction};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -21,6 +20,7 @@ use super::{
     add::note,
     codec, log, parts,
     states::{self, Standing},
+    writer::Change,
 };
 use crate::thread;
 
@@ -130,7 +130,7 @@ impl Store {
 
     async fn receive_referral(
         &self,
-        tx: &mut Transaction<'_, Sqlite>,
+        tx: &mut Change,
         message: &Incoming,
     ) -> Result<Receipt, StoreError> {
         if states::by_thread(tx, message.thread).await?.is_some() {
@@ -149,7 +149,7 @@ impl Store {
 
     async fn receive_state(
         &self,
-        tx: &mut Transaction<'_, Sqlite>,
+        tx: &mut Change,
         message: &Incoming,
     ) -> Result<Receipt, StoreError> {
         let standing = match of_this_thread(tx, message).await? {
@@ -175,7 +175,7 @@ impl Store {
 
     pub(super) async fn insert(
         &self,
-        tx: &mut Transaction<'_, Sqlite>,
+        tx: &mut Change,
         message: &Incoming,
         change: StateChange,
     ) -> Result<(), StoreError> {
@@ -235,7 +235,7 @@ impl Store {
 /// The answer of then, if this message was received before. Whoever uses an id that another message
 /// has, of this agency or of another, is refused.
 async fn received_before(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     message: &Incoming,
 ) -> Result<Option<Receipt>, StoreError> {
     let known: Option<(i64, String, Option<Vec<u8>>)> =
@@ -266,7 +266,7 @@ async fn received_before(
 
 /// The referral of the thread that a message is in, if its sender is the other party to it.
 pub(super) async fn of_this_thread(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     message: &Incoming,
 ) -> Result<Result<Standing, Refusal>, StoreError> {
     let Some(standing) = states::by_thread(tx, message.thread).await? else {

@@ -9,7 +9,6 @@ use liaison_proto::{
 };
 use liaison_trust::names::AgencyAddress;
 use prost::Message as _;
-use sqlx::{Sqlite, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -17,6 +16,7 @@ use super::{
     Direction, Message, Store, StoreError,
     add::{audit, insert, note, to_ms},
     codec, draft,
+    writer::Change,
 };
 use crate::{limits, outbox::NewMessage, thread};
 
@@ -103,7 +103,7 @@ impl Store {
                     draft::seal(self.vault(), message.id, None, &message.sections, &message.recipients);
                 insert(&mut tx, by, &message, &sealed).await?;
             }
-            tx.commit().await.map_err(StoreError::from)?;
+            tx.commit().await?;
             self.wake_outbox();
         } else {
             drop(tx);
@@ -139,7 +139,7 @@ pub(super) fn message(
 }
 
 /// Takes back a referral of which nothing has left this host.
-async fn withdraw_draft(tx: &mut Transaction<'_, Sqlite>, id: Uuid) -> Result<bool, StoreError> {
+async fn withdraw_draft(tx: &mut Change, id: Uuid) -> Result<bool, StoreError> {
     let id = id.as_bytes().as_slice();
     let taken = sqlx::query("delete from outbox where message = ? and draft is not null")
         .bind(id)
@@ -151,7 +151,7 @@ async fn withdraw_draft(tx: &mut Transaction<'_, Sqlite>, id: Uuid) -> Result<bo
 
 /// A referral by its own id, with its thread.
 pub(super) async fn by_id(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     id: Uuid,
 ) -> Result<Option<(Standing, Uuid)>, StoreError> {
     let row: Option<Row> = sqlx::query_as(
@@ -166,7 +166,7 @@ pub(super) async fn by_id(
 
 /// A referral by its thread.
 pub(super) async fn by_thread(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     thread: Uuid,
 ) -> Result<Option<Standing>, StoreError> {
     let row: Option<Row> = sqlx::query_as(
@@ -199,7 +199,7 @@ fn standing(row: Row) -> Result<(Standing, Uuid), StoreError> {
 
 /// Sets where a referral stands.
 pub(super) async fn set(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     id: Uuid,
     change: &StateChange,
     at: OffsetDateTime,
@@ -214,7 +214,7 @@ pub(super) async fn set(
 }
 
 pub(super) async fn set_cancel_pending(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     id: Uuid,
     pending: bool,
 ) -> Result<(), StoreError> {
@@ -228,7 +228,7 @@ pub(super) async fn set_cancel_pending(
 
 /// What a gateway says of a referral's state, where that is the gateway's to say.
 pub(super) async fn set_by_gateway(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     standing: &Standing,
     state: State,
     at: OffsetDateTime,
