@@ -261,7 +261,9 @@ async fn judge_notice(agent: &Agent, signed: &SignedNotice) -> Result<Result<Jud
             })
         }
         Some(notice::Event::Narrowed(_)) => {
-            return Ok(Err(Answer::Refused(malformed("the notice holds the decision for another recipient"))));
+            return Ok(Err(Answer::Refused(malformed(
+                "the notice holds the decision for another recipient",
+            ))));
         }
         Some(notice::Event::Quarantined(refusal) | notice::Event::Undeliverable(refusal)) => {
             Event::Failed(refusal)

@@ -42,6 +42,11 @@ pub const REQUEST_HEAD: Duration = Duration::from_secs(10);
 pub const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// Connections that read the database at the same time.
 pub const READERS: u32 = 4;
+/// Rows that one statement writes.
+pub const ROWS: usize = 64;
+/// Pages of 4 KiB in the write-ahead log from which on it is moved into the database: the more, the more changes of a page
+/// are written there once.
+pub const LOG_PAGES: u32 = 8_192;
 
 /// Waiting between two attempts to connect or to submit, at least and at most.
 pub const BACKOFF_LEAST: Duration = Duration::from_millis(500);

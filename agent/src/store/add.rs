@@ -35,14 +35,11 @@ impl Store {
         let drafts: Vec<_> = messages
             .into_iter()
             .map(|message| {
-                let sealed = draft::seal(
-                    self.vault(),
-                    message.id,
-                    message.facts.clone(),
-                    &message.sections,
-                    &message.recipients,
-                );
-                (message, sealed)
+                let draft = message.sealed.is_none().then(|| {
+                    let NewMessage { id, facts, sections, recipients, .. } = &message;
+                    draft::seal(self.vault(), *id, facts.clone(), sections, recipients)
+                });
+                (message, draft)
             })
             .collect();
         let now = OffsetDateTime::now_utc();
@@ -54,8 +51,8 @@ impl Store {
         }
         has_room(&mut tx, &drafts).await?;
         let ids: Vec<Uuid> = drafts.iter().map(|(message, _)| message.id).collect();
-        for (message, sealed) in &drafts {
-            insert(&mut tx, self.address().to_string(), message, sealed).await?;
+        for (message, draft) in &drafts {
+            insert(&mut tx, self.address().to_string(), message, draft.as_deref()).await?;
             audit(&mut tx, now, actor, "send", message.id).await?;
             if let Some(received) = message.onward_of {
                 audit(&mut tx, now, actor, "refer_onward", received).await?;
@@ -144,13 +141,13 @@ async fn remember(
     Ok(())
 }
 
-async fn has_room(tx: &mut Change, drafts: &[(NewMessage, Vec<u8>)]) -> Result<(), Refusal> {
+async fn has_room(tx: &mut Change, drafts: &[(NewMessage, Option<Vec<u8>>)]) -> Result<(), Refusal> {
     let (count, bytes): (i64, i64) = sqlx::query_as("select count(*), coalesce(sum(bytes), 0) from outbox")
         .fetch_one(&mut **tx)
         .await
         .map_err(StoreError::from)?;
     let more = i64::try_from(drafts.len()).unwrap_or(i64::MAX);
-    let more_bytes: i64 = drafts.iter().map(|(_, sealed)| codec::length(sealed)).sum();
+    let more_bytes: i64 = drafts.iter().map(|(message, draft)| length(message, draft.as_deref())).sum();
     if count.saturating_add(more) <= limits::OUTBOX_MESSAGES
         && bytes.saturating_add(more_bytes) <= limits::OUTBOX_BYTES
     {
@@ -164,12 +161,18 @@ async fn has_room(tx: &mut Change, drafts: &[(NewMessage, Vec<u8>)]) -> Result<(
     .retry_after(Duration::from_secs(30)))
 }
 
-/// A message of this agency's own, with its draft.
+/// What a message adds to the outbox, bytes.
+fn length(message: &NewMessage, draft: Option<&[u8]>) -> i64 {
+    let envelope = message.sealed.as_ref().map(|sealed| sealed.envelope.as_ref());
+    codec::length(draft.or(envelope).unwrap_or_default())
+}
+
+/// A message of this agency's own, with its draft where it was not sealed yet.
 pub(super) async fn insert(
     tx: &mut Change,
     sender: String,
     message: &NewMessage,
-    sealed_draft: &[u8],
+    draft: Option<&[u8]>,
 ) -> Result<(), StoreError> {
     let change = match message.kind {
         Kind::Referral => StateChange { state: State::Submitted.into(), reason: 0, outcome: 0 },
@@ -178,8 +181,8 @@ pub(super) async fn insert(
     let id = message.id.as_bytes().as_slice();
     let seq = sqlx::query(
         "insert into messages (id, thread, direction, kind, alert_kind, sender, urgency, handling, status, \
-         created, expires, change, categories, onward, onward_of) \
-         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         created, expires, change, categories, onward, onward_of, digest) \
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(id)
     .bind(message.thread.as_bytes().as_slice())
@@ -196,6 +199,7 @@ pub(super) async fn insert(
     .bind(codec::categories(message.sections.keys()))
     .bind(message.onward.as_ref().map(OnwardRequest::encode_to_vec))
     .bind(message.onward_of.map(|id| id.as_bytes().to_vec()))
+    .bind(message.sealed.as_ref().map(|sealed| sealed.digest.as_bytes().to_vec()))
     .execute(&mut **tx)
     .await?
     .last_insert_rowid();
@@ -220,8 +224,20 @@ pub(super) async fn insert(
         .bind(id)
         .bind(message.thread.as_bytes().as_slice())
         .bind(codec::ms(message.expires))
-        .bind(codec::length(sealed_draft))
-        .bind(sealed_draft)
+        .bind(length(message, draft))
+        .bind(draft)
+        .execute(&mut **tx)
+        .await?;
+    match &message.sealed {
+        Some(sealed) => insert_envelope(tx, message.id, &sealed.envelope).await,
+        None => Ok(()),
+    }
+}
+
+pub(super) async fn insert_envelope(tx: &mut Change, id: Uuid, envelope: &[u8]) -> Result<(), StoreError> {
+    sqlx::query("insert into envelopes (message, envelope) values (?, ?)")
+        .bind(id.as_bytes().as_slice())
+        .bind(envelope)
         .execute(&mut **tx)
         .await?;
     Ok(())

@@ -7,7 +7,7 @@ use liaison_proto::{
     message::v1::{Acceptance, SignedAcceptance},
 };
 use liaison_trust::{log::Receipt, names::AgencyAddress};
-use sqlx::Row;
+use sqlx::{QueryBuilder, Row, Sqlite};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -49,23 +49,25 @@ pub struct KeptAlarm {
     pub detail: String,
 }
 
-/// Notes, with the change that brings it about, that a receipt is to be had.
+/// Notes, with the change that brings it about, that receipts of these events are to be had.
 pub(super) async fn expect(
     tx: &mut Change,
     message: Uuid,
-    event: ReceiptEvent,
+    events: &[ReceiptEvent],
     agency: &str,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "insert into receipts_due (message, event, agency, not_before) values (?, ?, ?, ?) \
-         on conflict do update set attempts = 0, not_before = excluded.not_before",
-    )
-    .bind(message.as_bytes().as_slice())
-    .bind(i32::from(event))
-    .bind(agency)
-    .bind(codec::ms(OffsetDateTime::now_utc() + limits::RECEIPT_FIRST))
-    .execute(&mut **tx)
-    .await?;
+    let not_before = codec::ms(OffsetDateTime::now_utc() + limits::RECEIPT_FIRST);
+    QueryBuilder::<Sqlite>::new("insert into receipts_due (message, event, agency, not_before) ")
+        .push_values(events, |mut row, event| {
+            row.push_bind(message.as_bytes().as_slice())
+                .push_bind(i32::from(*event))
+                .push_bind(agency)
+                .push_bind(not_before);
+        })
+        .push(" on conflict do update set attempts = 0, not_before = excluded.not_before")
+        .build()
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 
@@ -134,20 +136,21 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         keep_head(&mut tx, head).await?;
-        for (receipt, told) in receipts {
-            sqlx::query(
-                "insert into receipts (log, idx, message, event, agency, at, file) values (?, ?, ?, ?, ?, ?, ?) \
-                 on conflict do nothing",
-            )
-            .bind(origin)
-            .bind(i64::try_from(receipt.index).unwrap_or(i64::MAX))
-            .bind(told.message.as_bytes().as_slice())
-            .bind(i32::from(told.event))
-            .bind(&told.recipient)
-            .bind(codec::ms(told.at))
-            .bind(receipt.to_string())
-            .execute(&mut *tx)
-            .await?;
+        for some in receipts.chunks(limits::ROWS) {
+            QueryBuilder::<Sqlite>::new("insert into receipts (log, idx, message, event, agency, at, file) ")
+                .push_values(some, |mut row, (receipt, told)| {
+                    row.push_bind(origin)
+                        .push_bind(i64::try_from(receipt.index).unwrap_or(i64::MAX))
+                        .push_bind(told.message.as_bytes().as_slice())
+                        .push_bind(i32::from(told.event))
+                        .push_bind(&told.recipient)
+                        .push_bind(codec::ms(told.at))
+                        .push_bind(receipt.to_string());
+                })
+                .push(" on conflict do nothing")
+                .build()
+                .execute(&mut *tx)
+                .await?;
         }
         tx.commit().await
     }
@@ -164,12 +167,26 @@ impl Store {
 
     /// Nothing more is to be had of these.
     pub async fn receipts_settled(&self, settled: &[Due]) -> Result<(), StoreError> {
+        if settled.is_empty() {
+            return Ok(());
+        }
         let mut tx = self.begin().await?;
-        for due in settled {
-            sqlx::query("delete from receipts_due where message = ? and event = ? and agency = ?")
-                .bind(due.message.as_bytes().as_slice())
-                .bind(i32::from(due.event))
-                .bind(&due.agency)
+        for some in settled.chunks(limits::ROWS) {
+            let mut delete = QueryBuilder::<Sqlite>::new("delete from receipts_due where message in (");
+            let mut messages = delete.separated(", ");
+            for due in some {
+                messages.push_bind(due.message.as_bytes().as_slice());
+            }
+            // The list before is what the index is for.
+            delete
+                .push(") and (message, event, agency) in (")
+                .push_values(some, |mut row, due| {
+                    row.push_bind(due.message.as_bytes().as_slice())
+                        .push_bind(i32::from(due.event))
+                        .push_bind(&due.agency);
+                })
+                .push(")")
+                .build()
                 .execute(&mut *tx)
                 .await?;
         }
@@ -178,6 +195,9 @@ impl Store {
 
     /// To be asked for again, each from a time on; with the attempts that it then has had.
     pub async fn receipts_postponed(&self, postponed: &[(Due, OffsetDateTime)]) -> Result<(), StoreError> {
+        if postponed.is_empty() {
+            return Ok(());
+        }
         let mut tx = self.begin().await?;
         for (due, not_before) in postponed {
             sqlx::query(
@@ -244,6 +264,9 @@ impl Store {
 
     /// These heads were compared.
     pub async fn heads_compared(&self, compared: &[(AgencyAddress, String)]) -> Result<(), StoreError> {
+        if compared.is_empty() {
+            return Ok(());
+        }
         let mut tx = self.begin().await?;
         for (agency, note) in compared {
             sqlx::query("delete from shown_heads where agency = ? and note = ?")

@@ -124,7 +124,9 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .pragma("secure_delete", "ON")
+            // What others than its readers could open is overwritten everywhere, see `erase`.
+            .pragma("secure_delete", "FAST")
+            .pragma("wal_autocheckpoint", limits::LOG_PAGES.to_string())
             .busy_timeout(Duration::from_secs(5));
         let mut writer = options.connect().await?;
         MIGRATIONS.run(&mut writer).await?;

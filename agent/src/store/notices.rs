@@ -79,7 +79,7 @@ impl Store {
         let to = recipient.to_string();
         let mut tx = self.begin().await?;
         if let Some(logged) = logged(&event) {
-            log::expect(&mut tx, id, logged, &to).await?;
+            log::expect(&mut tx, id, &[logged], &to).await?;
         }
         match event {
             Event::Acknowledged { signed, thread_state, heads } => {

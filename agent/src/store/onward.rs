@@ -224,7 +224,7 @@ impl Store {
         let message =
             NewMessage { onward: Some(said), ..states::message(standing, thread, Kind::Onward, now)? };
         let sealed = draft::seal(self.vault(), message.id, None, &message.sections, &message.recipients);
-        insert(tx, self.address().to_string(), &message, &sealed).await?;
+        insert(tx, self.address().to_string(), &message, Some(&sealed)).await?;
         Ok(message.id)
     }
 }
@@ -325,10 +325,7 @@ fn unknown() -> Refusal {
 }
 
 /// The requests of this agency for the same referral, agency and purpose, newest first.
-async fn requests_like(
-    tx: &mut Change,
-    question: &Question,
-) -> Result<Vec<OnwardRequest>, StoreError> {
+async fn requests_like(tx: &mut Change, question: &Question) -> Result<Vec<OnwardRequest>, StoreError> {
     let rows: Vec<Row> = sqlx::query_as(
         "select * from onward_requests where referral = ? and recipient = ? and purpose = ? and direction = ? \
          order by seq desc",
@@ -350,11 +347,7 @@ async fn request(executor: impl SqliteExecutor<'_>, id: Uuid) -> Result<Option<O
     row.map(read).transpose()
 }
 
-async fn insert_request(
-    tx: &mut Change,
-    request: &OnwardRequest,
-    question: Uuid,
-) -> Result<(), StoreError> {
+async fn insert_request(tx: &mut Change, request: &OnwardRequest, question: Uuid) -> Result<(), StoreError> {
     sqlx::query(
         "insert into onward_requests (id, direction, referral, asker, originator, recipient, purpose, \
          categories, step, asked, question) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -376,11 +369,7 @@ async fn insert_request(
 }
 
 /// Sets the answer of a request that has none yet.
-async fn set_answer(
-    tx: &mut Change,
-    request: &OnwardRequest,
-    answer: Uuid,
-) -> Result<(), StoreError> {
+async fn set_answer(tx: &mut Change, request: &OnwardRequest, answer: Uuid) -> Result<(), StoreError> {
     sqlx::query(
         "update onward_requests set step = ?2, answered = ?3, answer = ?4 where id = ?1 and answer is null",
     )

@@ -20,8 +20,8 @@ use uuid::Uuid;
 
 use super::{
     Store, StoreError,
-    add::forbidden,
-    codec, draft, log, logged, onward,
+    add::{forbidden, insert_envelope},
+    codec, draft, erase, log, logged, onward,
     parts::{self, Keep},
     states,
     writer::Change,
@@ -89,7 +89,8 @@ impl Store {
     /// What waits in the outbox under this id.
     pub async fn waiting(&self, id: Uuid) -> Result<Option<Waiting>, StoreError> {
         let row: Option<Row> = sqlx::query_as(
-            "select m.*, o.draft, o.envelope from outbox o join messages m on m.id = o.message where m.id = ?",
+            "select m.*, o.draft, e.envelope from outbox o join messages m on m.id = o.message \
+             left join envelopes e on e.message = m.id where m.id = ?",
         )
         .bind(id.as_bytes().as_slice())
         .fetch_optional(self.readers())
@@ -121,6 +122,7 @@ impl Store {
             facts: draft.facts,
             sections: draft.sections,
             recipients: draft.recipients,
+            sealed: None,
         }))))
     }
 
@@ -134,18 +136,20 @@ impl Store {
         left_out: &[(AgencyAddress, Refusal)],
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
+        erase::overwrite(&mut tx, true).await?;
         let replaced = sqlx::query(
-            "update outbox set draft = null, envelope = ?2, bytes = ?3 where message = ?1 and draft is not null",
+            "update outbox set draft = null, bytes = ?2 where message = ?1 and draft is not null",
         )
         .bind(id.as_bytes().as_slice())
-        .bind(envelope)
         .bind(codec::length(envelope))
         .execute(&mut *tx)
         .await?
         .rows_affected();
+        erase::overwrite(&mut tx, false).await?;
         if replaced == 0 {
             return Ok(false);
         }
+        insert_envelope(&mut tx, id, envelope).await?;
         sqlx::query("update messages set digest = ?2 where id = ?1")
             .bind(id.as_bytes().as_slice())
             .bind(digest.as_bytes().as_slice())
@@ -188,13 +192,6 @@ impl Store {
         signed: &SignedAcceptance,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query(
-            "insert or replace into accepted_envelopes (message, envelope) \
-             select message, envelope from outbox where message = ? and envelope is not null",
-        )
-        .bind(id.as_bytes().as_slice())
-        .execute(&mut *tx)
-        .await?;
         let Some(sent) = take(&mut tx, id).await? else { return Ok(()) };
         let at = acceptance
             .accepted_at
@@ -220,7 +217,7 @@ impl Store {
         .bind(domain.as_str())
         .execute(&mut *tx)
         .await?;
-        log::expect(&mut tx, id, ReceiptEvent::Accepted, "").await?;
+        log::expect(&mut tx, id, &[ReceiptEvent::Accepted], "").await?;
         for decision in &acceptance.decisions {
             let part = DomainDecision {
                 domain: domain.to_string(),
@@ -242,15 +239,7 @@ impl Store {
             states::set_by_gateway(&mut tx, &standing, State::Requested, at, domain.as_str()).await?;
         }
         // Where the gateway told the end ahead of its acceptance.
-        sqlx::query(
-            "delete from accepted_envelopes where message = ?1 \
-             and not exists (select 1 from deliveries where message = ?1 and state in (?2, ?3))",
-        )
-        .bind(id.as_bytes().as_slice())
-        .bind(i32::from(State::Submitted))
-        .bind(i32::from(State::Requested))
-        .execute(&mut *tx)
-        .await?;
+        forget_envelope(&mut tx, id).await?;
         tx.commit().await?;
         // The next of its thread may go.
         self.wake_outbox();
@@ -262,9 +251,9 @@ impl Store {
     pub async fn offer_again(&self) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
         let offered = sqlx::query(
-            "insert into outbox (seq, message, thread, expires, bytes, envelope) \
-             select m.seq, m.id, m.thread, m.expires, length(a.envelope), a.envelope \
-             from accepted_envelopes a join messages m on m.id = a.message \
+            "insert into outbox (seq, message, thread, expires, bytes) \
+             select m.seq, m.id, m.thread, m.expires, length(e.envelope) \
+             from envelopes e join messages m on m.id = e.message \
              where m.id not in (select message from outbox)",
         )
         .execute(&mut *tx)
@@ -285,7 +274,7 @@ impl Store {
     /// for as long as that remembers.
     pub async fn expire_outbox(&self, now: OffsetDateTime) -> Result<usize, StoreError> {
         let ids: Vec<Vec<u8>> = sqlx::query_scalar(
-            "select message from outbox where expires <= case when envelope is null then ?1 else ?2 end",
+            "select message from outbox where expires <= case when draft is null then ?2 else ?1 end",
         )
         .bind(codec::ms(now))
         .bind(codec::ms(now - REPLAY_MEMORY))
@@ -305,16 +294,33 @@ impl Store {
 
     async fn end(&self, id: Uuid, state: State, refusal: &Refusal, by: &str) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
+        erase::overwrite(&mut tx, true).await?;
         let Some(sent) = take(&mut tx, id).await? else { return Ok(()) };
+        erase::overwrite(&mut tx, false).await?;
         end_delivery(&mut tx, id, None, state, refusal, by).await?;
+        forget_envelope(&mut tx, id).await?;
         fail(&mut tx, &sent, state, refusal, OffsetDateTime::now_utc(), by).await?;
         if refusal.code() == ErrorCode::ForbiddenByPolicy {
-            log::expect(&mut tx, id, ReceiptEvent::Refused, "").await?;
+            log::expect(&mut tx, id, &[ReceiptEvent::Refused], "").await?;
         }
         tx.commit().await?;
         self.wake_outbox();
         Ok(())
     }
+}
+
+/// Forgets the envelope of a message that waits for nobody any more.
+async fn forget_envelope(tx: &mut Change, id: Uuid) -> Result<(), StoreError> {
+    sqlx::query(
+        "delete from envelopes where message = ?1 \
+         and not exists (select 1 from deliveries where message = ?1 and state in (?2, ?3))",
+    )
+    .bind(id.as_bytes().as_slice())
+    .bind(i32::from(State::Submitted))
+    .bind(i32::from(State::Requested))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }
 
 /// Takes a message out of the outbox; none if it is not there.

@@ -73,11 +73,7 @@ pub(super) async fn keep(
 }
 
 /// Keeps why a copy waits on its way to the domain of its recipient, as long as that has not decided.
-pub(super) async fn waits(
-    tx: &mut Change,
-    id: Uuid,
-    why: &DomainDecision,
-) -> Result<(), StoreError> {
+pub(super) async fn waits(tx: &mut Change, id: Uuid, why: &DomainDecision) -> Result<(), StoreError> {
     let row: Option<Option<Vec<u8>>> =
         sqlx::query_scalar("select other_part from deliveries where message = ? and agency = ?")
             .bind(id.as_bytes().as_slice())
@@ -123,11 +119,7 @@ pub(super) async fn under_way_at(
 
 /// The recipient's own word shows that it has a message, whatever a gateway told of it. The referral of the
 /// thread no longer tells why that message failed.
-pub(super) async fn reached(
-    tx: &mut Change,
-    id: Uuid,
-    recipient: &str,
-) -> Result<(), StoreError> {
+pub(super) async fn reached(tx: &mut Change, id: Uuid, recipient: &str) -> Result<(), StoreError> {
     sqlx::query(
         "update messages set refusal = null where kind = 1 \
          and thread = (select thread from messages where id = ?1) \

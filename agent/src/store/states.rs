@@ -16,6 +16,7 @@ use super::{
     Direction, Message, Store, StoreError,
     add::{audit, insert, note, to_ms},
     codec, draft,
+    erase::overwrite,
     writer::Change,
 };
 use crate::{limits, outbox::NewMessage, thread};
@@ -101,7 +102,7 @@ impl Store {
                 };
                 let sealed =
                     draft::seal(self.vault(), message.id, None, &message.sections, &message.recipients);
-                insert(&mut tx, by, &message, &sealed).await?;
+                insert(&mut tx, by, &message, Some(&sealed)).await?;
             }
             tx.commit().await?;
             self.wake_outbox();
@@ -135,25 +136,24 @@ pub(super) fn message(
         facts: None,
         sections: Default::default(),
         recipients: vec![(standing.other.clone(), Default::default())],
+        sealed: None,
     })
 }
 
 /// Takes back a referral of which nothing has left this host.
 async fn withdraw_draft(tx: &mut Change, id: Uuid) -> Result<bool, StoreError> {
-    let id = id.as_bytes().as_slice();
+    overwrite(tx, true).await?;
     let taken = sqlx::query("delete from outbox where message = ? and draft is not null")
-        .bind(id)
+        .bind(id.as_bytes().as_slice())
         .execute(&mut **tx)
         .await?
         .rows_affected();
+    overwrite(tx, false).await?;
     Ok(taken > 0)
 }
 
 /// A referral by its own id, with its thread.
-pub(super) async fn by_id(
-    tx: &mut Change,
-    id: Uuid,
-) -> Result<Option<(Standing, Uuid)>, StoreError> {
+pub(super) async fn by_id(tx: &mut Change, id: Uuid) -> Result<Option<(Standing, Uuid)>, StoreError> {
     let row: Option<Row> = sqlx::query_as(
         "select m.*, (select agency from deliveries where message = m.id) as recipient from messages m \
          where m.id = ? and m.kind = 1",
@@ -165,10 +165,7 @@ pub(super) async fn by_id(
 }
 
 /// A referral by its thread.
-pub(super) async fn by_thread(
-    tx: &mut Change,
-    thread: Uuid,
-) -> Result<Option<Standing>, StoreError> {
+pub(super) async fn by_thread(tx: &mut Change, thread: Uuid) -> Result<Option<Standing>, StoreError> {
     let row: Option<Row> = sqlx::query_as(
         "select m.*, (select agency from deliveries where message = m.id) as recipient from messages m \
          where m.thread = ? and m.kind = 1",
@@ -213,11 +210,7 @@ pub(super) async fn set(
     note(tx, id, change, at, by).await
 }
 
-pub(super) async fn set_cancel_pending(
-    tx: &mut Change,
-    id: Uuid,
-    pending: bool,
-) -> Result<(), StoreError> {
+pub(super) async fn set_cancel_pending(tx: &mut Change, id: Uuid, pending: bool) -> Result<(), StoreError> {
     sqlx::query("update messages set cancel_pending = ? where id = ?")
         .bind(pending)
         .bind(id.as_bytes().as_slice())
