@@ -26,10 +26,18 @@ pub const BATCH_CHANGES: usize = 256;
 pub const BATCH_BYTES: usize = 16 << 20;
 /// How long a batch waits for more under load. An idle writer doesn't wait.
 pub const BATCH_WAIT: Duration = Duration::from_millis(1);
+/// Bytes of deliveries that are kept in memory from their commit until a session takes them.
+pub const RECENT_BYTES: u64 = 16 << 20;
+/// Pages that the write-ahead log grows by until they are copied into the database: what is written and deleted again
+/// meanwhile is not copied at all.
+pub const CHECKPOINT_PAGES: u32 = 8_192;
+/// Statements that a connection to the database keeps prepared.
+pub const STATEMENTS: usize = 256;
 /// Connections that read the database.
 pub const READERS: u32 = 4;
-/// How long a connection waits for a lock on the database.
+/// How long a connection waits for a lock on the database, and how often it looks whether another gateway still writes it.
 pub const DATABASE_BUSY: Duration = Duration::from_secs(5);
+pub const DATABASE_LOCK_TURN: Duration = Duration::from_millis(100);
 
 /// Deliveries read from a queue at once.
 pub const PAGE_DELIVERIES: u32 = 64;

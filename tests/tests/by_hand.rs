@@ -271,7 +271,7 @@ async fn what_other_tables_state_is_compared_with_the_log() -> Result<()> {
         ("copy_removed", "DELETE FROM delivery WHERE forwarded = 1"),
         (
             "doubled_copy",
-            "INSERT INTO delivery (agency, expires, bytes, message, proof, bases, decision, release, policy_hash, queue, bases_salt) SELECT agency, expires, bytes, message, proof, bases, decision, release, policy_hash, queue, bases_salt FROM delivery WHERE agency = 'be/police-federal' AND message IS NOT NULL",
+            "INSERT INTO delivery (agency, expires, bytes, message, proof, bases, decision, release, queue, bases_salt) SELECT agency, expires, bytes, message, proof, bases, decision, release, queue, bases_salt FROM delivery WHERE agency = 'be/police-federal' AND message IS NOT NULL",
         ),
         (
             "changed_copy",

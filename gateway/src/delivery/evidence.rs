@@ -9,8 +9,8 @@ use liaison_proto::{
         RuleName, ended, outcome::Event as What, record::Event as Recorded,
     },
     message::v1::{
-        Acceptance, Acknowledgement, RecipientDecision, Refusal, Rule, data_category::Code as Category,
-        error_code::Code as ErrorCode,
+        Acceptance, Acknowledgement, RecipientDecision, Refusal, Rule, SealedSection, SignedReleaseRecord,
+        data_category::Code as Category, error_code::Code as ErrorCode,
     },
     strict,
 };
@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::{Event, Offered, category, positions};
 use crate::{
     policy::{self, PolicySet},
-    store::{ForwardedCopy, Head, NewLeaf, QueuedCopy, StoreError},
+    store::{ForwardedCopy, NewLeaf, QueuedCopy, StoreError},
 };
 
 /// The policies by which categories are released to recipients.
@@ -98,24 +98,39 @@ pub fn refused(
     NewLeaf::new(Recorded::Refused(refused), at)
 }
 
-/// A copy goes to its recipient's agent, or to the gateway of its recipient's domain.
+/// A copy that was queued goes to its recipient's agent, or to the gateway of its recipient's domain.
 ///
 /// # Errors
 /// The store holds what can't be read.
 pub fn handed_over(copy: &QueuedCopy, at: OffsetDateTime) -> Result<NewLeaf, StoreError> {
-    let Head { message, digest, sender, recipient, .. } = &copy.head;
+    let QueuedCopy { head, content, released, .. } = copy;
+    let parties = (&head.sender, &head.recipient);
+    hand_over((head.message, head.digest), parties, &released.release, &content.sections, at)
+}
+
+/// A copy goes to its recipient, with those of these sections that are released to it.
+///
+/// # Errors
+/// The store holds what can't be read.
+pub fn hand_over(
+    (message, digest): (Uuid, Digest),
+    (sender, recipient): (&AgencyAddress, &AgencyAddress),
+    release: &SignedReleaseRecord,
+    sections: &[SealedSection],
+    at: OffsetDateTime,
+) -> Result<NewLeaf, StoreError> {
     let corrupt = |_| StoreError::Corrupt("copy");
-    let record = strict::decode(&copy.released.release.record).map_err(corrupt)?;
+    let record = strict::decode(&release.record).map_err(corrupt)?;
     let positions = positions(&record);
-    let sections = copy.content.sections.iter().filter(|section| positions.contains(&section.position));
+    let sections = sections.iter().filter(|section| positions.contains(&section.position));
     let mut released: Vec<i32> = sections
         .map(|section| category(section).map(Category::into))
         .collect::<Result<_, _>>()
         .map_err(corrupt)?;
     released.sort_unstable();
     let handed_over = HandedOver {
-        message_id: bytes(*message),
-        manifest_digest: (*digest).into(),
+        message_id: bytes(message),
+        manifest_digest: digest.into(),
         sender: sender.to_string(),
         recipient: recipient.to_string(),
         policy_hash: record.policy_hash,

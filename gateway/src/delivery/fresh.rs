@@ -44,8 +44,13 @@ pub async fn fresh(gateway: &Gateway, mut queued: QueuedCopy) -> Result<Option<Q
     }
     let policies = gateway.policy.load_full();
     // By whom it was released, the signed record says: who can write the database can't make one.
-    let record = statement::read::<ReleaseRecord>(&queued.released.release, &gateway.signing.public());
-    if record.is_ok_and(|record| record.policy_hash == policies.hash().as_ref()) {
+    let release = &queued.released.release;
+    let record: Option<ReleaseRecord> = if queued.from_memory {
+        strict::decode(&release.record).ok()
+    } else {
+        statement::read(release, &gateway.signing.public()).ok()
+    };
+    if record.is_some_and(|record| record.policy_hash == policies.hash().as_ref()) {
         return Ok(Some(queued));
     }
     let message = queued.head.message;
@@ -74,7 +79,6 @@ pub async fn fresh(gateway: &Gateway, mut queued: QueuedCopy) -> Result<Option<Q
                 bases: queued.released.bases,
                 decision: told.clone(),
                 release: statement::sign(&record, &gateway.signing),
-                policy_hash: policies.hash(),
             };
             let is_queued = narrow(gateway, &queued, told, now).await.map_err(internal)?;
             Ok(is_queued.then_some(queued))

@@ -69,8 +69,8 @@ pub async fn authorise(
             bases: PreviewRecipient { address: recipient.address.to_string(), bases: Vec::new() },
             decision: decision.clone(),
             release: statement::sign(&record, &gateway.signing),
-            policy_hash: policies.hash(),
         },
+        handed_over: None,
     };
     Ok(NewThreadCopy { copy, decision, record })
 }

@@ -28,6 +28,7 @@ use crate::{
     },
     directory::{Agency, Directory, is_empty},
     gateway::Gateway,
+    limits,
     policy::{Decision, PolicySet},
     store::{Load, NewCopy, NewMessage, Queue, Released, StoreError},
 };
@@ -124,7 +125,7 @@ async fn prepare(
         sections: verified.sections.iter().map(|section| section.section.clone()).collect(),
         ..Envelope::default()
     };
-    let (copies, decisions, permits) = if in_thread {
+    let (mut copies, decisions, permits) = if in_thread {
         let NewThreadCopy { copy, decision, .. } =
             delivery::authorise(gateway, policies, &verified, now).await?;
         (vec![copy], vec![decision], Permits::new())
@@ -139,6 +140,12 @@ async fn prepare(
         scheme_hash: policies.scheme_hash().into(),
         decisions,
     };
+    for copy in copies.iter_mut().filter(|copy| goes_at_once(gateway, copy)) {
+        let (message, parties) = ((verified.id, verified.digest), (&verified.sender, &copy.recipient));
+        let leaf = evidence::hand_over(message, parties, &copy.released.release, &content.sections, now)
+            .map_err(delivery::internal)?;
+        copy.handed_over = Some(leaf);
+    }
     let leaf = evidence::accepted(&verified, policies, &acceptance.decisions, &permits, now)
         .map_err(delivery::internal)?;
     Ok(NewMessage {
@@ -153,6 +160,14 @@ async fn prepare(
         sender: verified.sender,
         copies,
     })
+}
+
+/// Whether a copy is handed over as soon as it is stored: its recipient's agent is there, and little waits for it. Then
+/// one commit is enough for both.
+fn goes_at_once(gateway: &Gateway, copy: &NewCopy) -> bool {
+    let Queue::Agency(agency) = &copy.queue else { return false };
+    let waiting = gateway.store.load(&copy.queue).deliveries;
+    waiting < limits::PAGE_DELIVERIES.into() && gateway.sessions.is_connected(agency)
 }
 
 /// Checks that a recipient can be addressed, under a key that is its own.
@@ -223,8 +238,8 @@ fn message(
                     bases: delivery::bases_to_wire(&decided.recipient, &decided.bases),
                     decision: told.clone(),
                     release: statement::sign(&record, &gateway.signing),
-                    policy_hash: policies.hash(),
                 },
+                handed_over: None,
             }
         })
         .collect();

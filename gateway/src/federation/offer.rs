@@ -78,11 +78,11 @@ impl Offer<'_> {
             answers: delivery::answers(own, &self.sender.address, &self.recipient.address),
             proof: self.recipient.proof.clone(),
             bases_salt: Bytes::new(),
+            handed_over: None,
             released: Released {
                 bases: delivery::bases_to_wire(&self.recipient.address, &bases),
                 decision: decision.to_wire(&self.recipient.address),
                 release: statement::sign(&record, &gateway.signing),
-                policy_hash: policies.hash(),
             },
         };
         Ok((decision, Some(copy)))

@@ -1,9 +1,11 @@
 //! What the gateway holds durably. Everything outside this module speaks of messages, deliveries and
-//! keys; the SQL is the engine's.
+//! keys; the SQL is `sql`'s, and what is different between SQLite and PostgreSQL `engine`'s.
 
+mod engine;
 mod leaf;
 mod queue;
-mod sqlite;
+mod recent;
+mod sql;
 
 use std::ops::AddAssign;
 
@@ -22,9 +24,10 @@ use uuid::Uuid;
 
 use crate::limits;
 
+pub use engine::{Database, NoDatabase};
 pub use leaf::{About, Act, Leaf, LogHead, LogId, LogKind, NewLeaf, Staged, Stager};
 pub use queue::Queue;
-pub use sqlite::{
+pub use sql::{
     Addition, AgencyRow, AuditRow, CopyRow, DatabaseVersion, Erasure, ForeignKey, Inspection, IssuedBy,
     IssuedCertificate, KeyRow, KnownPeer, LeafRow, MessageRow, PeerRow, PolicyRow, Renewal,
     RevokedCertificate, Snapshot, Store, ThreadRow, Token, TokenUse, ToldPage, Witnessed, probe,
@@ -74,6 +77,8 @@ pub struct NewCopy {
     /// Salt of the digest of the bases; empty where it goes to no other domain.
     pub bases_salt: Bytes,
     pub released: Released,
+    /// What the log says of its hand-over, where it goes to its recipient's agent as soon as it is stored.
+    pub handed_over: Option<NewLeaf>,
 }
 
 /// What was decided for one recipient, and from what; asked again when the policies change.
@@ -83,8 +88,6 @@ pub struct Released {
     pub bases: PreviewRecipient,
     pub decision: RecipientDecision,
     pub release: SignedReleaseRecord,
-    /// The policy set that was asked last.
-    pub policy_hash: Digest,
 }
 
 /// What became of an offered message.
@@ -218,6 +221,8 @@ pub struct QueuedCopy {
     pub proof: RecipientProof,
     pub bases_salt: Bytes,
     pub released: Released,
+    /// Whether it comes from this gateway's memory, and nobody who can write the database had it in hand.
+    pub from_memory: bool,
 }
 
 /// Which message a delivery is a copy of.
@@ -300,6 +305,10 @@ pub enum StoreError {
     Database(#[from] sqlx::Error),
     #[error("the database could not be brought to this version: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
+    #[error(
+        "the database is written by another gateway: end that one, or give this one a database of its own"
+    )]
+    OtherGateway,
     #[error("SQLite {0} can corrupt its write-ahead log; 3.51.3 or newer is needed")]
     OldEngine(String),
     #[error(

@@ -1,11 +1,10 @@
 //! One transaction: many changes in few statements, for a statement costs more than a row.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use bytes::Bytes;
+use liaison_proto::message::v1::SignedNotice;
 use liaison_trust::names::AgencyAddress;
 use prost::Message;
-use sqlx::{QueryBuilder, SqliteConnection, SqlitePool};
 use tokio::sync::oneshot;
 use tracing::error;
 
@@ -14,19 +13,21 @@ use super::{
     columns::{millis, number},
     forwarded::{self, Ended},
     known::{Before, extend, known_messages, known_threads},
-    statements::{insert, list, runs},
     writer::{Job, Word},
 };
 use crate::store::{
-    AcceptError, Accepted, Change, Load, NewLeaf, NewMessage, NewNotice, Queue, QueueBound, Released,
-    Settled, Settlement, Stager, StoreError, Thread,
+    AcceptError, Accepted, Change, DeliveryId, Item, Load, NewCopy, NewLeaf, NewMessage, NewNotice, Queue,
+    QueueBound, Queued, Settled, Settlement, Stager, StoreError, Thread,
+    engine::{Pool, Transaction, Value, query, row},
+    recent::{self, Recent},
 };
 
 /// Commits batches, one after another.
 pub(super) struct Batches {
-    pool: SqlitePool,
+    pool: Pool,
     stager: Stager,
     loads: Loads,
+    recent: Recent,
     bound: QueueBound,
     next_message: i64,
     next_delivery: i64,
@@ -46,17 +47,17 @@ struct Outcomes {
 
 impl Batches {
     pub(super) async fn new(
-        pool: SqlitePool,
+        pool: Pool,
         stager: Stager,
-        loads: Loads,
+        (loads, recent): (Loads, Recent),
         bound: QueueBound,
     ) -> Result<Self, StoreError> {
-        let (next_message, next_delivery) = sqlx::query_as(
+        let (next_message, next_delivery) = query(
             "SELECT (SELECT COALESCE(MAX(seq), 0) + 1 FROM message), (SELECT COALESCE(MAX(seq), 0) + 1 FROM delivery)",
         )
         .fetch_one(&pool)
         .await?;
-        Ok(Self { pool, stager, loads, bound, next_message, next_delivery })
+        Ok(Self { pool, stager, loads, recent, bound, next_message, next_delivery })
     }
 
     /// Commits a batch and answers each of its changes.
@@ -114,7 +115,7 @@ impl Batches {
         settlements: &Settlements,
         words: &Words,
     ) -> Result<Outcomes, StoreError> {
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut transaction = self.pool.begin().await?;
         let mut rows = Rows::new(self);
         let changed = rows.change(&mut transaction, changes).await?;
         let settled = rows.settle(&mut transaction, settlements).await?;
@@ -125,10 +126,15 @@ impl Batches {
                 Word::Notice(notice) => rows.add_notice(Some(notice)),
             }
         }
-        rows.insert(&mut transaction).await?;
+        // Before what is new, which takes the place on the disk of what goes: it is overwritten without being written
+        // as zeros before.
         rows.forget_contents(&mut transaction).await?;
-        let Rows { loads, next_message, next_delivery, .. } = rows;
+        rows.insert(&mut transaction).await?;
+        let recent = rows.recent();
+        let Rows { loads, next_message, next_delivery, gone, .. } = rows;
         transaction.commit().await?;
+        self.recent.keep(recent);
+        self.recent.forget(gone);
         self.loads.set(loads);
         (self.next_message, self.next_delivery) = (next_message, next_delivery);
         Ok(Outcomes { accepted, changed, settled })
@@ -149,6 +155,8 @@ pub(super) struct Rows<'a> {
     pub(super) leaves: Vec<&'a NewLeaf>,
     /// Messages that lost a delivery, and perhaps their last.
     pub(super) touched: Vec<i64>,
+    /// Deliveries that have ended.
+    pub(super) gone: Vec<DeliveryId>,
 }
 
 /// A row of the table of deliveries.
@@ -162,8 +170,33 @@ struct Delivery<'a> {
 }
 
 enum What<'a> {
-    Copy { message: i64, proof: Vec<u8>, bases_salt: &'a Bytes, released: &'a Released },
-    Notice(Vec<u8>),
+    Copy { message: i64, of: &'a NewMessage, copy: &'a NewCopy, proof: Vec<u8> },
+    Notice(&'a SignedNotice, Vec<u8>),
+}
+
+impl Delivery<'_> {
+    fn row(&self) -> [Value; 13] {
+        let (copy, proof, notice) = match &self.what {
+            What::Copy { message, copy, proof, .. } => (Some((*message, *copy)), Some(proof.clone()), None),
+            What::Notice(_, notice) => (None, None, Some(notice.clone())),
+        };
+        let released = copy.map(|(_, copy)| &copy.released);
+        row![
+            self.seq,
+            self.agency.to_string(),
+            self.queue.to_string(),
+            self.expires,
+            number(self.bytes),
+            copy.map(|(message, _)| message),
+            proof,
+            copy.map(|(_, copy)| copy.bases_salt.clone()),
+            released.map(|released| released.bases.encode_to_vec()),
+            released.map(|released| released.decision.encode_to_vec()),
+            released.map(|released| released.release.encode_to_vec()),
+            copy.is_some_and(|(_, copy)| copy.handed_over.is_some()),
+            notice,
+        ]
+    }
 }
 
 impl<'a> Rows<'a> {
@@ -179,6 +212,7 @@ impl<'a> Rows<'a> {
             deliveries: Vec::new(),
             leaves: Vec::new(),
             touched: Vec::new(),
+            gone: Vec::new(),
         }
     }
 
@@ -188,7 +222,7 @@ impl<'a> Rows<'a> {
 
     async fn accept(
         &mut self,
-        db: &mut SqliteConnection,
+        db: &mut Transaction,
         accepts: &'a Accepts,
     ) -> Result<Vec<Result<Accepted, AcceptError>>, StoreError> {
         let mut known = known_messages(db, accepts).await?;
@@ -216,8 +250,8 @@ impl<'a> Rows<'a> {
                     self.next_message - 1
                 }
             };
-            self.add_copies(seq, message);
             self.leaves.extend(message.leaf.as_ref());
+            self.add_copies(seq, message);
             let acceptance = message.acceptance.clone();
             known.insert(key, Before { seq, digest: message.digest, acceptance });
             threads.extend(message.opens.as_ref().map(|thread| thread.id));
@@ -250,10 +284,10 @@ impl<'a> Rows<'a> {
         let expires = millis(message.expires);
         let content = message.content.encoded_len();
         for copy in &message.copies {
+            self.leaves.extend(copy.handed_over.as_ref());
             let proof = copy.proof.encode_to_vec();
             let bytes = (content + proof.len()) as u64;
-            let what =
-                What::Copy { message: seq, proof, bases_salt: &copy.bases_salt, released: &copy.released };
+            let what = What::Copy { message: seq, of: message, copy, proof };
             self.add_delivery((&copy.recipient, &copy.queue), expires, bytes, what);
         }
     }
@@ -273,7 +307,7 @@ impl<'a> Rows<'a> {
     /// Takes what peers said of copies that they accepted; each end once.
     async fn settle(
         &mut self,
-        db: &mut SqliteConnection,
+        db: &mut Transaction,
         settlements: &'a Settlements,
     ) -> Result<Vec<Settled>, StoreError> {
         let mut outcomes = Vec::with_capacity(settlements.len());
@@ -294,74 +328,79 @@ impl<'a> Rows<'a> {
     pub(super) fn add_notice(&mut self, notice: Option<&'a NewNotice>) {
         if let Some(NewNotice { to, queue, notice, leaf }) = notice {
             self.leaves.extend(leaf.as_ref());
-            let notice = notice.encode_to_vec();
-            self.add_delivery((to, queue), i64::MAX, notice.len() as u64, What::Notice(notice));
+            let encoded = notice.encode_to_vec();
+            let bytes = encoded.len() as u64;
+            self.add_delivery((to, queue), i64::MAX, bytes, What::Notice(notice, encoded));
         }
     }
 
-    async fn insert(&self, db: &mut SqliteConnection) -> Result<(), StoreError> {
+    async fn insert(&self, db: &mut Transaction) -> Result<(), StoreError> {
         const MESSAGE: &str = "INSERT INTO message (seq, sender, id, digest, expires, acceptance) ";
         const CONTENT: &str = "INSERT INTO content (message, envelope) ";
         const THREAD: &str = "INSERT INTO thread (thread, requester, responder, status) ";
-        const DELIVERY: &str = "INSERT INTO delivery (seq, agency, queue, expires, bytes, message, proof, bases_salt, bases, decision, release, policy_hash, notice) ";
-        insert(db, MESSAGE, &self.messages, |row, (seq, message)| {
-            row.push_bind(*seq)
-                .push_bind(message.sender.to_string())
-                .push_bind(message.id.as_bytes().to_vec())
-                .push_bind(message.digest.as_bytes().to_vec())
-                .push_bind(millis(message.expires))
-                .push_bind(message.acceptance.to_vec());
-        })
-        .await?;
+        const DELIVERY: &str = "INSERT INTO delivery (seq, agency, queue, expires, bytes, message, proof, bases_salt, bases, decision, release, handed_over, notice) ";
+        for run in db.runs(&self.messages) {
+            let rows = query(MESSAGE).rows(run, |(seq, message)| {
+                row![
+                    *seq,
+                    message.sender.to_string(),
+                    message.id.as_bytes().as_slice(),
+                    message.digest.as_bytes().as_slice(),
+                    millis(message.expires),
+                    message.acceptance.clone(),
+                ]
+            });
+            rows.execute(&mut *db).await?;
+        }
         // A message that reaches nobody has no content to keep.
         let kept: Vec<_> = self.messages.iter().filter(|(_, message)| !message.copies.is_empty()).collect();
-        insert(db, CONTENT, &kept, |row, (seq, message)| {
-            row.push_bind(*seq).push_bind(message.content.encode_to_vec());
-        })
-        .await?;
+        for run in db.runs(&kept) {
+            let rows = query(CONTENT).rows(run, |(seq, message)| row![*seq, message.content.encode_to_vec()]);
+            rows.execute(&mut *db).await?;
+        }
         for (seq, message) in &self.extended {
             extend(db, *seq, message).await?;
         }
-        insert(db, THREAD, &self.threads, |row, thread| {
-            row.push_bind(thread.id.as_bytes().to_vec())
-                .push_bind(thread.requester.to_string())
-                .push_bind(thread.responder.to_string())
-                .push_bind(i32::from(thread.status));
-        })
-        .await?;
-        insert(db, DELIVERY, &self.deliveries, |row, delivery| {
-            row.push_bind(delivery.seq)
-                .push_bind(delivery.agency.to_string())
-                .push_bind(delivery.queue.to_string())
-                .push_bind(delivery.expires)
-                .push_bind(number(delivery.bytes));
-            let (message, proof, salt, released, notice) = match &delivery.what {
-                What::Copy { message, proof, bases_salt, released } => {
-                    (Some(*message), Some(proof.clone()), Some(bases_salt.to_vec()), Some(*released), None)
-                }
-                What::Notice(notice) => (None, None, None, None, Some(notice.clone())),
-            };
-            row.push_bind(message)
-                .push_bind(proof)
-                .push_bind(salt)
-                .push_bind(released.map(|released| released.bases.encode_to_vec()))
-                .push_bind(released.map(|released| released.decision.encode_to_vec()))
-                .push_bind(released.map(|released| released.release.encode_to_vec()))
-                .push_bind(released.map(|released| released.policy_hash.as_bytes().to_vec()))
-                .push_bind(notice);
-        })
-        .await?;
+        for run in db.runs(&self.threads) {
+            let rows = query(THREAD).rows(run, |thread| {
+                row![
+                    thread.id.as_bytes().as_slice(),
+                    thread.requester.to_string(),
+                    thread.responder.to_string(),
+                    i32::from(thread.status),
+                ]
+            });
+            rows.execute(&mut *db).await?;
+        }
+        for run in db.runs(&self.deliveries) {
+            query(DELIVERY).rows(run, Delivery::row).execute(&mut *db).await?;
+        }
         self.batches.stager.append(db, self.leaves.iter().copied()).await
     }
 
+    /// What is handed over next, if its recipient is there.
+    fn recent(&self) -> Vec<(Queued, u64)> {
+        let new: HashSet<i64> = self.messages.iter().map(|(seq, _)| *seq).collect();
+        let queued = |delivery: &Delivery<'_>| match &delivery.what {
+            // Of a message that was there before, there may be more content than came now.
+            What::Copy { message, of, copy, .. } if new.contains(message) && copy.handed_over.is_some() => {
+                Some(recent::copy(DeliveryId(delivery.seq), of, copy))
+            }
+            What::Notice(notice, _) if delivery.queue.peer().is_none() => {
+                Some(Queued { id: DeliveryId(delivery.seq), item: Item::Notice((*notice).clone()) })
+            }
+            _ => None,
+        };
+        self.deliveries.iter().filter_map(|delivery| Some((queued(delivery)?, delivery.bytes))).collect()
+    }
+
     /// Deletes the content of messages whose last delivery has gone.
-    async fn forget_contents(&self, db: &mut SqliteConnection) -> Result<(), StoreError> {
-        for run in runs(&self.touched) {
-            let mut delete = QueryBuilder::new(
-                "DELETE FROM content WHERE NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.message = content.message) AND message IN (",
+    async fn forget_contents(&self, db: &mut Transaction) -> Result<(), StoreError> {
+        for run in db.lists(&self.touched) {
+            let delete = query(
+                "DELETE FROM content WHERE NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.message = content.message) AND message ",
             );
-            list(&mut delete, run, |message| *message);
-            delete.build().execute(&mut *db).await?;
+            delete.one_of(run.iter().copied()).execute(&mut *db).await?;
         }
         Ok(())
     }

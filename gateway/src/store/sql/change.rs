@@ -1,40 +1,61 @@
 //! What becomes of deliveries that wait, or that a peer accepted.
 
 use prost::Message;
-use sqlx::{QueryBuilder, SqliteConnection};
 
 use super::{
     batch::{Changes, Rows},
-    known::{QueuedRow, queued},
-    statements::{list, runs},
+    known::{QueuedRow, end, queued},
 };
-use crate::store::{DeliveryId, Load, Next, Queue, Released, StoreError};
+use crate::store::{
+    DeliveryId, Load, Next, Queue, Released, StoreError,
+    engine::{Transaction, query},
+};
 
 impl<'a> Rows<'a> {
     /// Changes what is still queued; says of each change whether it was.
     pub(super) async fn change(
         &mut self,
-        db: &mut SqliteConnection,
+        db: &mut Transaction,
         changes: &'a Changes,
     ) -> Result<Vec<bool>, StoreError> {
-        let mut queued = queued(db, changes).await?;
-        let (mut gone, mut handed_over) = (Vec::new(), Vec::new());
+        let deliveries = |are_gone: bool| -> Vec<DeliveryId> {
+            let changes = changes.iter().map(|(change, _)| change);
+            let alike = changes.filter(|change| matches!(change.to, Next::Gone) == are_gone);
+            alike.map(|change| change.delivery).collect()
+        };
+        // At once, for it is what becomes of most.
+        let mut ended = end(db, &deliveries(true)).await?;
+        let mut queued = queued(db, &deliveries(false)).await?;
+        let (mut expired, mut handed_over) = (Vec::new(), Vec::new());
         let mut outcomes = Vec::with_capacity(changes.len());
         for (change, _) in changes {
+            if matches!(change.to, Next::Gone) {
+                // A second change in the same batch finds nothing to do.
+                let row = ended.remove(&change.delivery);
+                outcomes.push(row.is_some());
+                if let Some(row) = row {
+                    self.load(&row.queue).take(row.bytes);
+                    self.touched.extend(row.message);
+                    self.gone.push(change.delivery);
+                    self.add_notice(change.notice.as_ref());
+                }
+                continue;
+            }
             let row = queued.get_mut(&change.delivery).filter(|row| applies(&change.to, row));
             let Some(row) = row else {
                 outcomes.push(false);
                 continue;
             };
             match &change.to {
-                Next::Gone | Next::Expired => {
-                    gone.push(change.delivery.0);
+                Next::Gone => {}
+                Next::Expired => {
+                    expired.push(change.delivery);
                     self.touched.extend(row.message);
                 }
                 Next::Forwarded { log } => {
                     row.forwarded = true;
                     self.move_to(db, change.delivery, row, Queue::Agency(row.agency.clone())).await?;
-                    sqlx::query("UPDATE delivery SET forwarded = 1, log = ? WHERE seq = ?")
+                    query("UPDATE delivery SET forwarded = TRUE, log = $1 WHERE seq = $2")
                         .bind(*log)
                         .bind(change.delivery.0)
                         .execute(&mut *db)
@@ -43,8 +64,8 @@ impl<'a> Rows<'a> {
                 Next::Again(lane) => {
                     row.forwarded = false;
                     self.move_to(db, change.delivery, row, lane.clone()).await?;
-                    sqlx::query(
-                        "UPDATE delivery SET forwarded = 0, again = again + 1, waiting = 0 WHERE seq = ?",
+                    query(
+                        "UPDATE delivery SET forwarded = FALSE, again = again + 1, waiting = 0 WHERE seq = $1",
                     )
                     .bind(change.delivery.0)
                     .execute(&mut *db)
@@ -57,16 +78,17 @@ impl<'a> Rows<'a> {
                 Next::Offered(leaf) => {
                     row.offered = true;
                     self.leaves.extend(leaf.as_deref());
-                    sqlx::query("UPDATE delivery SET offered = 1, handed_over = 1 WHERE seq = ?")
+                    query("UPDATE delivery SET offered = TRUE, handed_over = TRUE WHERE seq = $1")
                         .bind(change.delivery.0)
                         .execute(&mut *db)
                         .await?;
                 }
                 Next::Waiting { why, is_back } => {
                     row.offered &= !is_back;
-                    sqlx::query(
-                        "UPDATE delivery SET offered = offered AND NOT ?2, waitings = waitings + (waiting <> ?3), waiting = ?3 \
-                         WHERE seq = ?1",
+                    query(
+                        "UPDATE delivery SET offered = offered AND NOT $2, waiting = $3, \
+                         waitings = waitings + CASE WHEN waiting = $3 THEN 0 ELSE 1 END \
+                         WHERE seq = $1",
                     )
                     .bind(change.delivery.0)
                     .bind(*is_back)
@@ -75,7 +97,7 @@ impl<'a> Rows<'a> {
                     .await?;
                 }
                 Next::Quarantined(refusal) => {
-                    sqlx::query("UPDATE delivery SET quarantined = ? WHERE seq = ?")
+                    query("UPDATE delivery SET quarantined = $1 WHERE seq = $2")
                         .bind(refusal.encode_to_vec())
                         .bind(change.delivery.0)
                         .execute(&mut *db)
@@ -83,23 +105,18 @@ impl<'a> Rows<'a> {
                 }
                 Next::Narrowed(released) => narrow(db, change.delivery, released).await?,
             }
-            let leaves = matches!(change.to, Next::Gone | Next::Expired | Next::Quarantined(_));
-            // A second change in the same batch finds nothing to do.
+            let leaves = matches!(change.to, Next::Expired | Next::Quarantined(_));
             if leaves && let Some(row) = queued.remove(&change.delivery) {
                 self.load(&row.queue).take(row.bytes);
             }
             self.add_notice(change.notice.as_ref());
             outcomes.push(true);
         }
-        for run in runs(&gone) {
-            let mut delete = QueryBuilder::new("DELETE FROM delivery WHERE seq IN (");
-            list(&mut delete, run, |seq| *seq);
-            delete.build().execute(&mut *db).await?;
-        }
-        for run in runs(&handed_over) {
-            let mut update = QueryBuilder::new("UPDATE delivery SET handed_over = 1 WHERE seq IN (");
-            list(&mut update, run, |seq| *seq);
-            update.build().execute(&mut *db).await?;
+        end(db, &expired).await?;
+        self.gone.extend(expired);
+        for run in db.lists(&handed_over) {
+            let update = query("UPDATE delivery SET handed_over = TRUE WHERE seq ");
+            update.one_of(run.iter().copied()).execute(&mut *db).await?;
         }
         Ok(outcomes)
     }
@@ -107,14 +124,14 @@ impl<'a> Rows<'a> {
     /// Moves a delivery to another queue. Its place in the order stays.
     async fn move_to(
         &mut self,
-        db: &mut SqliteConnection,
+        db: &mut Transaction,
         delivery: DeliveryId,
         row: &mut QueuedRow,
         queue: Queue,
     ) -> Result<(), StoreError> {
         self.load(&row.queue).take(row.bytes);
         *self.load(&queue) += Load::one(row.bytes);
-        sqlx::query("UPDATE delivery SET queue = ? WHERE seq = ?")
+        query("UPDATE delivery SET queue = $1 WHERE seq = $2")
             .bind(queue.to_string())
             .bind(delivery.0)
             .execute(db)
@@ -134,15 +151,10 @@ fn applies(to: &Next, row: &QueuedRow) -> bool {
     }
 }
 
-async fn narrow(
-    db: &mut SqliteConnection,
-    delivery: DeliveryId,
-    released: &Released,
-) -> Result<(), StoreError> {
-    sqlx::query("UPDATE delivery SET decision = ?, release = ?, policy_hash = ? WHERE seq = ?")
+async fn narrow(db: &mut Transaction, delivery: DeliveryId, released: &Released) -> Result<(), StoreError> {
+    query("UPDATE delivery SET decision = $1, release = $2 WHERE seq = $3")
         .bind(released.decision.encode_to_vec())
         .bind(released.release.encode_to_vec())
-        .bind(released.policy_hash.as_bytes().to_vec())
         .bind(delivery.0)
         .execute(db)
         .await?;
