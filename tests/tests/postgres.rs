@@ -67,7 +67,7 @@ async fn what_was_accepted_is_with_the_standby_that_takes_over() -> Result<()> {
     let doctor = async |realm: &Realm| {
         let told = realm.gateway.attempt(&["--json", "doctor"]).await?;
         let told: serde_json::Value = serde_json::from_slice(&told.stdout)?;
-        let findings = told.get("findings").and_then(serde_json::Value::as_array).context("no findings")?;
+        let findings = told.get("checks").and_then(serde_json::Value::as_array).context("no checks")?;
         let of = |finding: &&serde_json::Value| finding.get("check") == Some(&"standby".into());
         Ok::<_, anyhow::Error>(findings.iter().find(of).cloned())
     };
