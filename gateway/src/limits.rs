@@ -33,6 +33,8 @@ pub const RECENT_BYTES: u64 = 16 << 20;
 pub const CHECKPOINT_PAGES: u32 = 8_192;
 /// Statements that a connection to the database keeps prepared.
 pub const STATEMENTS: usize = 256;
+/// Rows that are moved to another database at once.
+pub const MOVED_ROWS: u32 = 1_000;
 /// Connections that read the database.
 pub const READERS: u32 = 4;
 /// How long a connection waits for a lock on the database, and how often it looks whether another gateway still writes it.

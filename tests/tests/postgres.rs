@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use liaison_proto::message::v1::referral_state::Code as State;
 use liaison_tests::{
-    Realm, call, evidence,
+    Realm, call, evidence, message,
     names::{HOSPITAL, SHELTER},
     policies,
     postgres::Server,
     realm::BE,
-    seed,
+    receipts, seed,
     traffic::{every_one_arrived_once, under_traffic},
 };
 use rand::RngExt;
@@ -87,6 +88,54 @@ async fn what_was_accepted_is_with_the_standby_that_takes_over() -> Result<()> {
     .await?;
     all_is_there(&realm, &sent).await?;
     realm.gateway.stop().await
+}
+
+#[tokio::test]
+async fn a_domain_moves_to_a_server_with_all_that_it_has() -> Result<()> {
+    let server = Server::start().await?;
+    let mut realm = Realm::start(policies::OPEN, &[HOSPITAL, SHELTER]).await?;
+    let send = async |realm: &Realm| {
+        let request = message::small_referral(SHELTER);
+        let sent = call::case(realm.agent(HOSPITAL)?)?.send_referral(request).await?.into_inner();
+        Ok::<_, anyhow::Error>(sent.referrals.first().context("no referral was made")?.id.clone())
+    };
+    let there = send(&realm).await?;
+    call::referral_in(realm.agent(HOSPITAL)?, &there, State::Received).await?;
+    realm.agent_mut(SHELTER)?.stop().await?;
+    let waits = send(&realm).await?;
+    call::referral_in(realm.agent(HOSPITAL)?, &waits, State::Requested).await?;
+    evidence::leaves(&realm.gateway).await?;
+
+    let url = server.database("be").await?;
+    let migrate = ["--json", "migrate", "--from", "sqlite", "--to", "postgres", "--database"];
+    let migrate = [migrate.as_slice(), &[&url]].concat();
+    let running = realm.gateway.attempt(&migrate).await?;
+    ensure!(running.status.code() == Some(1), "a gateway that runs is moved: {running:?}");
+    // As after a crash: much of it stands in the write-ahead log.
+    realm.gateway.kill()?;
+    let head = realm.gateway.command(&["--json", "log", "head"]).await?;
+    let told: serde_json::Value = serde_json::from_str(&realm.gateway.command(&migrate).await?)?;
+    let rows = |table: &str| {
+        let tables = told.get("tables").and_then(serde_json::Value::as_array)?;
+        tables.iter().find(|one| one.get("table") == Some(&table.into()))?.get("rows")?.as_u64()
+    };
+    ensure!((rows("message"), rows("content")) == (Some(2), Some(1)), "{told}");
+    ensure!(realm.gateway.command(&["--json", "log", "head"]).await? == head, "the head is another");
+    let again = realm.gateway.attempt(&migrate).await?;
+    ensure!(again.status.code() == Some(1), "it is moved twice: {again:?}");
+
+    realm.gateway.start().await?;
+    realm.agent_mut(SHELTER)?.start().await?;
+    call::referral_in(realm.agent(HOSPITAL)?, &waits, State::Received).await?;
+    let after = send(&realm).await?;
+    call::referral_in(realm.agent(HOSPITAL)?, &after, State::Received).await?;
+    let mut received = call::received_ids(realm.agent(SHELTER)?).await?;
+    received.sort();
+    let mut all = vec![there, waits, after];
+    all.sort();
+    ensure!(received == all, "{received:?}");
+    receipts::complete(realm.agent(HOSPITAL)?).await?;
+    evidence::sound(&realm.gateway).await.map(drop)
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod ca;
 mod doctor;
 mod init;
 mod log;
+mod migrate;
 mod output;
 mod peer;
 mod policy;
@@ -83,6 +84,8 @@ pub enum Command {
     /// Show, prove, verify and export what was recorded, and tell what was disclosed to whom
     #[command(subcommand)]
     Log(log::Command),
+    /// Move everything from the file in the data folder to a PostgreSQL database; the gateway must not run
+    Migrate(migrate::Arguments),
     /// Say what is wrong with this gateway, if anything, and what to do about it; works when it is stopped
     Doctor,
 }
@@ -125,6 +128,7 @@ pub async fn execute(arguments: Arguments) -> anyhow::Result<()> {
         Command::Ca(command) => ca::execute(&folder, &command, output).await,
         Command::Policy(command) => policy::execute(&folder, command, output).await,
         Command::Log(command) => log::execute(&folder, command, output).await,
+        Command::Migrate(arguments) => migrate::execute(&folder, arguments, output).await,
         Command::Doctor => doctor::execute(&folder, output).await,
     }
 }

@@ -28,9 +28,10 @@ pub use engine::{Database, NoDatabase};
 pub use leaf::{About, Act, Leaf, LogHead, LogId, LogKind, NewLeaf, Staged, Stager};
 pub use queue::Queue;
 pub use sql::{
-    Addition, AgencyRow, AuditRow, CopyRow, DatabaseVersion, Erasure, ForeignKey, Inspection, IssuedBy,
-    IssuedCertificate, KeyRow, KnownPeer, LeafRow, MessageRow, PeerRow, PolicyRow, Renewal,
-    RevokedCertificate, Snapshot, Store, ThreadRow, Token, TokenUse, ToldPage, Witnessed, probe,
+    Addition, AgencyRow, AuditRow, Contents, CopyRow, DatabaseVersion, Erasure, ForeignKey, Inspection,
+    IssuedBy, IssuedCertificate, KeyRow, KnownPeer, LeafRow, MessageRow, MigrateError, Moved, PeerRow,
+    PolicyRow, Renewal, RevokedCertificate, Snapshot, Store, ThreadRow, Token, TokenUse, ToldPage, Witnessed,
+    migrate, probe,
 };
 
 /// A message to accept, with everything that follows from it: it is all stored, or nothing is.

@@ -47,6 +47,11 @@ impl Query {
         self.with(Part::Sql(sql.into()))
     }
 
+    /// Goes on with a text that was put together of names.
+    pub(in crate::store) fn text(self, sql: String) -> Self {
+        self.with(Part::Sql(sql.into()))
+    }
+
     /// Goes on with a value.
     pub(in crate::store) fn value(self, value: impl Into<Value>) -> Self {
         self.with(Part::Value(value.into()))
@@ -58,10 +63,10 @@ impl Query {
     }
 
     /// Goes on with a table of these rows.
-    pub(in crate::store) fn rows<'r, T: 'r, const N: usize>(
+    pub(in crate::store) fn rows<'r, T: 'r, R: Into<Vec<Value>>>(
         self,
         rows: &'r [T],
-        values: impl Fn(&'r T) -> [Value; N],
+        values: impl Fn(&'r T) -> R,
     ) -> Self {
         self.with(Part::Rows(rows.iter().map(|row| values(row).into()).collect(), false))
     }

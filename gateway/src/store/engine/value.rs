@@ -1,5 +1,7 @@
 //! Values of parameters.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 /// A value, or none, of one of the types that columns have.
@@ -9,6 +11,21 @@ pub(in crate::store) enum Value {
     Truth(Option<bool>),
     Text(Option<String>),
     Bytes(Option<Vec<u8>>),
+}
+
+impl Value {
+    /// Writes what it is, so that no two values are written alike.
+    pub(in crate::store) fn write(&self, to: &mut Vec<u8>) {
+        let bytes: Option<Cow<'_, [u8]>> = match self {
+            Self::Number(number) => number.map(|number| number.to_be_bytes().to_vec().into()),
+            Self::Truth(truth) => truth.map(|truth| vec![u8::from(truth)].into()),
+            Self::Text(text) => text.as_deref().map(|text| text.as_bytes().into()),
+            Self::Bytes(bytes) => bytes.as_deref().map(Into::into),
+        };
+        let length = bytes.as_ref().map_or(u64::MAX, |bytes| bytes.len() as u64);
+        to.extend_from_slice(&length.to_be_bytes());
+        to.extend_from_slice(bytes.as_deref().unwrap_or_default());
+    }
 }
 
 macro_rules! values {

@@ -13,6 +13,7 @@ mod keys;
 mod known;
 mod leaves;
 mod logs;
+mod migrate;
 mod peers;
 mod policies;
 mod queue;
@@ -36,6 +37,7 @@ pub use self::{
     enrolment::{IssuedCertificate, Renewal, RevokedCertificate, Token, TokenUse},
     erase::Erasure,
     inspect::{DatabaseVersion, Inspection, probe},
+    migrate::{Contents, MigrateError, Moved, migrate},
     peers::{KnownPeer, ToldPage},
     snapshot::{KeyRow, LeafRow, MessageRow, Snapshot},
     stated::{AgencyRow, AuditRow, CopyRow, PeerRow, PolicyRow, ThreadRow},
