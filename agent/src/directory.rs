@@ -91,6 +91,11 @@ impl Directory {
         self.agencies(std::slice::from_ref(address)).await?.remove(address).unwrap_or(Ok(None))
     }
 
+    /// The key of an agency, where nobody has to be asked for it.
+    pub(crate) fn key_at_hand(&self, address: &AgencyAddress) -> Option<ProvenKey> {
+        self.cached(address)?.ok()??.key.filter(|key| OffsetDateTime::now_utc() <= key.not_after)
+    }
+
     /// The same for deciding on what basis it may have something: while the gateway is away, as it was
     /// listed last. What is sent meanwhile waits in the outbox, and is sealed to keys that are looked up
     /// then.

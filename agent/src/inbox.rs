@@ -5,14 +5,14 @@ use liaison_proto::{
     exchange::v1::{Delivery, delivery},
     message::v1::{
         Acceptance, Acknowledgement, DomainDecision, Notice, Refusal, SealedCopy, SignedAcceptance,
-        SignedAcknowledgement, SignedNotice, error_code::Code as ErrorCode, notice,
+        SignedAcknowledgement, SignedNotice, StateChange, error_code::Code as ErrorCode, notice,
     },
     strict, times,
 };
 use liaison_trust::{
     digest::Digest,
     envelope::{self, Received},
-    names::AgencyAddress,
+    names::{AgencyAddress, Domain},
     statement,
 };
 use time::OffsetDateTime;
@@ -35,29 +35,77 @@ pub(crate) enum Answer {
     NotNow,
 }
 
-/// Takes a delivery.
+/// What a delivery was found to be.
+pub(crate) enum Judged {
+    /// Nothing to keep.
+    Answered(Answer),
+    Copy(Box<(Incoming, Acknowledgement)>),
+    Notice(Box<Told>),
+}
+
+/// What a notice tells.
+pub(crate) struct Told {
+    id: Uuid,
+    recipient: AgencyAddress,
+    at: OffsetDateTime,
+    by: Domain,
+    event: Event,
+}
+
+/// Judges a delivery, and takes it.
+#[cfg(test)]
 pub(crate) async fn take(agent: &Agent, delivery: Delivery) -> Result<Answer, StoreError> {
-    match delivery.content {
-        Some(delivery::Content::Copy(copy)) => take_copy(agent, copy).await,
-        Some(delivery::Content::Notice(notice)) => take_notice(agent, &notice).await,
-        None => Ok(Answer::Refused(malformed("the delivery is empty"))),
+    keep(agent, judge(agent, delivery).await?).await
+}
+
+/// Judges a delivery.
+pub(crate) async fn judge(agent: &Agent, delivery: Delivery) -> Result<Judged, StoreError> {
+    let judged = match delivery.content {
+        Some(delivery::Content::Copy(copy)) => judge_copy(agent, copy).await?,
+        Some(delivery::Content::Notice(notice)) => judge_notice(agent, &notice).await?,
+        None => Err(Answer::Refused(malformed("the delivery is empty"))),
+    };
+    Ok(judged.unwrap_or_else(Judged::Answered))
+}
+
+/// Commits what was judged, in the order in which this is first polled, and answers it then.
+pub(crate) async fn keep(agent: &Agent, judged: Judged) -> Result<Answer, StoreError> {
+    match judged {
+        Judged::Answered(answer) => Ok(answer),
+        Judged::Copy(copy) => {
+            let (message, mut acknowledgement) = *copy;
+            let (id, sender) = (message.id, message.sender.clone());
+            match agent.store.receive(message).await? {
+                Receipt::Held { thread_state } => {
+                    tracing::info!(message = %id, %sender, "received");
+                    acknowledgement.thread_state = thread_state;
+                    Ok(Answer::Held(Some(statement::sign(&acknowledgement, agent.custody.signing()))))
+                }
+                Receipt::Refused(refusal) => Ok(Answer::Refused(refusal)),
+            }
+        }
+        Judged::Notice(told) => {
+            let Told { id, recipient, at, by, event } = *told;
+            agent.store.notice(id, &recipient, at, &by, event).await?;
+            Ok(Answer::Held(None))
+        }
     }
 }
 
-async fn take_copy(agent: &Agent, mut copy: SealedCopy) -> Result<Answer, StoreError> {
+async fn judge_copy(agent: &Agent, mut copy: SealedCopy) -> Result<Result<Judged, Answer>, StoreError> {
     let Some(record) = &copy.sender_key else {
-        return Ok(Answer::Refused(Refusal::new(
+        return Ok(Err(Answer::Refused(Refusal::new(
             ErrorCode::MissingField,
             "the copy comes without its sender's key record",
             "the gateway must send it along",
-        )));
+        ))));
     };
     let sender = match agent.directory.believe(record, &copy.sender_keys).await {
         Belief::Proven(key) => key,
-        Belief::Broken(refusal) => return Ok(Answer::Refused(refusal)),
+        Belief::Broken(refusal) => return Ok(Err(Answer::Refused(refusal))),
         Belief::Unknown(why) => {
             tracing::warn!(%why, "a delivery waits for its sender's keys");
-            return Ok(Answer::NotNow);
+            return Ok(Err(Answer::NotNow));
         }
     };
     let now = OffsetDateTime::now_utc();
@@ -70,11 +118,11 @@ async fn take_copy(agent: &Agent, mut copy: SealedCopy) -> Result<Answer, StoreE
     };
     let (received, release) = match (received, release) {
         (Ok(received), Some(release)) => (received, release),
-        (Ok(_), None) => return Ok(Answer::Refused(malformed("the copy has no release record"))),
-        (Err(error), _) => return Ok(Answer::Refused(error.into())),
+        (Ok(_), None) => return Ok(Err(Answer::Refused(malformed("the copy has no release record")))),
+        (Err(error), _) => return Ok(Err(Answer::Refused(error.into()))),
     };
     let held = held_heads(agent, &received.sender).await?;
-    let mut acknowledgement = Acknowledgement {
+    let acknowledgement = Acknowledgement {
         message_id: received.id.as_bytes().to_vec().into(),
         manifest_digest: received.digest.into(),
         recipient: agent.address.to_string(),
@@ -84,15 +132,7 @@ async fn take_copy(agent: &Agent, mut copy: SealedCopy) -> Result<Answer, StoreE
         log_head: held.log,
         keys_head: held.keys,
     };
-    let (id, sender) = (received.id, received.sender.clone());
-    match agent.store.receive(incoming(received, release, now)).await? {
-        Receipt::Held { thread_state } => {
-            tracing::info!(message = %id, %sender, "received");
-            acknowledgement.thread_state = thread_state;
-            Ok(Answer::Held(Some(statement::sign(&acknowledgement, agent.custody.signing()))))
-        }
-        Receipt::Refused(refusal) => Ok(Answer::Refused(refusal)),
-    }
+    Ok(Ok(Judged::Copy(Box::new((incoming(received, release, now), acknowledgement)))))
 }
 
 /// What this agent knows of its domain's logs, for those who can compare it: agencies of the same domain.
@@ -147,15 +187,15 @@ fn incoming(
     }
 }
 
-async fn take_notice(agent: &Agent, signed: &SignedNotice) -> Result<Answer, StoreError> {
+async fn judge_notice(agent: &Agent, signed: &SignedNotice) -> Result<Result<Judged, Answer>, StoreError> {
     let notice: Notice = match statement::read(signed, &agent.link.gateway_key()) {
         Ok(notice) => notice,
         Err(error) => {
-            return Ok(Answer::Refused(Refusal::new(
+            return Ok(Err(Answer::Refused(Refusal::new(
                 ErrorCode::BadSignature,
                 error.to_string(),
                 "the gateway must sign with the key that this agent was enrolled with",
-            )));
+            ))));
         }
     };
     let (Ok(id), Ok(recipient), Some(at)) = (
@@ -163,44 +203,44 @@ async fn take_notice(agent: &Agent, signed: &SignedNotice) -> Result<Answer, Sto
         notice.recipient.parse::<AgencyAddress>(),
         notice.at.as_ref().and_then(times::from_wire),
     ) else {
-        return Ok(Answer::Refused(malformed("the notice names no message, recipient or time")));
+        return Ok(Err(Answer::Refused(malformed("the notice names no message, recipient or time"))));
     };
     let Some(digest) = agent.store.sent_to(id, &recipient).await? else {
         // It may be of before a restore from backup: to be asked again and again would help nobody.
         tracing::warn!(message = %id, %recipient, "a notice about a message that this agent does not know");
-        return Ok(Answer::Held(None));
+        return Ok(Err(Answer::Held(None)));
     };
     if notice.manifest_digest != digest.as_bytes().as_slice() {
-        return Ok(Answer::Refused(malformed("the notice is about another message of the same id")));
+        return Ok(Err(Answer::Refused(malformed("the notice is about another message of the same id"))));
     }
     let own = agent.address.domain();
     let passed_on = notice.relayed.is_some() || matches!(notice.event, Some(notice::Event::Forwarded(_)));
     if passed_on && recipient.domain() == own {
-        return Ok(Answer::Refused(malformed(
+        return Ok(Err(Answer::Refused(malformed(
             "the notice passes on another domain's word about its own agency",
-        )));
+        ))));
     }
     let by = if passed_on { recipient.domain() } else { own };
     let event = match notice.event {
         Some(notice::Event::Acknowledged(signed)) => {
-            match read_acknowledgement(agent, signed, notice.relayed, id, &recipient, digest).await {
-                Ok((event, heads)) => {
-                    log::shown(agent, &recipient, &heads).await?;
-                    event
+            match read_acknowledgement(agent, &signed, notice.relayed, id, &recipient, digest).await {
+                Ok((thread_state, held)) => {
+                    let heads = log::shown(agent, &recipient, &held).await?;
+                    Event::Acknowledged { signed, thread_state, heads }
                 }
-                Err(answer) => return Ok(answer),
+                Err(answer) => return Ok(Err(answer)),
             }
         }
         Some(notice::Event::Forwarded(signed)) => match read_forwarded(signed, id, &recipient, digest) {
             Ok(event) => event,
-            Err(refusal) => return Ok(Answer::Refused(refusal)),
+            Err(refusal) => return Ok(Err(Answer::Refused(refusal))),
         },
         Some(notice::Event::Expired(expired)) => Event::Expired { why: expired.why },
         Some(notice::Event::Waiting(why)) => {
             if by == recipient.domain() {
-                return Ok(Answer::Refused(malformed(
+                return Ok(Err(Answer::Refused(malformed(
                     "the notice tells why a message waits that is not on its way to another domain",
-                )));
+                ))));
             }
             Event::Waiting(DomainDecision {
                 domain: recipient.domain().to_string(),
@@ -221,15 +261,17 @@ async fn take_notice(agent: &Agent, signed: &SignedNotice) -> Result<Answer, Sto
             })
         }
         Some(notice::Event::Narrowed(_)) => {
-            return Ok(Answer::Refused(malformed("the notice holds the decision for another recipient")));
+            return Ok(Err(Answer::Refused(malformed(
+                "the notice holds the decision for another recipient",
+            ))));
         }
         Some(notice::Event::Quarantined(refusal) | notice::Event::Undeliverable(refusal)) => {
             Event::Failed(refusal)
         }
-        None => return Ok(Answer::Refused(malformed("the notice tells nothing"))),
+        None => return Ok(Err(Answer::Refused(malformed("the notice tells nothing")))),
     };
-    agent.store.notice(id, &recipient, at, by, event).await?;
-    Ok(Answer::Held(None))
+    let by = by.clone();
+    Ok(Ok(Judged::Notice(Box::new(Told { id, recipient, at, by, event }))))
 }
 
 /// Reads the acceptance of the gateway of the recipient's domain. Only this agent's own gateway, whose notice
@@ -268,12 +310,12 @@ fn read_forwarded(
 /// themselves, and this agent knows no key to verify that notice with.
 async fn read_acknowledgement(
     agent: &Agent,
-    signed: SignedAcknowledgement,
+    signed: &SignedAcknowledgement,
     relayed: Option<SignedNotice>,
     id: Uuid,
     recipient: &AgencyAddress,
     digest: Digest,
-) -> Result<(Event, HeldHeads), Answer> {
+) -> Result<(Option<StateChange>, HeldHeads), Answer> {
     let bad = |what: &str| {
         Answer::Refused(Refusal::new(
             ErrorCode::BadSignature,
@@ -301,7 +343,7 @@ async fn read_acknowledgement(
         }
     };
     let read: Acknowledgement =
-        statement::read(&signed, &key.signing).map_err(|error| bad(&error.to_string()))?;
+        statement::read(signed, &key.signing).map_err(|error| bad(&error.to_string()))?;
     let same = read.message_id == id.as_bytes().as_slice()
         && read.manifest_digest == digest.as_bytes().as_slice()
         && read.recipient == recipient.to_string();
@@ -309,7 +351,7 @@ async fn read_acknowledgement(
         return Err(bad("it is for another message"));
     }
     let heads = HeldHeads { log: read.log_head, keys: read.keys_head };
-    Ok((Event::Acknowledged { thread_state: read.thread_state, signed }, heads))
+    Ok((read.thread_state, heads))
 }
 
 fn malformed(message: &str) -> Refusal {

@@ -101,6 +101,7 @@ fn blank(of: &NewMessage) -> NewMessage {
         facts: of.facts.clone(),
         sections: Default::default(),
         recipients: Vec::new(),
+        sealed: None,
         handling: of.handling,
         state_change: None,
         onward: None,

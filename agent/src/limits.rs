@@ -26,8 +26,11 @@ pub const KEY_AGAIN: Duration = Duration::from_millis(250);
 pub const DELIVERY_WINDOW: u32 = 64;
 /// Parts of unfinished deliveries kept in memory, bytes.
 pub const DELIVERIES_BYTES: usize = 64 << 20;
-/// Drafts looked at in one turn of the outbox.
+/// Frames of the session that were read and are being committed.
+pub const COMMITS: usize = 256;
+/// Messages looked at in one turn of the outbox, and how many of them are read and sealed at the same time.
 pub const OUTBOX_TURN: u32 = 64;
+pub const PREPARING: usize = 16;
 /// One answer of the gateway, bytes: an audience of [`liaison_proto::limits::RECIPIENTS`] with their keys, or
 /// the decisions for it, category by category.
 pub const ANSWER_BYTES: usize = 32 << 20;
@@ -39,6 +42,11 @@ pub const REQUEST_HEAD: Duration = Duration::from_secs(10);
 pub const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// Connections that read the database at the same time.
 pub const READERS: u32 = 4;
+/// Rows that one statement writes.
+pub const ROWS: usize = 64;
+/// Pages of 4 KiB in the write-ahead log from which on it is moved into the database: the more, the more changes of a page
+/// are written there once.
+pub const LOG_PAGES: u32 = 8_192;
 
 /// Waiting between two attempts to connect or to submit, at least and at most.
 pub const BACKOFF_LEAST: Duration = Duration::from_millis(500);

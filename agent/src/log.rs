@@ -113,37 +113,37 @@ async fn look_at_keys(agent: &Agent, is_old: bool, watched: &mut Option<u64>) ->
     Ok(())
 }
 
-/// Compares the heads that a recipient of the own domain holds, by its signed word, when the gateway is asked next.
-pub(crate) async fn shown(agent: &Agent, by: &AgencyAddress, heads: &HeldHeads) -> Result<(), StoreError> {
-    shown_of(agent, by, EVIDENCE, &heads.log).await?;
-    shown_of(agent, by, KEYS, &heads.keys).await
-}
-
-async fn shown_of(
+/// The heads that a recipient of the own domain holds, by its signed word, each with the kind of its log: to be compared
+/// when the gateway is asked next.
+pub(crate) async fn shown(
     agent: &Agent,
     by: &AgencyAddress,
-    kind: &'static str,
-    head: &[u8],
-) -> Result<(), StoreError> {
-    let Some(key) =
-        agent.link.log_key().filter(|_| by.domain() == agent.address.domain() && !head.is_empty())
-    else {
-        return Ok(());
+    heads: &HeldHeads,
+) -> Result<Vec<(&'static str, Head)>, StoreError> {
+    let mut shown = Vec::new();
+    let Some(key) = agent.link.log_key().filter(|_| by.domain() == agent.address.domain()) else {
+        return Ok(shown);
     };
-    let text = String::from_utf8_lossy(head);
-    match judge::head(kind, by.domain(), &key, &text) {
-        Ok(head) => agent.store.head_shown(kind, by, &head).await,
-        Err(why) => {
-            let alarm = Alarm {
-                kind: Kind::WrongKey,
-                subject: by.to_string(),
-                detail: format!("{by} holds a head that the log's key known here did not sign: {why}"),
-                held: agent.store.log_head().await?.unwrap_or_default(),
-                shown: text.into_owned(),
-            };
-            raise(&agent.store, &alarm).await
+    for (kind, head) in [(EVIDENCE, &heads.log), (KEYS, &heads.keys)] {
+        if head.is_empty() {
+            continue;
+        }
+        let text = String::from_utf8_lossy(head);
+        match judge::head(kind, by.domain(), &key, &text) {
+            Ok(head) => shown.push((kind, head)),
+            Err(why) => {
+                let alarm = Alarm {
+                    kind: Kind::WrongKey,
+                    subject: by.to_string(),
+                    detail: format!("{by} holds a head that the log's key known here did not sign: {why}"),
+                    held: agent.store.log_head().await?.unwrap_or_default(),
+                    shown: text.into_owned(),
+                };
+                raise(&agent.store, &alarm).await?;
+            }
         }
     }
+    Ok(shown)
 }
 
 /// Raises an alarm, once for each subject, and keeps its evidence.

@@ -55,6 +55,16 @@ pub struct NewMessage {
     pub sections: BTreeMap<Category, Zeroizing<Vec<u8>>>,
     /// Whom it is sealed to, and the basis on which each may have each category.
     pub recipients: Vec<(AgencyAddress, BTreeMap<Category, Basis>)>,
+    /// Where it was sealed before it was committed: then no draft of it is kept.
+    pub sealed: Option<Sealed>,
+}
+
+/// A message as it goes.
+pub struct Sealed {
+    /// Encoded.
+    pub envelope: Bytes,
+    /// Of its manifest.
+    pub digest: Digest,
 }
 
 /// The key under which a case system may repeat a request, and what the request was.
@@ -78,6 +88,21 @@ pub(crate) enum Offer {
     Ready { envelope: Bytes, digest: Digest },
     /// It waits, or it has ended.
     NotNow,
+}
+
+/// Seals a message that is for one agency whose key is known, and can be offered now. Others are kept as drafts until they
+/// can be.
+pub(crate) async fn seal_at_once(agent: &Agent, mut message: NewMessage) -> NewMessage {
+    let [(address, bases)] = message.recipients.as_slice() else { return message };
+    let key = agent.directory.key_at_hand(address).filter(|_| agent.link.status().connected);
+    let Some(key) = key else { return message };
+    let recipients = vec![Recipient { key, bases: bases.clone() }];
+    match sealed(agent, draft(agent, &message, recipients)).await {
+        Ok(sealed) => message.sealed = Some(sealed),
+        // It is tried again, and then told.
+        Err(error) => tracing::warn!(message = %message.id, %error, "the message is kept as a draft"),
+    }
+    message
 }
 
 /// Makes a message ready to be offered: seals it, once, and stores the envelope before anybody sees it.
@@ -228,8 +253,24 @@ async fn seal(
     left_out: Vec<(AgencyAddress, Refusal)>,
 ) -> Result<Offer, StoreError> {
     let id = message.id;
-    let draft = envelope::Draft {
-        message_id: id,
+    match sealed(agent, draft(agent, &message, recipients)).await {
+        Ok(Sealed { envelope, digest }) => {
+            match agent.store.sealed(id, &envelope, digest, &left_out).await? {
+                true => Ok(Offer::Ready { envelope, digest }),
+                false => Ok(Offer::NotNow),
+            }
+        }
+        Err(error) => {
+            tracing::error!(message = %id, %error, "the message can't be sealed");
+            agent.store.refused(id, &error.into()).await?;
+            Ok(Offer::NotNow)
+        }
+    }
+}
+
+fn draft(agent: &Agent, message: &NewMessage, recipients: Vec<Recipient>) -> envelope::Draft {
+    envelope::Draft {
+        message_id: message.id,
         thread: message.thread,
         sender: agent.address.clone(),
         kind: message.kind,
@@ -240,34 +281,40 @@ async fn seal(
         handling: message.handling,
         status: message.status,
         state_change: message.state_change,
-        onward: message.onward,
-        facts: message.facts,
-        sections: message.sections,
+        onward: message.onward.clone(),
+        facts: message.facts.clone(),
+        sections: message.sections.clone(),
         recipients,
-    };
+    }
+}
+
+/// Why a message was not sealed.
+#[derive(Debug, thiserror::Error)]
+enum NotSealed {
+    #[error(transparent)]
+    Refused(#[from] SealError),
+    #[error("sealing failed")]
+    Failed(#[from] tokio::task::JoinError),
+}
+
+impl From<NotSealed> for Refusal {
+    fn from(error: NotSealed) -> Self {
+        match error {
+            NotSealed::Refused(error) => error.into(),
+            NotSealed::Failed(_) => Self::internal(),
+        }
+    }
+}
+
+async fn sealed(agent: &Agent, draft: envelope::Draft) -> Result<Sealed, NotSealed> {
     let custody = Arc::clone(&agent.custody);
     // An alert to thousands takes seconds of computing.
     let sealed = tokio::task::spawn_blocking(move || {
         let envelope = envelope::seal(&draft, custody.signing(), &custody.ring().current().signed)?;
-        Ok::<_, SealError>((sha256(&envelope.manifest), Bytes::from(envelope.encode_to_vec())))
-    })
-    .await;
-    match sealed {
-        Ok(Ok((digest, envelope))) => match agent.store.sealed(id, &envelope, digest, &left_out).await? {
-            true => Ok(Offer::Ready { envelope, digest }),
-            false => Ok(Offer::NotNow),
-        },
-        Ok(Err(error)) => {
-            tracing::error!(message = %id, %error, "the message can't be sealed");
-            agent.store.refused(id, &error.into()).await?;
-            Ok(Offer::NotNow)
-        }
-        Err(_) => {
-            tracing::error!(message = %id, "sealing failed");
-            agent.store.refused(id, &Refusal::internal()).await?;
-            Ok(Offer::NotNow)
-        }
-    }
+        let digest = sha256(&envelope.manifest);
+        Ok::<_, SealError>(Sealed { envelope: envelope.encode_to_vec().into(), digest })
+    });
+    Ok(sealed.await??)
 }
 
 /// Reads an acceptance of the message `id`, or says what the gateway did wrong.

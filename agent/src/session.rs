@@ -3,11 +3,16 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Mutex, PoisonError},
+    task::Poll,
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::{
+    FutureExt as _, Stream, StreamExt as _, TryStreamExt as _,
+    future::{self, BoxFuture},
+    stream,
+};
 use liaison_proto::{
     chunks,
     exchange::v1::{
@@ -29,7 +34,7 @@ use uuid::Uuid;
 
 use crate::{
     agent::Agent,
-    inbox::{self, Answer},
+    inbox::{self, Answer, Judged},
     limits, link,
     outbox::{self, Offer},
     store::StoreError,
@@ -64,9 +69,10 @@ pub enum SessionError {
     Store(#[from] StoreError),
 }
 
-/// What was offered and is not answered yet.
+/// What is being offered and is not answered yet.
 #[derive(Default)]
 struct UnderWay {
+    /// What was offered.
     by_number: HashMap<u64, (Uuid, Digest)>,
     ids: HashSet<Uuid>,
     last: u64,
@@ -125,7 +131,7 @@ pub(crate) async fn run(
             Ended::Drained if stop.is_cancelled() => Ok(Ended::Stopped),
             ended => Ok(ended),
         },
-        failed = session.submit(window) => Err(failed),
+        submitted = session.submit(window) => submitted.map(|()| Ended::Drained),
         () = stopped => Ok(Ended::Stopped),
     }
 }
@@ -136,68 +142,98 @@ const STOPPING: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Session<'_> {
-    /// Reads frames until the session ends.
-    async fn read(&self, mut inbound: Streaming<SessionResponse>) -> Result<Ended, SessionError> {
-        let mut parts = Parts::default();
+    /// Reads frames until the session ends. What they change is committed while the next ones are read.
+    async fn read(&self, inbound: Streaming<SessionResponse>) -> Result<Ended, SessionError> {
+        stream::try_unfold((inbound, Parts::default()), |(mut inbound, mut parts)| async move {
+            let commit = self.next_commit(&mut inbound, &mut parts).await?;
+            Ok(commit.map(|commit| (commit, (inbound, parts))))
+        })
+        .try_buffer_unordered(limits::COMMITS)
+        .try_for_each(|()| future::ready(Ok(())))
+        .await?;
+        Ok(Ended::Drained)
+    }
+
+    /// Reads until there is something to commit; none at the end of the session.
+    async fn next_commit<'a>(
+        &'a self,
+        inbound: &mut Streaming<SessionResponse>,
+        parts: &mut Parts,
+    ) -> Result<Option<BoxFuture<'a, Result<(), SessionError>>>, SessionError> {
         loop {
             if self.is_drained() {
-                return Ok(Ended::Drained);
+                return Ok(None);
             }
             let next = tokio::select! {
                 next = inbound.message() => next.map_err(|status| refused(&status))?,
                 () = self.drain_asked.notified() => continue,
             };
-            match next.ok_or(SessionError::Closed)?.frame {
-                Some(Frame::Accepted(accepted)) => self.accepted(accepted).await?,
-                Some(Frame::Refused(refused)) => self.refused(refused).await?,
-                Some(Frame::Delivery(chunk)) => {
-                    if let Some((attempt, delivery)) = parts.add(chunk)? {
-                        self.deliver(attempt, &delivery).await?;
-                    }
-                }
+            let mut commit = match next.ok_or(SessionError::Closed)?.frame {
+                Some(Frame::Accepted(accepted)) => self.accepted(accepted).boxed(),
+                Some(Frame::Refused(refused)) => self.refused(refused).boxed(),
+                Some(Frame::Delivery(chunk)) => match parts.add(chunk)? {
+                    Some((attempt, delivery)) => self.deliver(attempt, self.judge(&delivery).await?).boxed(),
+                    None => continue,
+                },
                 Some(Frame::Drain(_)) => {
                     tracing::info!("the gateway drains the session");
                     self.drain();
+                    continue;
                 }
                 Some(Frame::Welcome(_)) | None => return Err(SessionError::Protocol("an unexpected frame")),
+            };
+            // It stands in line for the database before the next frame is read, so that the order stays.
+            match futures_util::poll!(&mut commit) {
+                Poll::Ready(committed) => committed?,
+                Poll::Pending => return Ok(Some(commit)),
             }
         }
     }
 
     /// Offers what waits in the outbox, as far as the window goes. Returns only when it fails.
-    async fn submit(&self, window: u32) -> SessionError {
-        loop {
-            match self.offer_due(window).await {
-                Ok(()) => {}
-                Err(error) => return error,
+    async fn submit(&self, window: u32) -> Result<(), SessionError> {
+        stream::try_unfold(Vec::new(), |mut due: Vec<Uuid>| async move {
+            while due.is_empty() {
+                due = self.take_due(window).await?;
+                if due.is_empty() {
+                    tokio::select! {
+                        () = self.agent.store.outbox_changed() => {}
+                        () = tokio::time::sleep(LOOK_AGAIN) => {}
+                    }
+                }
             }
-            tokio::select! {
-                () = self.agent.store.outbox_changed() => {}
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
-            }
-        }
+            let rest = due.split_off(1);
+            Ok(due.pop().map(|id| (self.prepare(id), rest)))
+        })
+        .try_buffer_unordered(limits::PREPARING)
+        .try_for_each(|()| future::ready(Ok(())))
+        .await
     }
 
-    async fn offer_due(&self, window: u32) -> Result<(), SessionError> {
-        loop {
-            let (ids, free) = {
-                let under_way = self.under_way();
-                let count = u32::try_from(under_way.ids.len()).unwrap_or(u32::MAX);
-                let free = if under_way.draining { 0 } else { window.saturating_sub(count) };
-                (under_way.ids.clone(), free.min(limits::OUTBOX_TURN))
-            };
-            if free == 0 {
-                return Ok(());
+    /// Messages that are due and not under way, as far as the window goes. They are under way then.
+    async fn take_due(&self, window: u32) -> Result<Vec<Uuid>, SessionError> {
+        let (ids, free) = {
+            let under_way = self.under_way();
+            let count = u32::try_from(under_way.ids.len()).unwrap_or(u32::MAX);
+            let free = if under_way.draining { 0 } else { window.saturating_sub(count) };
+            (under_way.ids.clone(), free.min(limits::OUTBOX_TURN))
+        };
+        if free == 0 {
+            return Ok(Vec::new());
+        }
+        let due = self.agent.store.due(OffsetDateTime::now_utc(), &ids, free).await?;
+        self.under_way().ids.extend(&due);
+        Ok(due)
+    }
+
+    async fn prepare(&self, id: Uuid) -> Result<(), SessionError> {
+        match outbox::prepare(self.agent, id).await? {
+            Offer::Ready { envelope, digest } if !self.under_way().draining => {
+                self.offer(id, &envelope, digest).await
             }
-            let due = self.agent.store.due(OffsetDateTime::now_utc(), &ids, free).await?;
-            if due.is_empty() {
-                return Ok(());
-            }
-            for id in due {
-                match outbox::prepare(self.agent, id).await? {
-                    Offer::Ready { envelope, digest } => self.offer(id, &envelope, digest).await?,
-                    Offer::NotNow => {}
-                }
+            _ => {
+                self.end(&id);
+                Ok(())
             }
         }
     }
@@ -208,7 +244,6 @@ impl Session<'_> {
             under_way.last += 1;
             let number = under_way.last;
             under_way.by_number.insert(number, (id, digest));
-            under_way.ids.insert(id);
             number
         };
         for (data, last) in chunks(envelope.clone()) {
@@ -237,11 +272,15 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn deliver(&self, attempt: Bytes, delivery: &[u8]) -> Result<(), SessionError> {
-        let answer = match strict::decode::<Delivery>(delivery) {
-            Ok(delivery) => inbox::take(self.agent, delivery).await?,
-            Err(error) => Answer::Refused(error.into()),
-        };
+    async fn judge(&self, delivery: &[u8]) -> Result<Judged, StoreError> {
+        match strict::decode::<Delivery>(delivery) {
+            Ok(delivery) => inbox::judge(self.agent, delivery).await,
+            Err(error) => Ok(Judged::Answered(Answer::Refused(error.into()))),
+        }
+    }
+
+    async fn deliver(&self, attempt: Bytes, judged: Judged) -> Result<(), SessionError> {
+        let answer = inbox::keep(self.agent, judged).await?;
         let answer = match answer {
             Answer::Held(acknowledgement) => session_request::Frame::Ack(Ack { attempt, acknowledgement }),
             Answer::Refused(refusal) => {
@@ -261,9 +300,17 @@ impl Session<'_> {
 
     /// Only once the answer is committed: until then the message must not be offered again.
     fn forget(&self, number: u64) {
+        let answered = self.under_way().by_number.remove(&number);
+        if let Some((id, _)) = answered {
+            self.end(&id);
+        }
+    }
+
+    fn end(&self, id: &Uuid) {
         let mut under_way = self.under_way();
-        if let Some((id, _)) = under_way.by_number.remove(&number) {
-            under_way.ids.remove(&id);
+        under_way.ids.remove(id);
+        if under_way.draining {
+            self.drain_asked.notify_one();
         }
     }
 

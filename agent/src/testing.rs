@@ -163,6 +163,7 @@ pub(crate) fn referral(to: &AgencyAddress) -> NewMessage {
         facts: Some(Facts { purpose: Purpose::HealthCare.into(), ..Facts::default() }),
         sections: BTreeMap::from([(Category::Health, Zeroizing::new(CANARY.to_vec()))]),
         recipients: vec![(to.clone(), BTreeMap::from([(Category::Health, Basis::ConsentOfPerson)]))],
+        sealed: None,
     }
 }
 

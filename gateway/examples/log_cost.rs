@@ -45,8 +45,8 @@ async fn main() {
     let rounds = arguments.iter().position(|argument| argument == "--rounds");
     let rounds: usize = rounds.and_then(|at| arguments.get(at + 1)?.parse().ok()).unwrap_or(15);
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    let [logging, silent] = folders.each_ref().map(|folder| folder.path().join("liaison.db"));
-    let ((logging, logs), (silent, _)) = (open(&logging).await, open(&silent).await);
+    let [logging, silent] = folders.each_ref().map(tempfile::TempDir::path);
+    let ((logging, logs), (silent, _)) = (open(logging).await, open(silent).await);
     // The first round warms both up.
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for round in 0..=rounds {
@@ -83,11 +83,11 @@ async fn main() {
     println!("logging takes {:.1} % of the throughput", cost * 100.0);
 }
 
-async fn open(file: &Path) -> (Store, Logs) {
+async fn open(folder: &Path) -> (Store, Logs) {
     let bound = QueueBound { deliveries: limits::QUEUE_DELIVERIES_MAX, bytes: limits::QUEUE_BYTES_MAX };
     let signing = SigningKey::generate();
-    let store = Store::open(file, bound, &signing).await.unwrap();
-    let logs = Logs::open(&store, &"be".parse().unwrap(), &signing, file.parent().unwrap()).await.unwrap();
+    let store = Store::open(&folder.join("liaison.db").into(), bound, &signing).await.unwrap();
+    let logs = Logs::open(&store, &"be".parse().unwrap(), &signing, folder).await.unwrap();
     (store, logs)
 }
 

@@ -106,7 +106,7 @@ impl Seeded {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("liaison.db");
         let signing = SigningKey::generate();
-        let store = Store::open(&file, QueueBound::default(), &signing).await.unwrap();
+        let store = Store::open(&file.clone().into(), QueueBound::default(), &signing).await.unwrap();
         seed(&file, &signing, leaves).await;
         let domain = "be".parse().unwrap();
         let logs = Logs::open(&store, &domain, &signing, folder.path()).await.unwrap();

@@ -1,15 +1,21 @@
 //! `gateway.toml`: what an administrator decides about one gateway.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     path::Path,
+    str::FromStr,
 };
 
 use liaison_trust::names::Domain;
 use serde::{Deserialize, Serialize};
 
-use crate::{limits, store::QueueBound};
+use crate::{
+    data::DataFolder,
+    limits,
+    store::{Database, NoDatabase, QueueBound},
+};
 
 /// The settings of one gateway. A key that is not listed here is an error, so that a misspelt one
 /// can't be passed over.
@@ -29,6 +35,9 @@ pub struct Config {
     /// Host names and IP addresses by which agents reach the gateway; the first goes into tokens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<HostName>,
+    /// The PostgreSQL database that holds everything; without it, that is a file in the data folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseUrl>,
     /// What may be tuned, with sound defaults.
     #[serde(default, skip_serializing_if = "Limits::are_default")]
     pub limits: Limits,
@@ -80,6 +89,11 @@ impl Limits {
     }
 }
 
+/// The URL of a PostgreSQL database, as libpq takes it. It may hold a password, and is not shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DatabaseUrl(String);
+
 /// A DNS name or an IP address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -108,6 +122,13 @@ pub enum ConfigError {
 pub struct HostNameError(String);
 
 impl Config {
+    /// Where everything is kept.
+    pub fn database(&self, folder: &DataFolder) -> Database {
+        let url = self.database.as_ref();
+        // It was read before it was taken.
+        url.and_then(|DatabaseUrl(url)| url.parse().ok()).unwrap_or_else(|| folder.database().into())
+    }
+
     /// Reads and checks a configuration file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
@@ -202,6 +223,34 @@ impl std::str::FromStr for HostName {
         } else {
             Err(HostNameError(text.to_owned()))
         }
+    }
+}
+
+impl TryFrom<String> for DatabaseUrl {
+    type Error = NoDatabase;
+
+    fn try_from(url: String) -> Result<Self, NoDatabase> {
+        url.parse::<Database>().map(|_| Self(url))
+    }
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = NoDatabase;
+
+    fn from_str(url: &str) -> Result<Self, NoDatabase> {
+        url.to_owned().try_into()
+    }
+}
+
+impl From<DatabaseUrl> for String {
+    fn from(DatabaseUrl(url): DatabaseUrl) -> Self {
+        url
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DatabaseUrl(..)")
     }
 }
 

@@ -105,7 +105,7 @@ impl DataFolder {
         self.path.join("signing.key")
     }
 
-    /// The database.
+    /// The database, unless it is a server's.
     pub fn database(&self) -> PathBuf {
         self.path.join("liaison.db")
     }

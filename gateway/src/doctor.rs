@@ -18,7 +18,7 @@ use crate::{
     limits,
     policy::{self, PolicyFile, PolicySet},
     revoked::Revocations,
-    store::{DatabaseVersion, Inspection, probe},
+    store::{Database, DatabaseVersion, Inspection, probe},
 };
 
 /// One thing that was looked at.
@@ -70,9 +70,10 @@ pub async fn examine(folder: &DataFolder) -> Vec<Finding> {
     findings.extend(authority(folder, config.as_ref().ok(), now));
     findings.push(revocations(folder));
     findings.push(disk(folder.path()));
-    findings.extend(database(folder, now).await);
+    let kept = config.as_ref().map_or_else(|_| folder.database().into(), |config| config.database(folder));
+    findings.extend(database(folder, &kept, now).await);
     if let Ok(config) = &config {
-        findings.extend(logs::examine(folder, &config.domain).await);
+        findings.extend(logs::examine(folder, config).await);
     }
     findings.extend(running::examine(folder, config.ok().as_ref(), now).await);
     findings
@@ -226,13 +227,12 @@ fn disk(path: &Path) -> Finding {
     }
 }
 
-async fn database(folder: &DataFolder, now: OffsetDateTime) -> Vec<Finding> {
+async fn database(folder: &DataFolder, kept: &Database, now: OffsetDateTime) -> Vec<Finding> {
     const CHECK: &str = "database";
-    let file = folder.database();
-    let inspection = match Inspection::of(&file).await {
+    let inspection = match Inspection::of(kept).await {
         Ok(inspection) => inspection,
         Err(error) => {
-            let detail = format!("{} can't be read: {error}", file.display());
+            let detail = format!("{kept} can't be read: {error}");
             return vec![fail(CHECK, detail, "restore it from a backup; the revoked file stays as it is")];
         }
     };
@@ -248,7 +248,7 @@ async fn database(folder: &DataFolder, now: OffsetDateTime) -> Vec<Finding> {
         (None, DatabaseVersion::Older) => {
             warn(CHECK, "an older version of the gateway wrote it", "keep a copy; the next start upgrades it")
         }
-        (None, DatabaseVersion::Same) => match probe(&file, now).await {
+        (None, DatabaseVersion::Same) => match probe(kept, now).await {
             Ok(()) => ok(CHECK, "sound, takes writes"),
             Err(error) => {
                 fail(CHECK, format!("takes no writes: {error}"), "look at the disk and its permissions")

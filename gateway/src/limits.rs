@@ -35,8 +35,9 @@ pub const CHECKPOINT_PAGES: u32 = 8_192;
 pub const STATEMENTS: usize = 256;
 /// Connections that read the database.
 pub const READERS: u32 = 4;
-/// How long a connection waits for a lock on the database.
+/// How long a connection waits for a lock on the database, and how often it looks whether another gateway still writes it.
 pub const DATABASE_BUSY: Duration = Duration::from_secs(5);
+pub const DATABASE_LOCK_TURN: Duration = Duration::from_millis(100);
 
 /// Deliveries read from a queue at once.
 pub const PAGE_DELIVERIES: u32 = 64;

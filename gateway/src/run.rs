@@ -1,6 +1,6 @@
 //! A gateway from start to end.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use liaison_proto::{
     DESCRIPTORS,
@@ -48,7 +48,7 @@ use crate::{
     policy::{PolicyError, PolicyFile, PolicySet},
     revoked::RevokedFile,
     server,
-    store::{Store, StoreError},
+    store::{Database, Store, StoreError},
     strict::Strict,
 };
 
@@ -61,8 +61,8 @@ pub enum RunError {
     Cas(#[from] CasError),
     #[error(transparent)]
     Authority(#[from] AuthorityError),
-    #[error("{} is not there; restore it from a backup", .0.display())]
-    NoDatabase(PathBuf),
+    #[error("{0} is not there; restore it from a backup")]
+    NoDatabase(Database),
     #[error("the database is not usable ({0}); run `liaison-gateway doctor`")]
     Store(#[from] StoreError),
     #[error("the log of evidence is not what this gateway signed ({0}); run `liaison-gateway log verify`")]
@@ -184,10 +184,11 @@ async fn load(folder: &DataFolder, config: &Config) -> Result<(Arc<Gateway>, Arc
     let cas = Cas::open(folder)?;
     let signing = signing_key(folder)?;
     // Opening would make an empty one, and everything that was accepted would be forgotten.
-    if !folder.database().exists() {
-        return Err(RunError::NoDatabase(folder.database()));
+    let database = config.database(folder);
+    if !database.exists().await? {
+        return Err(RunError::NoDatabase(database));
     }
-    let store = Store::open(&folder.database(), config.limits.queue(), &signing).await?;
+    let store = Store::open(&database, config.limits.queue(), &signing).await?;
     let (file, revocations) = RevokedFile::open(&folder.revoked())?;
     let now = OffsetDateTime::now_utc();
     let authority = Authority::start(cas, config, file, &revocations, &store, now).await?;

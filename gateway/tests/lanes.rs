@@ -8,6 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod engine;
+
 use bytes::Bytes;
 use liaison_gateway::{
     limits,
@@ -137,7 +139,7 @@ async fn a_copy_that_is_offered_again_stays_offered() {
 async fn an_alert_has_to_fit_with_all_its_copies() {
     let folder = TempDir::new().unwrap();
     let bound = QueueBound { deliveries: 2, bytes: 100 };
-    let store = Store::open(&folder.path().join("liaison.db"), bound, &signing()).await.unwrap();
+    let store = Store::open(&engine::database(folder.path()).await, bound, &signing()).await.unwrap();
     let full = async |message| match store.accept(message).await {
         Err(AcceptError::QueueFull(full)) => assert_eq!(full, queue("hu be/a")),
         other => panic!("{other:?}"),
@@ -368,7 +370,7 @@ fn signing() -> SigningKey {
 }
 
 async fn open(folder: &TempDir) -> Store {
-    Store::open(&folder.path().join("liaison.db"), QueueBound::default(), &signing()).await.unwrap()
+    Store::open(&engine::database(folder.path()).await, QueueBound::default(), &signing()).await.unwrap()
 }
 
 /// The first and the last delivery of a lane's next message, and its recipients.

@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use std::path::Path;
+mod engine;
 
 use liaison_gateway::{
     data::DataFolder,
     log::{Behind, Head, LogError, Logs, SIGNER, reopen::reopen, verify::verify},
-    store::{Act as Done, Leaf, LogKind, NewLeaf, QueueBound, Snapshot, Store, StoreError},
+    store::{Act as Done, Database, Leaf, LogKind, NewLeaf, QueueBound, Snapshot, Store, StoreError},
 };
 use liaison_proto::log::v1::{Act, Opened, Record, Refused, record::Event};
 use liaison_trust::{
@@ -16,7 +16,6 @@ use liaison_trust::{
     log::{Checkpoint, Entry, LogSigner, Note, verify_consistency},
     names::Domain,
 };
-use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 use time::OffsetDateTime;
 
@@ -36,22 +35,19 @@ impl Place {
     }
 
     async fn open(&self) -> (Store, Result<Logs, LogError>) {
-        let store = Store::open(&self.file(), QueueBound::default(), &self.signing).await.unwrap();
+        let store = Store::open(&self.database().await, QueueBound::default(), &self.signing).await.unwrap();
         let logs = Logs::open(&store, &self.domain, &self.signing, self.folder.path()).await;
         (store, logs)
     }
 
-    fn file(&self) -> std::path::PathBuf {
-        self.folder.path().join("liaison.db")
+    async fn database(&self) -> Database {
+        engine::database(self.folder.path()).await
     }
 }
 
-/// Changes the database as somebody would who has the file.
-async fn by_hand(file: &Path, change: &'static str) {
-    let mut database = SqliteConnection::connect(&format!("sqlite:{}", file.display())).await.unwrap();
-    let changed = sqlx::query(change).execute(&mut database).await.unwrap();
-    assert!(changed.rows_affected() > 0, "{change}");
-    database.close().await.unwrap();
+/// Changes the database as somebody would who has it.
+async fn by_hand(place: &Place, change: &str) {
+    assert!(engine::by_hand(&place.database().await, change).await > 0, "{change}");
 }
 
 async fn stage(store: &Store, leaves: usize) {
@@ -116,7 +112,7 @@ async fn a_log_goes_on_where_it_was_after_a_restart() {
 #[tokio::test]
 async fn nothing_is_signed_on_top_of_what_was_changed_by_hand() {
     for change in [
-        "UPDATE tile SET hashes = zeroblob(length(hashes))",
+        &format!("UPDATE tile SET hashes = x'{}'", "00".repeat(96)),
         "DELETE FROM tile",
         "UPDATE log SET size = size - 1",
         "UPDATE log SET checkpoint = NULL",
@@ -128,13 +124,13 @@ async fn nothing_is_signed_on_top_of_what_was_changed_by_hand() {
         stage(&store, 3).await;
         log.grow().await.unwrap();
         stage(&store, 3).await;
-        by_hand(&place.file(), change).await;
+        by_hand(&place, change).await;
         let grown = log.grow().await;
         let is_of_head = change.starts_with("UPDATE log");
         assert_eq!(grown.is_err(), !is_of_head, "{change}: {grown:?}");
         if is_of_head {
             // The head in memory stands; at the next start the file's is looked at.
-            by_hand(&place.file(), change).await;
+            by_hand(&place, change).await;
         }
         store.close().await;
         let (_store, logs) = place.open().await;
@@ -146,14 +142,17 @@ async fn nothing_is_signed_on_top_of_what_was_changed_by_hand() {
 /// Whoever can write the database and has no key puts leaves in.
 #[tokio::test]
 async fn a_leaf_that_this_gateway_did_not_stage_is_not_signed() {
+    let (digest, id) = ("5a".repeat(32), "5a".repeat(16));
     for change in [
         // A copy of an honest one at the end; a code of nobody's; none; another entry, thread or message under an honest code.
         "INSERT INTO leaf SELECT log, 6, entry, salt, record, message, thread, readers, mac FROM leaf WHERE idx = 5",
-        "INSERT INTO leaf SELECT log, 6, entry, salt, record, message, thread, readers, randomblob(32) FROM leaf WHERE idx = 5",
+        &format!(
+            "INSERT INTO leaf SELECT log, 6, entry, salt, record, message, thread, readers, x'{digest}' FROM leaf WHERE idx = 5"
+        ),
         "UPDATE leaf SET mac = x'' WHERE idx = 4",
-        "UPDATE leaf SET entry = randomblob(32) WHERE idx = 4",
-        "UPDATE leaf SET message = randomblob(16) WHERE idx = 4",
-        "UPDATE leaf SET thread = randomblob(16) WHERE idx = 4",
+        &format!("UPDATE leaf SET entry = x'{digest}' WHERE idx = 4"),
+        &format!("UPDATE leaf SET message = x'{id}' WHERE idx = 4"),
+        &format!("UPDATE leaf SET thread = x'{id}' WHERE idx = 4"),
     ] {
         let place = Place::new();
         let (store, logs) = place.open().await;
@@ -161,7 +160,7 @@ async fn a_leaf_that_this_gateway_did_not_stage_is_not_signed() {
         stage(&store, 3).await;
         log.grow().await.unwrap();
         stage(&store, 3).await;
-        by_hand(&place.file(), change).await;
+        by_hand(&place, change).await;
         let index = if change.starts_with("INSERT") { 6 } else { 4 };
         let refused = log.grow().await.unwrap_err();
         assert!(
@@ -195,7 +194,7 @@ async fn named_as_previous(previous: impl Fn(&Head, &Place) -> String) -> Vec<&'
     let (store, logs) = place.open().await;
     logs.unwrap().evidence.grow().await.unwrap();
     store.close().await;
-    let mut snapshot = Snapshot::of(&place.file()).await.unwrap();
+    let mut snapshot = Snapshot::of(&place.database().await).await.unwrap();
     let key = (&place.signing, place.folder.path());
     let report = verify(&mut snapshot, &place.domain, key, now).await.unwrap();
     let faults = report.faults.listed.iter().map(|fault| fault.code);
@@ -268,7 +267,8 @@ async fn what_was_staged_behind_the_last_head_goes_into_the_new_log() {
     }
     let file = place.folder.path().join("log.head");
     std::fs::write(&file, signed(&place, "be/log/1", 40).to_string()).unwrap();
-    let (_store, ahead) = place.open().await;
+    store.close().await;
+    let (store, ahead) = place.open().await;
     assert!(matches!(ahead.err(), Some(LogError::Ahead { size: 40, behind: Behind::Fewer(3), .. })));
 
     let folder = DataFolder::new(place.folder.path().to_owned());
@@ -277,6 +277,7 @@ async fn what_was_staged_behind_the_last_head_goes_into_the_new_log() {
     let opened = reopen(&folder, (&store, &place.domain, &place.signing), act).await.unwrap();
     let origin = format!("be/log/{}", at.unix_timestamp());
     assert_eq!((opened[0].origin.clone(), opened[0].before.clone()), (origin, ("be/log/1".to_owned(), 40)));
+    store.close().await;
     let (store, logs) = place.open().await;
     let log = logs.unwrap().evidence;
     let leaves = store.leaves(log.tree().id(), 0, 10).await.unwrap();
@@ -305,8 +306,8 @@ async fn what_was_staged_behind_the_last_head_goes_into_the_new_log() {
 #[tokio::test]
 async fn no_log_is_opened_with_what_was_changed_by_hand() {
     for change in [
-        "UPDATE leaf SET record = CAST(record || x'00' AS BLOB) WHERE idx = 4",
-        "UPDATE leaf SET salt = zeroblob(32) WHERE idx = 4",
+        "UPDATE leaf SET record = x'00' WHERE idx = 4",
+        &format!("UPDATE leaf SET salt = x'{}' WHERE idx = 4", "00".repeat(32)),
         "UPDATE leaf SET (salt, record) = (SELECT salt, record FROM leaf WHERE idx = 5) WHERE idx = 4",
         "UPDATE leaf SET salt = NULL, record = NULL, readers = '' WHERE idx = 4",
         "UPDATE leaf SET entry = (SELECT entry FROM leaf WHERE idx = 5) WHERE idx = 4",
@@ -318,7 +319,7 @@ async fn no_log_is_opened_with_what_was_changed_by_hand() {
         stage(&store, 3).await;
         log.grow().await.unwrap();
         stage(&store, 3).await;
-        by_hand(&place.file(), change).await;
+        by_hand(&place, change).await;
         std::fs::write(place.folder.path().join("log.head"), signed(&place, "be/log/1", 40).to_string())
             .unwrap();
         let folder = DataFolder::new(place.folder.path().to_owned());

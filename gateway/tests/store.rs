@@ -8,14 +8,16 @@
     reason = "a test fails by panicking"
 )]
 
+mod engine;
+
 use std::path::Path;
 
 use bytes::Bytes;
 use liaison_gateway::{
     limits,
     store::{
-        AcceptError, Accepted, Change, DeliveryId, Item, Load, NewCopy, NewLeaf, NewMessage, NewNotice, Next,
-        Queue, QueueBound, Queued, Released, Store, Thread,
+        AcceptError, Accepted, Change, Database, DeliveryId, Item, Load, NewCopy, NewLeaf, NewMessage,
+        NewNotice, Next, Queue, QueueBound, Queued, Released, Store, Thread,
     },
 };
 use liaison_proto::{
@@ -27,7 +29,7 @@ use liaison_proto::{
     },
 };
 use liaison_trust::{digest::sha256, keys::SigningKey, names::AgencyAddress};
-use sqlx::{ConnectOptions, sqlite::SqliteConnectOptions};
+use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -97,7 +99,7 @@ async fn a_thread_is_opened_once() {
 async fn a_full_queue_refuses_and_stores_nothing() {
     let folder = TempDir::new().unwrap();
     let bound = QueueBound { deliveries: 2, bytes: 1 << 20 };
-    let store = Store::open(&folder.path().join("liaison.db"), bound, &signing()).await.unwrap();
+    let store = Store::open(&engine::database(folder.path()).await, bound, &signing()).await.unwrap();
     store.accept(message("be/a", &["be/b"])).await.unwrap();
     store.accept(message("be/a", &["be/b"])).await.unwrap();
     let refused = message("be/a", &["be/c", "be/b"]);
@@ -118,7 +120,7 @@ async fn a_full_queue_refuses_and_stores_nothing() {
 async fn a_queue_is_bounded_by_bytes() {
     let folder = TempDir::new().unwrap();
     let bound = QueueBound { deliveries: 100, bytes: 1_500 };
-    let store = Store::open(&folder.path().join("liaison.db"), bound, &signing()).await.unwrap();
+    let store = Store::open(&engine::database(folder.path()).await, bound, &signing()).await.unwrap();
     let mut large = message("be/a", &["be/b"]);
     large.content.sections[0].ciphertext = Bytes::from(vec![0; 1_000]);
     let mut second = again(&large);
@@ -131,7 +133,7 @@ async fn a_queue_is_bounded_by_bytes() {
 async fn a_sender_that_takes_no_notices_is_held() {
     let folder = TempDir::new().unwrap();
     let bound = QueueBound { deliveries: 1, bytes: 1 << 20 };
-    let store = Store::open(&folder.path().join("liaison.db"), bound, &signing()).await.unwrap();
+    let store = Store::open(&engine::database(folder.path()).await, bound, &signing()).await.unwrap();
     store.accept(message("be/a", &["be/b"])).await.unwrap();
     let copy = queue(&store, "be/b").await.remove(0);
     store.change(Change { notice: Some(notice("be/a")), ..gone(copy.id) }).await.unwrap();
@@ -149,10 +151,9 @@ async fn the_last_answer_deletes_the_content() {
     let second = queue(&store, "be/c").await.remove(0);
     assert!(store.change(Change { notice: Some(notice("be/a")), ..gone(first.id) }).await.unwrap());
     assert_eq!(copy(&queue(&store, "be/c").await[0]).content.sections[0].ciphertext, CONTENT);
-    assert!(on_disk(folder.path(), CONTENT));
+    assert!(holds(folder.path(), CONTENT).await);
     assert!(store.change(Change { notice: Some(notice("be/a")), ..gone(second.id) }).await.unwrap());
-    checkpoint(folder.path()).await;
-    assert!(!on_disk(folder.path(), CONTENT), "the content is still in the database file");
+    assert!(!holds(folder.path(), CONTENT).await, "the content is still in the database file");
     assert_eq!(queue(&store, "be/a").await.len(), 2);
     assert_eq!(store.load(&waiting("be/b")), Load::default());
 }
@@ -179,7 +180,7 @@ async fn quarantine_keeps_the_evidence_and_frees_the_queue() {
     assert!(store.change(change).await.unwrap());
     assert!(queue(&store, "be/b").await.is_empty());
     assert_eq!(store.load(&waiting("be/b")), Load::default());
-    assert!(on_disk(folder.path(), CONTENT));
+    assert!(holds(folder.path(), CONTENT).await);
     assert!(!store.change(gone(copy.id)).await.unwrap());
     // Evidence outlives the memory of ids.
     assert_eq!(store.forget(now() + Duration::days(60)).await.unwrap(), 0);
@@ -197,17 +198,14 @@ async fn quarantine_is_bounded_by_bytes() {
     }
     assert!(store.overfull_quarantines().await.unwrap().is_empty());
     // As if each were so large that two of them are all that is kept.
-    let options = SqliteConnectOptions::new().filename(folder.path().join("liaison.db"));
-    let mut database = options.connect().await.unwrap();
-    let large = i64::try_from(limits::QUARANTINED_BYTES / 2).unwrap();
-    sqlx::query("UPDATE delivery SET bytes = ?").bind(large).execute(&mut database).await.unwrap();
+    let database = engine::database(folder.path()).await;
+    let large = limits::QUARANTINED_BYTES / 2;
+    engine::by_hand(&database, &format!("UPDATE delivery SET bytes = {large}")).await;
     let agency = waiting("be/b");
     assert_eq!(store.overfull_quarantines().await.unwrap(), std::slice::from_ref(&agency));
     assert_eq!(store.trim_quarantine(&agency).await.unwrap(), 1);
     assert!(store.overfull_quarantines().await.unwrap().is_empty());
-    let contents: i64 =
-        sqlx::query_scalar("SELECT COUNT(*) FROM content").fetch_one(&mut database).await.unwrap();
-    assert_eq!(contents, 2);
+    assert_eq!(engine::by_hand(&database, "UPDATE content SET envelope = envelope").await, 2);
 }
 
 #[tokio::test]
@@ -237,6 +235,7 @@ async fn a_restart_changes_nothing() {
     let load = store.load(&waiting("be/b"));
     // As after a crash: nothing is closed, nothing is flushed.
     std::mem::forget(store);
+    engine::abandoned(&engine::database(folder.path()).await).await;
     let store = open(folder.path()).await;
     assert_eq!(store.load(&waiting("be/b")), load);
     assert!(matches!(store.accept(again(&message)).await, Ok(Accepted::Again(_))));
@@ -300,21 +299,22 @@ fn signing() -> SigningKey {
 }
 
 async fn open(folder: &Path) -> Store {
-    Store::open(&folder.join("liaison.db"), QueueBound::default(), &signing()).await.unwrap()
+    Store::open(&engine::database(folder).await, QueueBound::default(), &signing()).await.unwrap()
 }
 
 async fn queue(store: &Store, agency: &str) -> Vec<Queued> {
     store.queue(&waiting(agency), DeliveryId::default()).await.unwrap()
 }
 
-/// Moves everything committed from the write-ahead log into the database file, as a restart would.
-async fn checkpoint(folder: &Path) {
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(folder.join("liaison.db"));
-    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+/// Whether the database holds these bytes: SQLite's files, with what it has freed; of a server, its tables.
+async fn holds(folder: &Path, canary: &[u8]) -> bool {
+    let database = engine::database(folder).await;
+    let Database::Sqlite(file) = &database else {
+        return engine::rows_with(&database, ("content", "envelope"), canary).await > 0;
+    };
+    // So that it does not stand in the write-ahead log.
+    let pool = SqlitePool::connect_with(SqliteConnectOptions::new().filename(file)).await.unwrap();
     sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&pool).await.unwrap();
-}
-
-fn on_disk(folder: &Path, canary: &[u8]) -> bool {
     std::fs::read_dir(folder).unwrap().any(|entry| {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
         bytes.windows(canary.len()).any(|window| window == canary)

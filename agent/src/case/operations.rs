@@ -26,7 +26,7 @@ use super::{
 use crate::{
     agent::Agent,
     basis::Recipient,
-    outbox::{Idempotency, NewMessage},
+    outbox::{self, Idempotency, NewMessage},
     store::{Direction, Message},
 };
 
@@ -45,7 +45,8 @@ pub(super) async fn send_referral(
     let mut messages = Vec::with_capacity(to.len());
     for address in to {
         let recipient = audience::recipient(agent, &address).await?;
-        messages.push(message(Kind::Referral, AlertKind::Unspecified, &body, &[recipient], now));
+        let message = message(Kind::Referral, AlertKind::Unspecified, &body, &[recipient], now);
+        messages.push(outbox::seal_at_once(agent, message).await);
     }
     let officers = body.grounds.officers();
     let (_, ids) = agent.store.add(messages, idempotency, &caller.actor, &officers, Vec::new()).await?;
@@ -91,8 +92,9 @@ pub(super) async fn get_referral(
     request: GetReferralRequest,
 ) -> Result<Referral, Refusal> {
     let message = find(agent, parse::id("id", &request.id)?, Kind::Referral).await?;
-    note_reading(agent, caller, &message).await?;
-    shown(agent, message).await
+    let noted = note_reading(agent, caller, message.id, message.direction);
+    let (referral, ()) = tokio::try_join!(shown(agent, message), noted)?;
+    Ok(referral)
 }
 
 /// Moves a referral to another state.
@@ -122,8 +124,9 @@ pub(super) async fn get_alert(
     request: GetAlertRequest,
 ) -> Result<Alert, Refusal> {
     let message = find(agent, parse::id("id", &request.id)?, Kind::Alert).await?;
-    note_reading(agent, caller, &message).await?;
-    shown_alert(agent, message).await
+    let noted = note_reading(agent, caller, message.id, message.direction);
+    let (alert, ()) = tokio::try_join!(shown_alert(agent, message), noted)?;
+    Ok(alert)
 }
 
 /// A page of the agencies that can be addressed.
@@ -187,6 +190,7 @@ pub(super) fn message(
         facts: Some(body.facts.clone()),
         sections: body.sections.clone(),
         recipients,
+        sealed: None,
     }
 }
 
@@ -209,9 +213,9 @@ pub(super) async fn repeated(
 }
 
 /// Notes who read what was received.
-async fn note_reading(agent: &Agent, caller: &Caller, message: &Message) -> Result<(), Refusal> {
-    if message.direction == Direction::Received {
-        agent.store.audit(&caller.actor, "read", message.id).await?;
+async fn note_reading(agent: &Agent, caller: &Caller, id: Uuid, direction: Direction) -> Result<(), Refusal> {
+    if direction == Direction::Received {
+        agent.store.audit(&caller.actor, "read", id).await?;
     }
     Ok(())
 }

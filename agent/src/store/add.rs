@@ -7,11 +7,11 @@ use liaison_proto::message::v1::{
     kind::Code as Kind, referral_state::Code as State,
 };
 use prost::Message as _;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection, Transaction};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Direction, Store, StoreError, codec, draft};
+use super::{Direction, Store, StoreError, codec, draft, writer::Change};
 use crate::{
     limits,
     outbox::{Idempotency, NewMessage, Stored},
@@ -35,14 +35,11 @@ impl Store {
         let drafts: Vec<_> = messages
             .into_iter()
             .map(|message| {
-                let sealed = draft::seal(
-                    self.vault(),
-                    message.id,
-                    message.facts.clone(),
-                    &message.sections,
-                    &message.recipients,
-                );
-                (message, sealed)
+                let draft = message.sealed.is_none().then(|| {
+                    let NewMessage { id, facts, sections, recipients, .. } = &message;
+                    draft::seal(self.vault(), *id, facts.clone(), sections, recipients)
+                });
+                (message, draft)
             })
             .collect();
         let now = OffsetDateTime::now_utc();
@@ -54,8 +51,8 @@ impl Store {
         }
         has_room(&mut tx, &drafts).await?;
         let ids: Vec<Uuid> = drafts.iter().map(|(message, _)| message.id).collect();
-        for (message, sealed) in &drafts {
-            insert(&mut tx, self.address().to_string(), message, sealed).await?;
+        for (message, draft) in &drafts {
+            insert(&mut tx, self.address().to_string(), message, draft.as_deref()).await?;
             audit(&mut tx, now, actor, "send", message.id).await?;
             if let Some(received) = message.onward_of {
                 audit(&mut tx, now, actor, "refer_onward", received).await?;
@@ -72,7 +69,7 @@ impl Store {
         if let Some(idempotency) = idempotency {
             remember(&mut tx, &idempotency, &ids, now).await?;
         }
-        tx.commit().await.map_err(StoreError::from)?;
+        tx.commit().await?;
         self.wake_outbox();
         Ok((Stored::New, ids))
     }
@@ -89,7 +86,7 @@ impl Store {
     pub async fn audit(&self, actor: &str, action: &'static str, message: Uuid) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         audit(&mut tx, OffsetDateTime::now_utc(), actor, action, message).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 }
 
@@ -128,7 +125,7 @@ async fn repeated(
 }
 
 async fn remember(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     idempotency: &Idempotency,
     ids: &[Uuid],
     now: OffsetDateTime,
@@ -144,13 +141,13 @@ async fn remember(
     Ok(())
 }
 
-async fn has_room(tx: &mut Transaction<'_, Sqlite>, drafts: &[(NewMessage, Vec<u8>)]) -> Result<(), Refusal> {
+async fn has_room(tx: &mut Change, drafts: &[(NewMessage, Option<Vec<u8>>)]) -> Result<(), Refusal> {
     let (count, bytes): (i64, i64) = sqlx::query_as("select count(*), coalesce(sum(bytes), 0) from outbox")
         .fetch_one(&mut **tx)
         .await
         .map_err(StoreError::from)?;
     let more = i64::try_from(drafts.len()).unwrap_or(i64::MAX);
-    let more_bytes: i64 = drafts.iter().map(|(_, sealed)| codec::length(sealed)).sum();
+    let more_bytes: i64 = drafts.iter().map(|(message, draft)| length(message, draft.as_deref())).sum();
     if count.saturating_add(more) <= limits::OUTBOX_MESSAGES
         && bytes.saturating_add(more_bytes) <= limits::OUTBOX_BYTES
     {
@@ -164,12 +161,18 @@ async fn has_room(tx: &mut Transaction<'_, Sqlite>, drafts: &[(NewMessage, Vec<u
     .retry_after(Duration::from_secs(30)))
 }
 
-/// A message of this agency's own, with its draft.
+/// What a message adds to the outbox, bytes.
+fn length(message: &NewMessage, draft: Option<&[u8]>) -> i64 {
+    let envelope = message.sealed.as_ref().map(|sealed| sealed.envelope.as_ref());
+    codec::length(draft.or(envelope).unwrap_or_default())
+}
+
+/// A message of this agency's own, with its draft where it was not sealed yet.
 pub(super) async fn insert(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     sender: String,
     message: &NewMessage,
-    sealed_draft: &[u8],
+    draft: Option<&[u8]>,
 ) -> Result<(), StoreError> {
     let change = match message.kind {
         Kind::Referral => StateChange { state: State::Submitted.into(), reason: 0, outcome: 0 },
@@ -178,8 +181,8 @@ pub(super) async fn insert(
     let id = message.id.as_bytes().as_slice();
     let seq = sqlx::query(
         "insert into messages (id, thread, direction, kind, alert_kind, sender, urgency, handling, status, \
-         created, expires, change, categories, onward, onward_of) \
-         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         created, expires, change, categories, onward, onward_of, digest) \
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(id)
     .bind(message.thread.as_bytes().as_slice())
@@ -196,6 +199,7 @@ pub(super) async fn insert(
     .bind(codec::categories(message.sections.keys()))
     .bind(message.onward.as_ref().map(OnwardRequest::encode_to_vec))
     .bind(message.onward_of.map(|id| id.as_bytes().to_vec()))
+    .bind(message.sealed.as_ref().map(|sealed| sealed.digest.as_bytes().to_vec()))
     .execute(&mut **tx)
     .await?
     .last_insert_rowid();
@@ -220,15 +224,27 @@ pub(super) async fn insert(
         .bind(id)
         .bind(message.thread.as_bytes().as_slice())
         .bind(codec::ms(message.expires))
-        .bind(codec::length(sealed_draft))
-        .bind(sealed_draft)
+        .bind(length(message, draft))
+        .bind(draft)
+        .execute(&mut **tx)
+        .await?;
+    match &message.sealed {
+        Some(sealed) => insert_envelope(tx, message.id, &sealed.envelope).await,
+        None => Ok(()),
+    }
+}
+
+pub(super) async fn insert_envelope(tx: &mut Change, id: Uuid, envelope: &[u8]) -> Result<(), StoreError> {
+    sqlx::query("insert into envelopes (message, envelope) values (?, ?)")
+        .bind(id.as_bytes().as_slice())
+        .bind(envelope)
         .execute(&mut **tx)
         .await?;
     Ok(())
 }
 
 async fn insert_refused(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     id: Uuid,
     decision: RecipientDecision,
     by: &str,
@@ -264,7 +280,7 @@ pub(super) fn forbidden(decision: &RecipientDecision) -> Refusal {
 
 /// A step in a referral's history.
 pub(super) async fn note(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     id: Uuid,
     change: &StateChange,
     at: OffsetDateTime,
@@ -281,7 +297,7 @@ pub(super) async fn note(
 }
 
 pub(super) async fn audit(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     at: OffsetDateTime,
     actor: &str,
     action: &str,

@@ -7,10 +7,9 @@ use liaison_trust::{
     names::AgencyAddress,
 };
 use prost::Message as _;
-use sqlx::{Sqlite, Transaction};
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, codec};
+use super::{Store, StoreError, codec, writer::Change};
 
 impl Store {
     /// The key records known of an agency, oldest first; the first is its pin.
@@ -50,18 +49,18 @@ impl Store {
             .bind(listed.encode_to_vec())
             .execute(&mut *tx)
             .await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// Keeps key records that were proven to follow those known, or to be the first.
     pub async fn add_keys(&self, keys: &[ProvenKey]) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         add(&mut tx, keys).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 }
 
-pub(super) async fn add(tx: &mut Transaction<'_, Sqlite>, keys: &[ProvenKey]) -> Result<(), StoreError> {
+pub(super) async fn add(tx: &mut Change, keys: &[ProvenKey]) -> Result<(), StoreError> {
     for key in keys {
         sqlx::query(
             "insert into keys (agency, sequence, id, signed_key_record, seen) values (?, ?, ?, ?, ?) \

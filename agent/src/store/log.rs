@@ -7,11 +7,11 @@ use liaison_proto::{
     message::v1::{Acceptance, SignedAcceptance},
 };
 use liaison_trust::{log::Receipt, names::AgencyAddress};
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::{QueryBuilder, Row, Sqlite};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Direction, Store, StoreError, codec};
+use super::{Direction, Store, StoreError, codec, writer::Change};
 use crate::{
     limits,
     log::{Alarm, Head, Known, Told},
@@ -49,23 +49,25 @@ pub struct KeptAlarm {
     pub detail: String,
 }
 
-/// Notes, with the change that brings it about, that a receipt is to be had.
+/// Notes, with the change that brings it about, that receipts of these events are to be had.
 pub(super) async fn expect(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     message: Uuid,
-    event: ReceiptEvent,
+    events: &[ReceiptEvent],
     agency: &str,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "insert into receipts_due (message, event, agency, not_before) values (?, ?, ?, ?) \
-         on conflict do update set attempts = 0, not_before = excluded.not_before",
-    )
-    .bind(message.as_bytes().as_slice())
-    .bind(i32::from(event))
-    .bind(agency)
-    .bind(codec::ms(OffsetDateTime::now_utc() + limits::RECEIPT_FIRST))
-    .execute(&mut **tx)
-    .await?;
+    let not_before = codec::ms(OffsetDateTime::now_utc() + limits::RECEIPT_FIRST);
+    QueryBuilder::<Sqlite>::new("insert into receipts_due (message, event, agency, not_before) ")
+        .push_values(events, |mut row, event| {
+            row.push_bind(message.as_bytes().as_slice())
+                .push_bind(i32::from(*event))
+                .push_bind(agency)
+                .push_bind(not_before);
+        })
+        .push(" on conflict do update set attempts = 0, not_before = excluded.not_before")
+        .build()
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 
@@ -134,22 +136,23 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         keep_head(&mut tx, head).await?;
-        for (receipt, told) in receipts {
-            sqlx::query(
-                "insert into receipts (log, idx, message, event, agency, at, file) values (?, ?, ?, ?, ?, ?, ?) \
-                 on conflict do nothing",
-            )
-            .bind(origin)
-            .bind(i64::try_from(receipt.index).unwrap_or(i64::MAX))
-            .bind(told.message.as_bytes().as_slice())
-            .bind(i32::from(told.event))
-            .bind(&told.recipient)
-            .bind(codec::ms(told.at))
-            .bind(receipt.to_string())
-            .execute(&mut *tx)
-            .await?;
+        for some in receipts.chunks(limits::ROWS) {
+            QueryBuilder::<Sqlite>::new("insert into receipts (log, idx, message, event, agency, at, file) ")
+                .push_values(some, |mut row, (receipt, told)| {
+                    row.push_bind(origin)
+                        .push_bind(i64::try_from(receipt.index).unwrap_or(i64::MAX))
+                        .push_bind(told.message.as_bytes().as_slice())
+                        .push_bind(i32::from(told.event))
+                        .push_bind(&told.recipient)
+                        .push_bind(codec::ms(told.at))
+                        .push_bind(receipt.to_string());
+                })
+                .push(" on conflict do nothing")
+                .build()
+                .execute(&mut *tx)
+                .await?;
         }
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// The events of a message that there are receipts of, each with whose copy it is about.
@@ -164,20 +167,37 @@ impl Store {
 
     /// Nothing more is to be had of these.
     pub async fn receipts_settled(&self, settled: &[Due]) -> Result<(), StoreError> {
+        if settled.is_empty() {
+            return Ok(());
+        }
         let mut tx = self.begin().await?;
-        for due in settled {
-            sqlx::query("delete from receipts_due where message = ? and event = ? and agency = ?")
-                .bind(due.message.as_bytes().as_slice())
-                .bind(i32::from(due.event))
-                .bind(&due.agency)
+        for some in settled.chunks(limits::ROWS) {
+            let mut delete = QueryBuilder::<Sqlite>::new("delete from receipts_due where message in (");
+            let mut messages = delete.separated(", ");
+            for due in some {
+                messages.push_bind(due.message.as_bytes().as_slice());
+            }
+            // The list before is what the index is for.
+            delete
+                .push(") and (message, event, agency) in (")
+                .push_values(some, |mut row, due| {
+                    row.push_bind(due.message.as_bytes().as_slice())
+                        .push_bind(i32::from(due.event))
+                        .push_bind(&due.agency);
+                })
+                .push(")")
+                .build()
                 .execute(&mut *tx)
                 .await?;
         }
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// To be asked for again, each from a time on; with the attempts that it then has had.
     pub async fn receipts_postponed(&self, postponed: &[(Due, OffsetDateTime)]) -> Result<(), StoreError> {
+        if postponed.is_empty() {
+            return Ok(());
+        }
         let mut tx = self.begin().await?;
         for (due, not_before) in postponed {
             sqlx::query(
@@ -192,7 +212,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         }
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// A page of the receipts of a message, in the order of the logs, behind a receipt.
@@ -227,27 +247,6 @@ impl Store {
             .collect()
     }
 
-    /// Remembers the head that a recipient holds of a log of a kind, to be compared: the highest of each.
-    pub async fn head_shown(
-        &self,
-        kind: &str,
-        agency: &AgencyAddress,
-        head: &Head,
-    ) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        sqlx::query(
-            "insert into shown_heads (agency, kind, size, note) values (?, ?, ?, ?) \
-             on conflict do update set size = excluded.size, note = excluded.note where size < excluded.size",
-        )
-        .bind(agency.to_string())
-        .bind(kind)
-        .bind(i64::try_from(head.checkpoint.size()).unwrap_or(i64::MAX))
-        .bind(head.bare.to_string())
-        .execute(&mut *tx)
-        .await?;
-        Ok(tx.commit().await?)
-    }
-
     /// Heads of a kind that recipients hold and that are to be compared, with who they are: so many at most.
     pub async fn heads_shown(
         &self,
@@ -265,6 +264,9 @@ impl Store {
 
     /// These heads were compared.
     pub async fn heads_compared(&self, compared: &[(AgencyAddress, String)]) -> Result<(), StoreError> {
+        if compared.is_empty() {
+            return Ok(());
+        }
         let mut tx = self.begin().await?;
         for (agency, note) in compared {
             sqlx::query("delete from shown_heads where agency = ? and note = ?")
@@ -273,7 +275,7 @@ impl Store {
                 .execute(&mut *tx)
                 .await?;
         }
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// Keeps an alarm with its evidence. False if it was kept before, or there are too many.
@@ -312,7 +314,27 @@ impl Store {
     }
 }
 
-async fn keep_head(tx: &mut Transaction<'_, Sqlite>, head: &Head) -> Result<(), StoreError> {
+/// Remembers the head that a recipient holds of a log of a kind, to be compared: the highest of each.
+pub(super) async fn head_shown(
+    tx: &mut Change,
+    kind: &str,
+    agency: &str,
+    head: &Head,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "insert into shown_heads (agency, kind, size, note) values (?, ?, ?, ?) \
+         on conflict do update set size = excluded.size, note = excluded.note where size < excluded.size",
+    )
+    .bind(agency)
+    .bind(kind)
+    .bind(i64::try_from(head.checkpoint.size()).unwrap_or(i64::MAX))
+    .bind(head.bare.to_string())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn keep_head(tx: &mut Change, head: &Head) -> Result<(), StoreError> {
     // A log that takes the place of another begins small. Whether a head goes on from the one kept was judged before.
     sqlx::query(
         "insert into log_head (one, size, note) values (1, ?1, ?2) on conflict do update \

@@ -8,11 +8,10 @@ use liaison_trust::{
     names::AgencyAddress,
 };
 use prost::Message as _;
-use sqlx::{Sqlite, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError, codec, keys};
+use super::{Store, StoreError, codec, keys, writer::Change};
 use crate::limits;
 
 /// How far the log was replayed.
@@ -49,7 +48,7 @@ impl Store {
         let mut tx = self.begin().await?;
         sqlx::query("delete from key_log").execute(&mut *tx).await?;
         sqlx::query("update logged_keys set idx = null").execute(&mut *tx).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// Forgets what was read behind the checkpoint up to which the log was replayed.
@@ -58,7 +57,7 @@ impl Store {
         sqlx::query("delete from logged_keys where idx >= coalesce((select size from key_log), 0)")
             .execute(&mut *tx)
             .await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// Keeps entries that were read, and, where they end with a checkpoint whose root is theirs, that they count.
@@ -89,7 +88,7 @@ impl Store {
                 .execute(&mut *tx)
                 .await?;
         }
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// The key records of an agency that the log holds, in its order: one more than a chain may have at most.
@@ -171,12 +170,12 @@ impl Store {
             .bind(why.encode_to_vec())
             .execute(&mut *tx)
             .await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 }
 
 /// The message is sealed: nothing in this agent holds it up any more.
-pub(super) async fn waits_no_more(tx: &mut Transaction<'_, Sqlite>, id: Uuid) -> Result<(), StoreError> {
+pub(super) async fn waits_no_more(tx: &mut Change, id: Uuid) -> Result<(), StoreError> {
     sqlx::query("update deliveries set refusal = null where message = ? and state = ?")
         .bind(id.as_bytes().as_slice())
         .bind(i32::from(State::Submitted))

@@ -1,7 +1,7 @@
 //! The agent's database, `agent.db`: everything that must survive a crash. No section stands in it in
 //! clear: drafts are sealed under the vault key, received sections stay as they came.
 //!
-//! One connection writes, each change in one transaction; a few read.
+//! One connection writes, and changes share its transactions; a few read.
 
 mod add;
 mod codec;
@@ -19,13 +19,14 @@ mod receive;
 mod states;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration};
 
 use liaison_proto::message::v1::{Refusal, error_code::Code as ErrorCode};
 use liaison_trust::{names::AgencyAddress, vault::Vault};
 use sqlx::{
-    Connection, Sqlite, SqlitePool, Transaction,
+    ConnectOptions, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::sync::Notify;
@@ -37,6 +38,7 @@ pub use notices::Event;
 pub use onward::{OnwardRequest, Question};
 pub use outbox::Waiting;
 pub use receive::{Incoming, IncomingSection, Receipt};
+use writer::Writer;
 
 use crate::limits;
 
@@ -47,8 +49,7 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 pub struct Store(Arc<Inner>);
 
 struct Inner {
-    /// One connection: whoever holds it is the only writer.
-    writer: SqlitePool,
+    writer: Writer,
     readers: SqlitePool,
     vault: Vault,
     address: AgencyAddress,
@@ -62,6 +63,11 @@ pub enum StoreError {
     File(#[from] std::io::Error),
     #[error("the agent's database failed: {0}")]
     Database(#[from] sqlx::Error),
+    /// Told to each whose change it was.
+    #[error("the agent's database failed: {0}")]
+    NotCommitted(#[from] Arc<sqlx::Error>),
+    #[error("the agent's database is closed")]
+    Closed,
     #[error("the agent's database could not be brought to this version: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
     #[error("the agent's database holds a {0} that can't be read")]
@@ -80,8 +86,12 @@ const SQLITE_FULL: i32 = 13;
 impl StoreError {
     /// SQLite's primary result code, where SQLite failed.
     fn result_code(&self) -> Option<i32> {
-        let Self::Database(sqlx::Error::Database(error)) = self else { return None };
-        Some(error.code()?.parse::<i32>().ok()? & 0xff)
+        let error = match self {
+            Self::Database(error) => error,
+            Self::NotCommitted(error) => error,
+            _ => return None,
+        };
+        Some(error.as_database_error()?.code()?.parse::<i32>().ok()? & 0xff)
     }
 }
 
@@ -114,22 +124,18 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .pragma("secure_delete", "ON")
+            // What others than its readers could open is overwritten everywhere, see `erase`.
+            .pragma("secure_delete", "FAST")
+            .pragma("wal_autocheckpoint", limits::LOG_PAGES.to_string())
             .busy_timeout(Duration::from_secs(5));
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .test_before_acquire(false)
-            // Where the disk is full SQLite rolls back by itself, and the rollback that sqlx sends then fails:
-            // such a connection counts as inside a transaction for ever, and begins no other.
-            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
-            .connect_with(options.clone())
-            .await?;
-        MIGRATIONS.run(&writer).await?;
+        let mut writer = options.connect().await?;
+        MIGRATIONS.run(&mut writer).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(limits::READERS)
             .test_before_acquire(false)
             .connect_with(options.read_only(true))
             .await?;
+        let writer = writer::new(writer);
         Ok(Self(Arc::new(Inner { writer, readers, vault, address, outbox_changed: Notify::new() })))
     }
 
@@ -146,11 +152,7 @@ impl Store {
     /// Closes the file; what was committed is in it.
     pub async fn close(&self) {
         self.0.readers.close().await;
-        self.0.writer.close().await;
-    }
-
-    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        Ok(self.0.writer.begin_with("BEGIN IMMEDIATE").await?)
+        self.close_writer().await;
     }
 
     fn readers(&self) -> &SqlitePool {

@@ -14,7 +14,6 @@ use liaison_trust::{
     names::{AgencyAddress, Domain},
 };
 use prost::Message as _;
-use sqlx::{Sqlite, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -25,14 +24,20 @@ use super::{
     outbox::fail_at,
     parts::{self, Keep},
     states,
+    writer::Change,
 };
-use crate::thread;
+use crate::{log::Head, thread};
 
 /// What became of a message at one recipient; every signature in it was verified.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// The recipient holds it; the referral stands there so.
-    Acknowledged { signed: SignedAcknowledgement, thread_state: Option<StateChange> },
+    /// The recipient holds it; the referral stands there so. With it the heads that the recipient holds of the own domain's
+    /// logs, by kind.
+    Acknowledged {
+        signed: SignedAcknowledgement,
+        thread_state: Option<StateChange>,
+        heads: Vec<(&'static str, Head)>,
+    },
     /// The gateway of the recipient's domain, which is another, holds it, with its part of the decision.
     Forwarded { signed: SignedAcceptance, part: DomainDecision },
     /// Nobody took it in time; where the own gateway still had it, why it waited there.
@@ -74,10 +79,13 @@ impl Store {
         let to = recipient.to_string();
         let mut tx = self.begin().await?;
         if let Some(logged) = logged(&event) {
-            log::expect(&mut tx, id, logged, &to).await?;
+            log::expect(&mut tx, id, &[logged], &to).await?;
         }
         match event {
-            Event::Acknowledged { signed, thread_state } => {
+            Event::Acknowledged { signed, thread_state, heads } => {
+                for (kind, head) in &heads {
+                    log::head_shown(&mut tx, kind, &to, head).await?;
+                }
                 self.acknowledged(&mut tx, id, recipient, &signed, thread_state, at).await?;
             }
             Event::Expired { why } => {
@@ -97,7 +105,7 @@ impl Store {
                 .rows_affected();
                 if new == 0 {
                     self.forwarded_again(&mut tx, id, &to, &signed, &part).await?;
-                    return Ok(tx.commit().await?);
+                    return tx.commit().await;
                 }
                 // What that domain has said since, it has said of its first decision.
                 parts::keep(&mut tx, id, self.address().domain(), &part, Keep::First).await?;
@@ -120,14 +128,14 @@ impl Store {
                 fail_at(&mut tx, id, &to, State::Refused, &refusal, at, domain).await?;
             }
         }
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// The domain accepted the message anew, having lost that it had: what it released then, or releases now, the
     /// recipient may have. The same acceptance again tells nothing, nor does one that releases nothing.
     async fn forwarded_again(
         &self,
-        tx: &mut Transaction<'_, Sqlite>,
+        tx: &mut Change,
         id: Uuid,
         to: &str,
         signed: &SignedAcceptance,
@@ -153,7 +161,7 @@ impl Store {
 
     async fn acknowledged(
         &self,
-        tx: &mut Transaction<'_, Sqlite>,
+        tx: &mut Change,
         id: Uuid,
         recipient: &AgencyAddress,
         signed: &SignedAcknowledgement,

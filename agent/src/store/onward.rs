@@ -10,7 +10,7 @@ use liaison_proto::{
     referral::Party,
 };
 use liaison_trust::names::AgencyAddress;
-use sqlx::{Sqlite, SqliteExecutor, Transaction};
+use sqlx::SqliteExecutor;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -20,6 +20,7 @@ use super::{
     codec, draft,
     receive::{malformed, of_this_thread},
     states::{self, Standing},
+    writer::Change,
 };
 use crate::outbox::NewMessage;
 
@@ -107,7 +108,7 @@ impl Store {
         let message = self.say(&mut tx, &standing, thread, &request, request.asked).await?;
         insert_request(&mut tx, &request, message).await?;
         audit(&mut tx, request.asked, actor, "ask_onward", question.referral).await?;
-        tx.commit().await.map_err(StoreError::from)?;
+        tx.commit().await?;
         self.wake_outbox();
         Ok(request)
     }
@@ -138,7 +139,7 @@ impl Store {
         set_answer(&mut tx, &request, message).await?;
         let action = if step == Step::Granted { "grant_onward" } else { "deny_onward" };
         audit(&mut tx, now, actor, action, request.referral).await?;
-        tx.commit().await.map_err(StoreError::from)?;
+        tx.commit().await?;
         self.wake_outbox();
         Ok(request)
     }
@@ -165,7 +166,7 @@ impl Store {
 
     pub(super) async fn receive_onward(
         &self,
-        tx: &mut Transaction<'_, Sqlite>,
+        tx: &mut Change,
         message: &Incoming,
     ) -> Result<Receipt, StoreError> {
         let standing = match of_this_thread(tx, message).await? {
@@ -207,7 +208,7 @@ impl Store {
     /// Puts the message that tells the other party of the referral about a request into the outbox.
     async fn say(
         &self,
-        tx: &mut Transaction<'_, Sqlite>,
+        tx: &mut Change,
         standing: &Standing,
         thread: Uuid,
         request: &OnwardRequest,
@@ -223,14 +224,14 @@ impl Store {
         let message =
             NewMessage { onward: Some(said), ..states::message(standing, thread, Kind::Onward, now)? };
         let sealed = draft::seal(self.vault(), message.id, None, &message.sections, &message.recipients);
-        insert(tx, self.address().to_string(), &message, &sealed).await?;
+        insert(tx, self.address().to_string(), &message, Some(&sealed)).await?;
         Ok(message.id)
     }
 }
 
 /// A message about a request did not reach the other agency: what was asked may be asked again, and what
 /// was answered answered again.
-pub(super) async fn not_delivered(tx: &mut Transaction<'_, Sqlite>, message: Uuid) -> Result<(), StoreError> {
+pub(super) async fn not_delivered(tx: &mut Change, message: Uuid) -> Result<(), StoreError> {
     let message = message.as_bytes().as_slice();
     sqlx::query("delete from onward_requests where question = ? and direction = ? and step = ?")
         .bind(message)
@@ -324,10 +325,7 @@ fn unknown() -> Refusal {
 }
 
 /// The requests of this agency for the same referral, agency and purpose, newest first.
-async fn requests_like(
-    tx: &mut Transaction<'_, Sqlite>,
-    question: &Question,
-) -> Result<Vec<OnwardRequest>, StoreError> {
+async fn requests_like(tx: &mut Change, question: &Question) -> Result<Vec<OnwardRequest>, StoreError> {
     let rows: Vec<Row> = sqlx::query_as(
         "select * from onward_requests where referral = ? and recipient = ? and purpose = ? and direction = ? \
          order by seq desc",
@@ -349,11 +347,7 @@ async fn request(executor: impl SqliteExecutor<'_>, id: Uuid) -> Result<Option<O
     row.map(read).transpose()
 }
 
-async fn insert_request(
-    tx: &mut Transaction<'_, Sqlite>,
-    request: &OnwardRequest,
-    question: Uuid,
-) -> Result<(), StoreError> {
+async fn insert_request(tx: &mut Change, request: &OnwardRequest, question: Uuid) -> Result<(), StoreError> {
     sqlx::query(
         "insert into onward_requests (id, direction, referral, asker, originator, recipient, purpose, \
          categories, step, asked, question) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -375,11 +369,7 @@ async fn insert_request(
 }
 
 /// Sets the answer of a request that has none yet.
-async fn set_answer(
-    tx: &mut Transaction<'_, Sqlite>,
-    request: &OnwardRequest,
-    answer: Uuid,
-) -> Result<(), StoreError> {
+async fn set_answer(tx: &mut Change, request: &OnwardRequest, answer: Uuid) -> Result<(), StoreError> {
     sqlx::query(
         "update onward_requests set step = ?2, answered = ?3, answer = ?4 where id = ?1 and answer is null",
     )

@@ -15,16 +15,16 @@ use liaison_proto::{
 };
 use liaison_trust::{digest::Digest, names::AgencyAddress};
 use prost::Message as _;
-use sqlx::{Sqlite, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
     Store, StoreError,
-    add::forbidden,
-    codec, draft, log, logged, onward,
+    add::{forbidden, insert_envelope},
+    codec, draft, erase, log, logged, onward,
     parts::{self, Keep},
     states,
+    writer::Change,
 };
 use crate::outbox::NewMessage;
 
@@ -89,7 +89,8 @@ impl Store {
     /// What waits in the outbox under this id.
     pub async fn waiting(&self, id: Uuid) -> Result<Option<Waiting>, StoreError> {
         let row: Option<Row> = sqlx::query_as(
-            "select m.*, o.draft, o.envelope from outbox o join messages m on m.id = o.message where m.id = ?",
+            "select m.*, o.draft, e.envelope from outbox o join messages m on m.id = o.message \
+             left join envelopes e on e.message = m.id where m.id = ?",
         )
         .bind(id.as_bytes().as_slice())
         .fetch_optional(self.readers())
@@ -121,6 +122,7 @@ impl Store {
             facts: draft.facts,
             sections: draft.sections,
             recipients: draft.recipients,
+            sealed: None,
         }))))
     }
 
@@ -134,18 +136,20 @@ impl Store {
         left_out: &[(AgencyAddress, Refusal)],
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
+        erase::overwrite(&mut tx, true).await?;
         let replaced = sqlx::query(
-            "update outbox set draft = null, envelope = ?2, bytes = ?3 where message = ?1 and draft is not null",
+            "update outbox set draft = null, bytes = ?2 where message = ?1 and draft is not null",
         )
         .bind(id.as_bytes().as_slice())
-        .bind(envelope)
         .bind(codec::length(envelope))
         .execute(&mut *tx)
         .await?
         .rows_affected();
+        erase::overwrite(&mut tx, false).await?;
         if replaced == 0 {
             return Ok(false);
         }
+        insert_envelope(&mut tx, id, envelope).await?;
         sqlx::query("update messages set digest = ?2 where id = ?1")
             .bind(id.as_bytes().as_slice())
             .bind(digest.as_bytes().as_slice())
@@ -168,7 +172,7 @@ impl Store {
             .bind(codec::ms(not_before))
             .execute(&mut *tx)
             .await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// How often this message was postponed.
@@ -188,13 +192,6 @@ impl Store {
         signed: &SignedAcceptance,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query(
-            "insert or replace into accepted_envelopes (message, envelope) \
-             select message, envelope from outbox where message = ? and envelope is not null",
-        )
-        .bind(id.as_bytes().as_slice())
-        .execute(&mut *tx)
-        .await?;
         let Some(sent) = take(&mut tx, id).await? else { return Ok(()) };
         let at = acceptance
             .accepted_at
@@ -220,7 +217,7 @@ impl Store {
         .bind(domain.as_str())
         .execute(&mut *tx)
         .await?;
-        log::expect(&mut tx, id, ReceiptEvent::Accepted, "").await?;
+        log::expect(&mut tx, id, &[ReceiptEvent::Accepted], "").await?;
         for decision in &acceptance.decisions {
             let part = DomainDecision {
                 domain: domain.to_string(),
@@ -242,15 +239,7 @@ impl Store {
             states::set_by_gateway(&mut tx, &standing, State::Requested, at, domain.as_str()).await?;
         }
         // Where the gateway told the end ahead of its acceptance.
-        sqlx::query(
-            "delete from accepted_envelopes where message = ?1 \
-             and not exists (select 1 from deliveries where message = ?1 and state in (?2, ?3))",
-        )
-        .bind(id.as_bytes().as_slice())
-        .bind(i32::from(State::Submitted))
-        .bind(i32::from(State::Requested))
-        .execute(&mut *tx)
-        .await?;
+        forget_envelope(&mut tx, id).await?;
         tx.commit().await?;
         // The next of its thread may go.
         self.wake_outbox();
@@ -262,9 +251,9 @@ impl Store {
     pub async fn offer_again(&self) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
         let offered = sqlx::query(
-            "insert into outbox (seq, message, thread, expires, bytes, envelope) \
-             select m.seq, m.id, m.thread, m.expires, length(a.envelope), a.envelope \
-             from accepted_envelopes a join messages m on m.id = a.message \
+            "insert into outbox (seq, message, thread, expires, bytes) \
+             select m.seq, m.id, m.thread, m.expires, length(e.envelope) \
+             from envelopes e join messages m on m.id = e.message \
              where m.id not in (select message from outbox)",
         )
         .execute(&mut *tx)
@@ -285,7 +274,7 @@ impl Store {
     /// for as long as that remembers.
     pub async fn expire_outbox(&self, now: OffsetDateTime) -> Result<usize, StoreError> {
         let ids: Vec<Vec<u8>> = sqlx::query_scalar(
-            "select message from outbox where expires <= case when envelope is null then ?1 else ?2 end",
+            "select message from outbox where expires <= case when draft is null then ?2 else ?1 end",
         )
         .bind(codec::ms(now))
         .bind(codec::ms(now - REPLAY_MEMORY))
@@ -305,11 +294,14 @@ impl Store {
 
     async fn end(&self, id: Uuid, state: State, refusal: &Refusal, by: &str) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
+        erase::overwrite(&mut tx, true).await?;
         let Some(sent) = take(&mut tx, id).await? else { return Ok(()) };
+        erase::overwrite(&mut tx, false).await?;
         end_delivery(&mut tx, id, None, state, refusal, by).await?;
+        forget_envelope(&mut tx, id).await?;
         fail(&mut tx, &sent, state, refusal, OffsetDateTime::now_utc(), by).await?;
         if refusal.code() == ErrorCode::ForbiddenByPolicy {
-            log::expect(&mut tx, id, ReceiptEvent::Refused, "").await?;
+            log::expect(&mut tx, id, &[ReceiptEvent::Refused], "").await?;
         }
         tx.commit().await?;
         self.wake_outbox();
@@ -317,8 +309,22 @@ impl Store {
     }
 }
 
+/// Forgets the envelope of a message that waits for nobody any more.
+async fn forget_envelope(tx: &mut Change, id: Uuid) -> Result<(), StoreError> {
+    sqlx::query(
+        "delete from envelopes where message = ?1 \
+         and not exists (select 1 from deliveries where message = ?1 and state in (?2, ?3))",
+    )
+    .bind(id.as_bytes().as_slice())
+    .bind(i32::from(State::Submitted))
+    .bind(i32::from(State::Requested))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 /// Takes a message out of the outbox; none if it is not there.
-async fn take(tx: &mut Transaction<'_, Sqlite>, id: Uuid) -> Result<Option<Sent>, StoreError> {
+async fn take(tx: &mut Change, id: Uuid) -> Result<Option<Sent>, StoreError> {
     let taken = sqlx::query("delete from outbox where message = ?")
         .bind(id.as_bytes().as_slice())
         .execute(&mut **tx)
@@ -327,7 +333,7 @@ async fn take(tx: &mut Transaction<'_, Sqlite>, id: Uuid) -> Result<Option<Sent>
     if taken == 0 { Ok(None) } else { sent(tx, id).await }
 }
 
-async fn sent(tx: &mut Transaction<'_, Sqlite>, id: Uuid) -> Result<Option<Sent>, StoreError> {
+async fn sent(tx: &mut Change, id: Uuid) -> Result<Option<Sent>, StoreError> {
     let row: Option<(Vec<u8>, i64, Vec<u8>)> =
         sqlx::query_as("select thread, kind, change from messages where id = ?")
             .bind(id.as_bytes().as_slice())
@@ -347,7 +353,7 @@ async fn sent(tx: &mut Transaction<'_, Sqlite>, id: Uuid) -> Result<Option<Sent>
 /// Ends the deliveries of a message, or that to one agency, which have not ended yet. Tells whether there
 /// were any.
 async fn end_delivery(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     id: Uuid,
     agency: Option<&str>,
     state: State,
@@ -373,7 +379,7 @@ async fn end_delivery(
 /// What the failure of a whole message does beside its deliveries. Of a state or an onward message, the
 /// referral tells why.
 async fn fail(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     sent: &Sent,
     state: State,
     refusal: &Refusal,
@@ -414,7 +420,7 @@ async fn fail(
 /// The failure of a message at one recipient, as the gateway tells it. What the recipient has signed for
 /// did not fail, whatever the gateway tells later.
 pub(super) async fn fail_at(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     id: Uuid,
     recipient: &str,
     state: State,

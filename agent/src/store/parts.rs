@@ -7,10 +7,9 @@ use liaison_proto::message::v1::{
 };
 use liaison_trust::names::Domain;
 use prost::Message as _;
-use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
-use super::{StoreError, codec};
+use super::{StoreError, codec, writer::Change};
 
 /// Which of two decisions of one domain counts.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,7 +22,7 @@ pub(super) enum Keep {
 
 /// Keeps what a domain decided for one recipient. `own` is the domain of this agency.
 pub(super) async fn keep(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     id: Uuid,
     own: &Domain,
     said: &DomainDecision,
@@ -74,11 +73,7 @@ pub(super) async fn keep(
 }
 
 /// Keeps why a copy waits on its way to the domain of its recipient, as long as that has not decided.
-pub(super) async fn waits(
-    tx: &mut Transaction<'_, Sqlite>,
-    id: Uuid,
-    why: &DomainDecision,
-) -> Result<(), StoreError> {
+pub(super) async fn waits(tx: &mut Change, id: Uuid, why: &DomainDecision) -> Result<(), StoreError> {
     let row: Option<Option<Vec<u8>>> =
         sqlx::query_scalar("select other_part from deliveries where message = ? and agency = ?")
             .bind(id.as_bytes().as_slice())
@@ -106,7 +101,7 @@ pub(super) fn is_told(part: &DomainDecision, state: State) -> bool {
 
 /// A message that has not reached its recipient is now at `domain`.
 pub(super) async fn under_way_at(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     id: Uuid,
     recipient: &str,
     domain: &str,
@@ -124,11 +119,7 @@ pub(super) async fn under_way_at(
 
 /// The recipient's own word shows that it has a message, whatever a gateway told of it. The referral of the
 /// thread no longer tells why that message failed.
-pub(super) async fn reached(
-    tx: &mut Transaction<'_, Sqlite>,
-    id: Uuid,
-    recipient: &str,
-) -> Result<(), StoreError> {
+pub(super) async fn reached(tx: &mut Change, id: Uuid, recipient: &str) -> Result<(), StoreError> {
     sqlx::query(
         "update messages set refusal = null where kind = 1 \
          and thread = (select thread from messages where id = ?1) \

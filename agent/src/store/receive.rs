@@ -11,7 +11,7 @@ use liaison_proto::{
 };
 use liaison_trust::{digest::Digest, names::AgencyAddress, vault::Vault};
 use prost::Message as _;
-use sqlx::{Sqlite, Transaction};
+use sqlx::{QueryBuilder, Sqlite};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -21,8 +21,9 @@ use super::{
     add::note,
     codec, log, parts,
     states::{self, Standing},
+    writer::Change,
 };
-use crate::thread;
+use crate::{limits, thread};
 
 /// A message that was proven genuine, about to be committed.
 pub struct Incoming {
@@ -120,19 +121,14 @@ impl Store {
         };
         if matches!(receipt, Receipt::Held { .. }) {
             let own = self.address().to_string();
-            for event in [ReceiptEvent::HandedOver, ReceiptEvent::Acknowledged] {
-                log::expect(&mut tx, message.id, event, &own).await?;
-            }
+            let events = [ReceiptEvent::HandedOver, ReceiptEvent::Acknowledged];
+            log::expect(&mut tx, message.id, &events, &own).await?;
             tx.commit().await?;
         }
         Ok(receipt)
     }
 
-    async fn receive_referral(
-        &self,
-        tx: &mut Transaction<'_, Sqlite>,
-        message: &Incoming,
-    ) -> Result<Receipt, StoreError> {
+    async fn receive_referral(&self, tx: &mut Change, message: &Incoming) -> Result<Receipt, StoreError> {
         if states::by_thread(tx, message.thread).await?.is_some() {
             return Ok(Receipt::Refused(Refusal::new(
                 ErrorCode::IdReused,
@@ -147,11 +143,7 @@ impl Store {
         Ok(Receipt::Held { thread_state: Some(change) })
     }
 
-    async fn receive_state(
-        &self,
-        tx: &mut Transaction<'_, Sqlite>,
-        message: &Incoming,
-    ) -> Result<Receipt, StoreError> {
+    async fn receive_state(&self, tx: &mut Change, message: &Incoming) -> Result<Receipt, StoreError> {
         let standing = match of_this_thread(tx, message).await? {
             Ok(standing) => standing,
             Err(refusal) => return Ok(Receipt::Refused(refusal)),
@@ -175,7 +167,7 @@ impl Store {
 
     pub(super) async fn insert(
         &self,
-        tx: &mut Transaction<'_, Sqlite>,
+        tx: &mut Change,
         message: &Incoming,
         change: StateChange,
     ) -> Result<(), StoreError> {
@@ -211,20 +203,24 @@ impl Store {
             .bind(i32::from(State::Received))
             .execute(&mut **tx)
             .await?;
-        for section in &message.sections {
-            let position = i64::from(section.section.position);
-            let retain = Duration::days(i64::from(section.release.retention_days));
-            sqlx::query(
+        // In one statement: each costs as much as a row of it.
+        for some in message.sections.chunks(limits::ROWS) {
+            QueryBuilder::<Sqlite>::new(
                 "insert into sections (message, position, category, retain_until, wrapped_key, \
-                 released_section, sealed_section) values (?, ?, ?, ?, ?, ?, ?)",
+                 released_section, sealed_section) ",
             )
-            .bind(id)
-            .bind(position)
-            .bind(i32::from(section.category))
-            .bind(codec::ms(message.received_at.saturating_add(retain)))
-            .bind(local_key.wrap(position, &section.key))
-            .bind(section.release.encode_to_vec())
-            .bind(section.section.encode_to_vec())
+            .push_values(some, |mut row, section| {
+                let position = i64::from(section.section.position);
+                let retain = Duration::days(i64::from(section.release.retention_days));
+                row.push_bind(id)
+                    .push_bind(position)
+                    .push_bind(i32::from(section.category))
+                    .push_bind(codec::ms(message.received_at.saturating_add(retain)))
+                    .push_bind(local_key.wrap(position, &section.key))
+                    .push_bind(section.release.encode_to_vec())
+                    .push_bind(section.section.encode_to_vec());
+            })
+            .build()
             .execute(&mut **tx)
             .await?;
         }
@@ -234,10 +230,7 @@ impl Store {
 
 /// The answer of then, if this message was received before. Whoever uses an id that another message
 /// has, of this agency or of another, is refused.
-async fn received_before(
-    tx: &mut Transaction<'_, Sqlite>,
-    message: &Incoming,
-) -> Result<Option<Receipt>, StoreError> {
+async fn received_before(tx: &mut Change, message: &Incoming) -> Result<Option<Receipt>, StoreError> {
     let known: Option<(i64, String, Option<Vec<u8>>)> =
         sqlx::query_as("select direction, sender, digest from messages where id = ?")
             .bind(message.id.as_bytes().as_slice())
@@ -266,7 +259,7 @@ async fn received_before(
 
 /// The referral of the thread that a message is in, if its sender is the other party to it.
 pub(super) async fn of_this_thread(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     message: &Incoming,
 ) -> Result<Result<Standing, Refusal>, StoreError> {
     let Some(standing) = states::by_thread(tx, message.thread).await? else {

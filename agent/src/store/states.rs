@@ -9,7 +9,6 @@ use liaison_proto::{
 };
 use liaison_trust::names::AgencyAddress;
 use prost::Message as _;
-use sqlx::{Sqlite, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -17,6 +16,8 @@ use super::{
     Direction, Message, Store, StoreError,
     add::{audit, insert, note, to_ms},
     codec, draft,
+    erase::overwrite,
+    writer::Change,
 };
 use crate::{limits, outbox::NewMessage, thread};
 
@@ -101,9 +102,9 @@ impl Store {
                 };
                 let sealed =
                     draft::seal(self.vault(), message.id, None, &message.sections, &message.recipients);
-                insert(&mut tx, by, &message, &sealed).await?;
+                insert(&mut tx, by, &message, Some(&sealed)).await?;
             }
-            tx.commit().await.map_err(StoreError::from)?;
+            tx.commit().await?;
             self.wake_outbox();
         } else {
             drop(tx);
@@ -135,25 +136,24 @@ pub(super) fn message(
         facts: None,
         sections: Default::default(),
         recipients: vec![(standing.other.clone(), Default::default())],
+        sealed: None,
     })
 }
 
 /// Takes back a referral of which nothing has left this host.
-async fn withdraw_draft(tx: &mut Transaction<'_, Sqlite>, id: Uuid) -> Result<bool, StoreError> {
-    let id = id.as_bytes().as_slice();
+async fn withdraw_draft(tx: &mut Change, id: Uuid) -> Result<bool, StoreError> {
+    overwrite(tx, true).await?;
     let taken = sqlx::query("delete from outbox where message = ? and draft is not null")
-        .bind(id)
+        .bind(id.as_bytes().as_slice())
         .execute(&mut **tx)
         .await?
         .rows_affected();
+    overwrite(tx, false).await?;
     Ok(taken > 0)
 }
 
 /// A referral by its own id, with its thread.
-pub(super) async fn by_id(
-    tx: &mut Transaction<'_, Sqlite>,
-    id: Uuid,
-) -> Result<Option<(Standing, Uuid)>, StoreError> {
+pub(super) async fn by_id(tx: &mut Change, id: Uuid) -> Result<Option<(Standing, Uuid)>, StoreError> {
     let row: Option<Row> = sqlx::query_as(
         "select m.*, (select agency from deliveries where message = m.id) as recipient from messages m \
          where m.id = ? and m.kind = 1",
@@ -165,10 +165,7 @@ pub(super) async fn by_id(
 }
 
 /// A referral by its thread.
-pub(super) async fn by_thread(
-    tx: &mut Transaction<'_, Sqlite>,
-    thread: Uuid,
-) -> Result<Option<Standing>, StoreError> {
+pub(super) async fn by_thread(tx: &mut Change, thread: Uuid) -> Result<Option<Standing>, StoreError> {
     let row: Option<Row> = sqlx::query_as(
         "select m.*, (select agency from deliveries where message = m.id) as recipient from messages m \
          where m.thread = ? and m.kind = 1",
@@ -199,7 +196,7 @@ fn standing(row: Row) -> Result<(Standing, Uuid), StoreError> {
 
 /// Sets where a referral stands.
 pub(super) async fn set(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     id: Uuid,
     change: &StateChange,
     at: OffsetDateTime,
@@ -213,11 +210,7 @@ pub(super) async fn set(
     note(tx, id, change, at, by).await
 }
 
-pub(super) async fn set_cancel_pending(
-    tx: &mut Transaction<'_, Sqlite>,
-    id: Uuid,
-    pending: bool,
-) -> Result<(), StoreError> {
+pub(super) async fn set_cancel_pending(tx: &mut Change, id: Uuid, pending: bool) -> Result<(), StoreError> {
     sqlx::query("update messages set cancel_pending = ? where id = ?")
         .bind(pending)
         .bind(id.as_bytes().as_slice())
@@ -228,7 +221,7 @@ pub(super) async fn set_cancel_pending(
 
 /// What a gateway says of a referral's state, where that is the gateway's to say.
 pub(super) async fn set_by_gateway(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Change,
     standing: &Standing,
     state: State,
     at: OffsetDateTime,

@@ -1,6 +1,7 @@
 //! The store against crashes, repetition and time.
 
 mod ends;
+mod together;
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -97,7 +98,8 @@ fn part(decision: RecipientDecision) -> DomainDecision {
 }
 
 fn acknowledged(state: State) -> Event {
-    Event::Acknowledged { signed: SignedAcknowledgement::default(), thread_state: Some(change(state)) }
+    let signed = SignedAcknowledgement::default();
+    Event::Acknowledged { signed, thread_state: Some(change(state)), heads: Vec::new() }
 }
 
 /// A referral that the shelter holds.
@@ -194,22 +196,27 @@ async fn a_full_outbox_refuses_and_keeps_nothing() {
     assert_eq!(due(&police.store).await, [id]);
 }
 
+/// Lets the database grow to so many pages, or no more: SQLite's own bound fails as a full disk does.
+async fn bound_pages(store: &Store, most: Option<i64>) {
+    let mut tx = store.begin().await.unwrap();
+    let pages: i64 = sqlx::query_scalar("pragma page_count").fetch_one(&mut *tx).await.unwrap();
+    let bound = sqlx::AssertSqlSafe(format!("pragma max_page_count = {}", most.unwrap_or(pages)));
+    sqlx::query(bound).execute(&mut *tx).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_full_disk_is_told_and_nothing_is_lost_or_stuck_once_there_is_room() {
     let domain = Domain::new();
     let (_dir, police) = domain.agent("police").await;
     let first = add(&police.store, referral(&shelter())).await;
-    // SQLite's own bound fails as a full disk does.
-    let pages: i64 = sqlx::query_scalar("pragma page_count").fetch_one(&police.store.0.writer).await.unwrap();
-    let bound = sqlx::AssertSqlSafe(format!("pragma max_page_count = {pages}"));
-    sqlx::query(bound).execute(&police.store.0.writer).await.unwrap();
+    bound_pages(&police.store, None).await;
     let mut large = referral(&shelter());
     large.sections = BTreeMap::from([(Category::Narrative, Zeroizing::new(vec![1; 1 << 20]))]);
     let refusal = police.store.add(vec![large], None, "ann", &[], Vec::new()).await.unwrap_err();
     assert!(refusal.message.contains("disk is full"), "{refusal}");
     assert_eq!(due(&police.store).await, [first]);
 
-    sqlx::query("pragma max_page_count = 1000000").execute(&police.store.0.writer).await.unwrap();
+    bound_pages(&police.store, Some(1_000_000)).await;
     let second = add(&police.store, referral(&shelter())).await;
     assert_eq!(due(&police.store).await, [first, second]);
 }
@@ -360,7 +367,8 @@ async fn another_vault_key_opens_nothing() {
 
 #[tokio::test]
 async fn who_holds_what_was_sent_before_is_told_by_where_it_stands() {
-    let mut connection = sqlx::SqliteConnection::connect("sqlite::memory:").await.unwrap();
+    let mut connection =
+        <sqlx::SqliteConnection as sqlx::Connection>::connect("sqlite::memory:").await.unwrap();
     let run = async |connection: &mut sqlx::SqliteConnection, sql: &'static str| {
         sqlx::raw_sql(sql).execute(connection).await.unwrap();
     };

@@ -17,10 +17,10 @@ use zeroize::Zeroizing;
 
 use super::{Failure, output::Output};
 use crate::{
-    config::{Config, HostName, Limits},
+    config::{Config, DatabaseUrl, HostName, Limits},
     data::{DataFolder, PRIVATE_FOLDER, make_private_folder, write_private},
     policy::{self, PolicyFile, PolicySet},
-    store::{Act, Store},
+    store::{Act, Database, Store},
 };
 
 /// Where gateways of other domains connect unless said otherwise.
@@ -45,6 +45,9 @@ pub struct Arguments {
     /// into tokens
     #[arg(long = "name", value_name = "HOST")]
     names: Vec<HostName>,
+    /// A PostgreSQL database that holds everything, in place of a file in the data folder: postgres://USER@HOST:PORT/NAME
+    #[arg(long, value_name = "URL")]
+    database: Option<DatabaseUrl>,
     /// A folder of policies to start with, in place of the starter policies
     #[arg(long, value_name = "DIR")]
     policies: Option<PathBuf>,
@@ -75,6 +78,7 @@ pub(super) async fn execute(folder: &DataFolder, arguments: Arguments, output: O
         federation: Some(federation),
         metrics: arguments.metrics,
         names: arguments.names,
+        database: arguments.database,
         limits: Limits::default(),
     };
 
@@ -137,9 +141,16 @@ async fn make(
         }
         write_private(&path, file.text.as_bytes())?;
     }
-    // SQLite gives the files beside the database the mode of the database.
-    write_private(&folder.database(), &[])?;
-    let store = Store::open(&folder.database(), config.limits.queue(), &signing).await?;
+    let database = config.database(folder);
+    if let Database::Sqlite(file) = &database {
+        // SQLite gives the files beside the database the mode of the database.
+        write_private(file, &[])?;
+    }
+    let store = Store::open(&database, config.limits.queue(), &signing).await?;
+    if !store.is_empty().await? {
+        let action = "give it a database of its own, which `createdb` makes";
+        return Err(Failure::failed("exists", format!("{database} is a gateway's"), action).into());
+    }
     let hash = set.hash();
     let subject = hash.to_string();
     let act = Act { at: OffsetDateTime::now_utc(), actor: "init", act: "load_policy", subject: &subject };

@@ -137,7 +137,7 @@ pub(super) async fn execute(folder: &DataFolder, command: Command, output: Outpu
 impl Logs {
     async fn open(folder: &DataFolder) -> anyhow::Result<Self> {
         let config = Config::load(&folder.config())?;
-        let snapshot = Snapshot::of(&folder.database()).await?;
+        let snapshot = Snapshot::of(&config.database(folder)).await?;
         let gateway = signing_key(folder)?;
         Ok(Self { snapshot, domain: config.domain, gateway, folder: folder.path().to_owned() })
     }

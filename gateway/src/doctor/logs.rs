@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use liaison_trust::{
     digest::{Digest, sha256},
     key_record,
-    names::{AgencyAddress, Domain},
+    names::AgencyAddress,
 };
 
 use super::{Finding, fail, ok};
 use crate::{
+    config::Config,
     data::DataFolder,
     log::{LogError, log_key, verify},
     run::signing_key,
@@ -23,10 +24,10 @@ const CONFLICTS: &str = "logs abroad";
 const KEYS: &str = "keys abroad";
 const VERIFY: &str = "run `liaison-gateway log verify`";
 
-pub(super) async fn examine(folder: &DataFolder, domain: &Domain) -> Vec<Finding> {
+pub(super) async fn examine(folder: &DataFolder, config: &Config) -> Vec<Finding> {
     // Without a key and a database there is nothing to look at, which other checks have told.
     let Ok(gateway) = signing_key(folder) else { return Vec::new() };
-    let Ok(mut snapshot) = Snapshot::of(&folder.database()).await else { return Vec::new() };
+    let Ok(mut snapshot) = Snapshot::of(&config.database(folder)).await else { return Vec::new() };
     let stager = Stager::new(&gateway);
     let mut findings = Vec::new();
     for kind in LogKind::ALL {
@@ -39,7 +40,7 @@ pub(super) async fn examine(folder: &DataFolder, domain: &Domain) -> Vec<Finding
         };
         for head in &logs {
             let finding = async {
-                let key = log_key(domain, kind, head.number, &gateway)?;
+                let key = log_key(&config.domain, kind, head.number, &gateway)?;
                 let mut faults = verify::Faults::default();
                 let signed = verify::examine_head(&mut snapshot, head, &key, &mut faults).await?;
                 verify::examine_begun(&mut snapshot, &logs, head, key.name().as_str(), &mut faults).await?;

@@ -41,8 +41,9 @@ impl Domain {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let signing = SigningKey::generate();
-        let store =
-            Store::open(&folder.path().join("liaison.db"), QueueBound::default(), &signing).await.unwrap();
+        let store = Store::open(&folder.path().join("liaison.db").into(), QueueBound::default(), &signing)
+            .await
+            .unwrap();
         let now = OffsetDateTime::now_utc();
         let shelter = agency("be/shelter");
         store.add_agency(&shelter, act(now)).await.unwrap();
@@ -360,10 +361,13 @@ async fn what_the_file_says_is_revoked_stays_so_in_an_older_database() {
     domain.registrar.authority.remember(Some(&shelter), certificates, domain.now).await.unwrap();
 
     // A database of before: it knows the agency, and neither its certificate nor its end.
-    let older =
-        Store::open(&domain.folder.path().join("older.db"), QueueBound::default(), &SigningKey::generate())
-            .await
-            .unwrap();
+    let older = Store::open(
+        &domain.folder.path().join("older.db").into(),
+        QueueBound::default(),
+        &SigningKey::generate(),
+    )
+    .await
+    .unwrap();
     older.add_agency(&agency("be/shelter"), act(domain.now)).await.unwrap();
     let (_, revocations) = RevokedFile::open(&domain.folder.path().join("revoked")).unwrap();
     older.merge_revocations(&revocations).await.unwrap();
@@ -371,10 +375,13 @@ async fn what_the_file_says_is_revoked_stays_so_in_an_older_database() {
     assert_eq!(older.directory().await.unwrap().get(&shelter).unwrap().state, AgencyState::Revoked);
     assert_eq!(older.revocations(domain.now).await.unwrap()[0].certificate.serial, serial);
     // One of before the agency was added: its address stays taken.
-    let oldest =
-        Store::open(&domain.folder.path().join("oldest.db"), QueueBound::default(), &SigningKey::generate())
-            .await
-            .unwrap();
+    let oldest = Store::open(
+        &domain.folder.path().join("oldest.db").into(),
+        QueueBound::default(),
+        &SigningKey::generate(),
+    )
+    .await
+    .unwrap();
     oldest.merge_revocations(&revocations).await.unwrap();
     let addition = oldest.add_agency(&agency("be/shelter"), act(domain.now)).await.unwrap();
     assert_eq!(addition, crate::store::Addition::Revoked);

@@ -1,10 +1,11 @@
 //! What the gateway holds durably. Everything outside this module speaks of messages, deliveries and
-//! keys; the SQL is the engine's.
+//! keys; the SQL is `sql`'s, and what is different between SQLite and PostgreSQL `engine`'s.
 
+mod engine;
 mod leaf;
 mod queue;
 mod recent;
-mod sqlite;
+mod sql;
 
 use std::ops::AddAssign;
 
@@ -23,9 +24,10 @@ use uuid::Uuid;
 
 use crate::limits;
 
+pub use engine::{Database, NoDatabase};
 pub use leaf::{About, Act, Leaf, LogHead, LogId, LogKind, NewLeaf, Staged, Stager};
 pub use queue::Queue;
-pub use sqlite::{
+pub use sql::{
     Addition, AgencyRow, AuditRow, CopyRow, DatabaseVersion, Erasure, ForeignKey, Inspection, IssuedBy,
     IssuedCertificate, KeyRow, KnownPeer, LeafRow, MessageRow, PeerRow, PolicyRow, Renewal,
     RevokedCertificate, Snapshot, Store, ThreadRow, Token, TokenUse, ToldPage, Witnessed, probe,
@@ -303,6 +305,10 @@ pub enum StoreError {
     Database(#[from] sqlx::Error),
     #[error("the database could not be brought to this version: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
+    #[error(
+        "the database is written by another gateway: end that one, or give this one a database of its own"
+    )]
+    OtherGateway,
     #[error("SQLite {0} can corrupt its write-ahead log; 3.51.3 or newer is needed")]
     OldEngine(String),
     #[error(

@@ -2,10 +2,9 @@
 
 use liaison_gateway::store::{Act, Erasure};
 use liaison_proto::message::v1::{basis::Code as Basis, error_code::Code as ErrorCode};
-use sqlx::{Connection, SqliteConnection};
 use time::OffsetDateTime;
 
-use crate::support::World;
+use crate::{engine, support::World};
 
 const ACT: Act<'_> =
     Act { at: OffsetDateTime::UNIX_EPOCH, actor: "test", act: "erase_record", subject: "be/log/1 0" };
@@ -17,14 +16,7 @@ async fn erase(world: &World, index: u64) -> Erasure {
 
 /// Whether bytes stand anywhere in a database.
 async fn holds(world: &World, bytes: &[u8]) -> bool {
-    let mut database =
-        SqliteConnection::connect(&format!("sqlite:{}", world.database().display())).await.unwrap();
-    let held: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM message WHERE INSTR(acceptance, ?) > 0")
-        .bind(bytes)
-        .fetch_one(&mut database)
-        .await
-        .unwrap();
-    held > 0
+    engine::rows_with(&world.database().await, ("message", "acceptance"), bytes).await > 0
 }
 
 #[tokio::test]

@@ -10,11 +10,13 @@ use liaison_trust::{
     key_record,
     keys::{KemKey, SigningKey},
 };
-use sqlx::{ConnectOptions, sqlite::SqliteConnectOptions};
 use time::OffsetDateTime;
 use tokio::time::{Duration, sleep, timeout};
 
-use super::support::{Link, SOON, World};
+use super::{
+    engine,
+    support::{Link, SOON, World},
+};
 
 #[tokio::test]
 async fn one_that_reads_no_answers_takes_no_room_from_others() {
@@ -72,12 +74,11 @@ async fn a_caller_that_hangs_up_does_not_break_its_own_key_chain() {
     let mut client = world.client(Some(world.identity(&shelter.address))).await;
 
     // The database is busy for so long that the caller loses patience.
-    let mut other = SqliteConnectOptions::new().filename(world.database()).connect().await.unwrap();
-    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let busy = engine::busy(&world.database().await).await;
     let publish = client.publish_key(PublishKeyRequest { key: Some(second.clone()) });
     timeout(Duration::from_millis(300), publish).await.expect_err("the database was not busy");
     sleep(Duration::from_millis(300)).await;
-    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    busy.end().await;
 
     client.publish_key(PublishKeyRequest { key: Some(second) }).await.unwrap();
     client.publish_key(PublishKeyRequest { key: Some(third) }).await.unwrap();

@@ -8,6 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "../engine/mod.rs"]
+mod engine;
 mod erasure;
 mod hostile;
 mod refusals;

@@ -1,7 +1,7 @@
 //! A gateway on the loopback with a CA of its own, agencies that are enrolled, and agents that speak
 //! the session's frames by hand.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
@@ -13,7 +13,7 @@ use liaison_gateway::{
     log::Logs,
     policy::{self, PolicyFile, PolicySet},
     server,
-    store::{DeliveryId, Queue, QueueBound, Store},
+    store::{Database, DeliveryId, Queue, QueueBound, Store},
 };
 use liaison_proto::{
     admin::v1::agency_state::Code as AgencyState,
@@ -57,6 +57,8 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use uuid::Uuid;
+
+use crate::engine;
 
 /// Far longer than anything here takes.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -102,7 +104,7 @@ impl World {
             actors.iter().zip(sectors).map(|(actor, sector)| actor.agency(sector)).collect();
         let folder = TempDir::new().unwrap();
         let signing = SigningKey::generate();
-        let store = Store::open(&folder.path().join("liaison.db"), bound, &signing).await.unwrap();
+        let store = Store::open(&engine::database(folder.path()).await, bound, &signing).await.unwrap();
         let domain = "be".parse().unwrap();
         let ca = Authority::create(&domain).unwrap();
         let (from, to) = life();
@@ -170,8 +172,8 @@ impl World {
     }
 
     /// The database's file.
-    pub(crate) fn database(&self) -> PathBuf {
-        self.folder.path().join("liaison.db")
+    pub(crate) async fn database(&self) -> Database {
+        engine::database(self.folder.path()).await
     }
 
     /// How many deliveries wait for an agency.

@@ -223,7 +223,8 @@ async fn a_referral_tells_why_it_waits_and_is_received_though_a_gateway_gave_it_
 
     let received = StateChange { state: State::Received.into(), ..StateChange::default() };
     let signed = SignedAcknowledgement::default();
-    let received = told(Event::Acknowledged { signed, thread_state: Some(received) }).await;
+    let received = Event::Acknowledged { signed, thread_state: Some(received), heads: Vec::new() };
+    let received = told(received).await;
     assert_eq!((&received["state"], &received["at"]), (&json!("received"), &json!("hu/clinic")));
     assert!(received.get("refusal").is_none(), "{received}");
     assert_eq!(received["allowed"], json!(["cancelled"]));

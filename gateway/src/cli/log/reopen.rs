@@ -16,7 +16,7 @@ pub(super) async fn execute(folder: &DataFolder, output: Output) -> anyhow::Resu
     let config = Config::load(&folder.config())?;
     let _alone = folder.lock()?;
     let signing = signing_key(folder)?;
-    let store = Store::open(&folder.database(), config.limits.queue(), &signing).await?;
+    let store = Store::open(&config.database(folder), config.limits.queue(), &signing).await?;
     let act = Act {
         at: OffsetDateTime::now_utc(),
         actor: "log reopen",

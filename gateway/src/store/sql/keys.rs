@@ -10,7 +10,7 @@ use super::{
     Store,
     columns::{address, decode},
 };
-use crate::store::StoreError;
+use crate::store::{StoreError, engine::query};
 
 impl Store {
     /// Adds an agency's next key record, and logs it. False if there is another of this sequence number.
@@ -20,22 +20,22 @@ impl Store {
         sequence: u32,
         record: &SignedKeyRecord,
     ) -> Result<bool, StoreError> {
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let mut change = self.writer.begin().await?;
         let encoded = record.encode_to_vec();
         let known: Option<Vec<u8>> =
-            sqlx::query_scalar("SELECT record FROM key_record WHERE agency = ? AND sequence = ?")
+            query("SELECT record FROM key_record WHERE agency = $1 AND sequence = $2")
                 .bind(agency.to_string())
                 .bind(sequence)
-                .fetch_optional(&mut *change)
+                .fetch_optional(&mut change)
                 .await?;
         if let Some(known) = known {
             return Ok(known == encoded);
         }
-        sqlx::query("INSERT INTO key_record (agency, sequence, record) VALUES (?, ?, ?)")
+        query("INSERT INTO key_record (agency, sequence, record) VALUES ($1, $2, $3)")
             .bind(agency.to_string())
             .bind(sequence)
             .bind(&encoded)
-            .execute(&mut *change)
+            .execute(&mut change)
             .await?;
         self.stager.append_keys(&mut change, &[record]).await?;
         change.commit().await?;
@@ -45,7 +45,7 @@ impl Store {
     /// Every agency's key records, in order.
     pub async fn keys(&self) -> Result<BTreeMap<AgencyAddress, Vec<SignedKeyRecord>>, StoreError> {
         let rows: Vec<(String, Vec<u8>)> =
-            sqlx::query_as("SELECT agency, record FROM key_record ORDER BY agency, sequence")
+            query("SELECT agency, record FROM key_record ORDER BY agency, sequence")
                 .fetch_all(&self.readers)
                 .await?;
         let mut keys: BTreeMap<AgencyAddress, Vec<SignedKeyRecord>> = BTreeMap::new();

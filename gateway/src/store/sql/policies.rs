@@ -8,10 +8,11 @@ use time::OffsetDateTime;
 use super::{
     Store,
     columns::{decode, millis},
+    inspect::write_probe,
 };
 use crate::{
     limits,
-    store::{Act, StoreError},
+    store::{Act, StoreError, engine::query},
 };
 
 impl Store {
@@ -25,23 +26,23 @@ impl Store {
         files: &LoadPolicyRequest,
         act: Act<'_>,
     ) -> Result<(), StoreError> {
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query("UPDATE policy_set SET active = 0 WHERE active = 1").execute(&mut *change).await?;
-        sqlx::query(
-            "INSERT INTO policy_set (hash, files, activated, active) VALUES (?, ?, ?, 1) \
-             ON CONFLICT (hash) DO UPDATE SET activated = excluded.activated, active = 1",
+        let mut change = self.writer.begin().await?;
+        query("UPDATE policy_set SET active = FALSE WHERE active = TRUE").execute(&mut change).await?;
+        query(
+            "INSERT INTO policy_set (hash, files, activated, active) VALUES ($1, $2, $3, TRUE) \
+             ON CONFLICT (hash) DO UPDATE SET activated = excluded.activated, active = TRUE",
         )
         .bind(hash.as_ref())
         .bind(files.encode_to_vec())
         .bind(millis(act.at))
-        .execute(&mut *change)
+        .execute(&mut change)
         .await?;
-        sqlx::query(
-            "DELETE FROM policy_set WHERE active = 0 AND hash NOT IN \
-             (SELECT hash FROM policy_set ORDER BY activated DESC LIMIT ?)",
+        query(
+            "DELETE FROM policy_set WHERE active = FALSE AND hash NOT IN \
+             (SELECT hash FROM policy_set ORDER BY activated DESC LIMIT $1)",
         )
         .bind(limits::POLICY_SETS)
-        .execute(&mut *change)
+        .execute(&mut change)
         .await?;
         self.stager.record(&mut change, act).await?;
         change.commit().await?;
@@ -53,9 +54,8 @@ impl Store {
     /// # Errors
     /// The database failed, or holds what can't be read.
     pub async fn active_policy(&self) -> Result<Option<LoadPolicyRequest>, StoreError> {
-        let files: Option<Vec<u8>> = sqlx::query_scalar("SELECT files FROM policy_set WHERE active = 1")
-            .fetch_optional(&self.readers)
-            .await?;
+        let files: Option<Vec<u8>> =
+            query("SELECT files FROM policy_set WHERE active = TRUE").fetch_optional(&self.readers).await?;
         files.map(decode).transpose()
     }
 
@@ -70,12 +70,6 @@ impl Store {
     /// # Errors
     /// It doesn't.
     pub async fn probe(&self, now: OffsetDateTime) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO probe (id, at) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET at = excluded.at",
-        )
-        .bind(millis(now))
-        .execute(&self.writer)
-        .await?;
-        Ok(())
+        write_probe(&self.writer, now).await
     }
 }

@@ -14,7 +14,7 @@ use super::{
     Store,
     columns::{decode, number},
 };
-use crate::store::{Act, StoreError};
+use crate::store::{Act, StoreError, engine::query};
 
 /// A peer as it is kept.
 #[derive(Debug, Clone)]
@@ -47,11 +47,10 @@ impl Store {
     /// The database failed, or holds what can't be read.
     pub async fn peers(&self) -> Result<Vec<KnownPeer>, StoreError> {
         type PeerRow = (String, i32, Vec<u8>, String, Option<Vec<u8>>, i64);
-        let rows: Vec<PeerRow> = sqlx::query_as(
-            "SELECT domain, state, bundle, countries, directory_epoch, directory_sequence FROM peer",
-        )
-        .fetch_all(&self.readers)
-        .await?;
+        let rows: Vec<PeerRow> =
+            query("SELECT domain, state, bundle, countries, directory_epoch, directory_sequence FROM peer")
+                .fetch_all(&self.readers)
+                .await?;
         rows.into_iter()
             .map(|(domain, state, bundle, countries, epoch, sequence)| {
                 Ok(KnownPeer {
@@ -71,9 +70,9 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn set_peer(&self, peer: &KnownPeer, is_anew: bool, act: Act<'_>) -> Result<(), StoreError> {
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query(
-            "INSERT INTO peer (domain, state, bundle, countries) VALUES (?, ?, ?, ?) \
+        let mut change = self.writer.begin().await?;
+        query(
+            "INSERT INTO peer (domain, state, bundle, countries) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (domain) DO UPDATE SET state = excluded.state, bundle = excluded.bundle, \
              countries = excluded.countries, directory_epoch = NULL, directory_sequence = 0",
         )
@@ -81,18 +80,18 @@ impl Store {
         .bind(i32::from(peer.state))
         .bind(peer.bundle.encode_to_vec())
         .bind(joined(&peer.countries))
-        .execute(&mut *change)
+        .execute(&mut change)
         .await?;
         if peer.state == PeerState::Removed {
-            sqlx::query("UPDATE peer_agency SET listed = 0 WHERE domain = ?")
+            query("UPDATE peer_agency SET listed = FALSE WHERE domain = $1")
                 .bind(peer.domain.as_str())
-                .execute(&mut *change)
+                .execute(&mut change)
                 .await?;
         }
         if is_anew {
-            sqlx::query("DELETE FROM peer_agency WHERE domain = ?")
+            query("DELETE FROM peer_agency WHERE domain = $1")
                 .bind(peer.domain.as_str())
-                .execute(&mut *change)
+                .execute(&mut change)
                 .await?;
         }
         self.stager.record(&mut change, act).await?;
@@ -105,7 +104,7 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn renew_bundle(&self, domain: &Domain, bundle: &SignedBundle) -> Result<(), StoreError> {
-        sqlx::query("UPDATE peer SET bundle = ? WHERE domain = ?")
+        query("UPDATE peer SET bundle = $1 WHERE domain = $2")
             .bind(bundle.encode_to_vec())
             .bind(domain.as_str())
             .execute(&self.writer)
@@ -119,7 +118,7 @@ impl Store {
     /// The database failed, or holds what can't be read.
     pub async fn peer_agencies(&self) -> Result<Vec<(wire::Agency, bool)>, StoreError> {
         let rows: Vec<(Vec<u8>, bool)> =
-            sqlx::query_as("SELECT agency, listed FROM peer_agency").fetch_all(&self.readers).await?;
+            query("SELECT agency, listed FROM peer_agency").fetch_all(&self.readers).await?;
         rows.into_iter().map(|(agency, listed)| Ok((decode(agency)?, listed))).collect()
     }
 
@@ -128,16 +127,17 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn note_sender(&self, domain: &Domain, agency: &wire::Agency) -> Result<(), StoreError> {
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let mut change = self.writer.begin().await?;
         self.stager.append_keys(&mut change, &agency.keys.iter().collect::<Vec<_>>()).await?;
-        sqlx::query(
-            "INSERT INTO peer_agency (address, domain, listed, epoch, agency) VALUES (?, ?, 0, x'', ?) \
-             ON CONFLICT (address) DO UPDATE SET agency = excluded.agency WHERE listed = 0",
+        query(
+            "INSERT INTO peer_agency (address, domain, listed, epoch, agency) VALUES ($1, $2, FALSE, $3, $4) \
+             ON CONFLICT (address) DO UPDATE SET agency = excluded.agency WHERE peer_agency.listed = FALSE",
         )
         .bind(&agency.address)
         .bind(domain.as_str())
+        .bind(Vec::new())
         .bind(agency.encode_to_vec())
-        .execute(&mut *change)
+        .execute(&mut change)
         .await?;
         change.commit().await?;
         Ok(())
@@ -151,45 +151,46 @@ impl Store {
     pub async fn set_peer_agencies(&self, told: ToldPage<'_>) -> Result<Vec<AgencyAddress>, StoreError> {
         let ToldPage { domain, countries, page, agencies, withdrawn } = told;
         let epoch = page.epoch.as_ref();
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let mut change = self.writer.begin().await?;
         // What this domain's agents are given stands in the log that they replay.
         let keys: Vec<_> = agencies.iter().flat_map(|agency| &agency.keys).collect();
         self.stager.append_keys(&mut change, &keys).await?;
         if page.first {
-            sqlx::query("UPDATE peer_agency SET epoch = x'' WHERE domain = ?")
+            query("UPDATE peer_agency SET epoch = $1 WHERE domain = $2")
+                .bind(Vec::new())
                 .bind(domain.as_str())
-                .execute(&mut *change)
+                .execute(&mut change)
                 .await?;
         }
         for agency in agencies {
-            sqlx::query(
-                "INSERT INTO peer_agency (address, domain, listed, epoch, agency) VALUES (?, ?, 1, ?, ?) \
-                 ON CONFLICT (address) DO UPDATE SET listed = 1, epoch = excluded.epoch, \
+            query(
+                "INSERT INTO peer_agency (address, domain, listed, epoch, agency) VALUES ($1, $2, TRUE, $3, $4) \
+                 ON CONFLICT (address) DO UPDATE SET listed = TRUE, epoch = excluded.epoch, \
                  agency = excluded.agency",
             )
             .bind(&agency.address)
             .bind(domain.as_str())
             .bind(epoch)
             .bind(agency.encode_to_vec())
-            .execute(&mut *change)
+            .execute(&mut change)
             .await?;
         }
         let mut gone = withdrawn.to_vec();
         for address in withdrawn {
-            sqlx::query("UPDATE peer_agency SET listed = 0 WHERE address = ? AND domain = ?")
+            query("UPDATE peer_agency SET listed = FALSE WHERE address = $1 AND domain = $2")
                 .bind(address.to_string())
                 .bind(domain.as_str())
-                .execute(&mut *change)
+                .execute(&mut change)
                 .await?;
         }
         if page.complete {
-            let left: Vec<String> = sqlx::query_scalar(
-                "UPDATE peer_agency SET listed = 0 WHERE domain = ? AND epoch <> ? AND listed = 1 \
+            let left: Vec<String> = query(
+                "UPDATE peer_agency SET listed = FALSE WHERE domain = $1 AND epoch <> $2 AND listed = TRUE \
                  RETURNING address",
             )
             .bind(domain.as_str())
             .bind(epoch)
-            .fetch_all(&mut *change)
+            .fetch_all(&mut change)
             .await?;
             for address in left {
                 gone.push(address.parse().map_err(|_| StoreError::Corrupt("agency address"))?);
@@ -197,15 +198,15 @@ impl Store {
         }
         // Only what was told completely need not be told again, nor what was taken by other countries.
         if page.complete {
-            sqlx::query(
-                "UPDATE peer SET directory_epoch = ?, directory_sequence = ? \
-                 WHERE domain = ? AND countries = ?",
+            query(
+                "UPDATE peer SET directory_epoch = $1, directory_sequence = $2 \
+                 WHERE domain = $3 AND countries = $4",
             )
             .bind(epoch)
             .bind(number(page.sequence))
             .bind(domain.as_str())
             .bind(joined(countries))
-            .execute(&mut *change)
+            .execute(&mut change)
             .await?;
         }
         change.commit().await?;

@@ -3,9 +3,9 @@ SELECT d.seq, d.agency, d.expires, d.offered, d.handed_over, d.log, d.waiting, d
        m.sender, m.id, m.digest, c.envelope
 FROM (
     SELECT *, SUM(bytes) OVER (ORDER BY seq) - bytes AS before
-    FROM (SELECT * FROM delivery WHERE queue = ? AND seq > ? AND quarantined IS NULL ORDER BY seq LIMIT ?)
+    FROM (SELECT * FROM delivery WHERE queue = $1 AND seq > $2 AND quarantined IS NULL ORDER BY seq LIMIT $3) AS page
 ) AS d
 LEFT JOIN message AS m ON m.seq = d.message
 LEFT JOIN content AS c ON c.message = d.message
-WHERE d.before < ?
+WHERE d.before < $4
 ORDER BY d.seq

@@ -8,7 +8,7 @@ use super::{
     Store,
     columns::{address, digest, millis},
 };
-use crate::store::{Act, StoreError};
+use crate::store::{Act, StoreError, engine::query};
 
 /// What an agency got with a certificate, by the SHA-256 of the roots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,10 +25,10 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn adopt_certificates(&self, ca: &Digest) -> Result<(), StoreError> {
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query("UPDATE certificate SET ca = ? WHERE ca IS NULL")
+        let mut change = self.writer.begin().await?;
+        query("UPDATE certificate SET ca = $1 WHERE ca IS NULL")
             .bind(ca.as_ref())
-            .execute(&mut *change)
+            .execute(&mut change)
             .await?;
         change.commit().await?;
         Ok(())
@@ -43,11 +43,11 @@ impl Store {
         &self,
         after: OffsetDateTime,
     ) -> Result<Vec<(AgencyAddress, IssuedBy)>, StoreError> {
-        type Row = (String, Vec<u8>, Option<Vec<u8>>, i64);
-        // Beside max() SQLite gives the columns of the row that has it.
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT agency, ca, other, max(issued) FROM certificate JOIN agency ON address = agency \
-             WHERE state IN (?, ?) AND not_after > ? GROUP BY agency ORDER BY agency",
+        let rows: Vec<(String, Vec<u8>, Option<Vec<u8>>)> = query(
+            "SELECT agency, ca, other FROM (SELECT agency, ca, other, \
+             ROW_NUMBER() OVER (PARTITION BY agency ORDER BY issued DESC, serial) AS place \
+             FROM certificate JOIN agency ON address = agency WHERE state IN ($1, $2) AND not_after > $3) AS newest \
+             WHERE place = 1 ORDER BY agency",
         )
         .bind(i32::from(AgencyState::Active))
         .bind(i32::from(AgencyState::Suspended))
@@ -55,7 +55,7 @@ impl Store {
         .fetch_all(&self.readers)
         .await?;
         rows.into_iter()
-            .map(|(agency, ca, other, _)| {
+            .map(|(agency, ca, other)| {
                 let other = other.as_deref().map(digest).transpose()?;
                 Ok((address(&agency)?, IssuedBy { ca: digest(&ca)?, other }))
             })
@@ -67,7 +67,7 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn record(&self, act: Act<'_>) -> Result<(), StoreError> {
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let mut change = self.writer.begin().await?;
         self.stager.record(&mut change, act).await?;
         change.commit().await?;
         Ok(())

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use liaison_proto::message::v1::SignedNotice;
 use liaison_trust::names::AgencyAddress;
 use prost::Message;
-use sqlx::{QueryBuilder, SqliteConnection, SqlitePool};
 use tokio::sync::oneshot;
 use tracing::error;
 
@@ -14,18 +13,18 @@ use super::{
     columns::{millis, number},
     forwarded::{self, Ended},
     known::{Before, extend, known_messages, known_threads},
-    statements::{insert, list, lists},
     writer::{Job, Word},
 };
 use crate::store::{
     AcceptError, Accepted, Change, DeliveryId, Item, Load, NewCopy, NewLeaf, NewMessage, NewNotice, Queue,
     QueueBound, Queued, Settled, Settlement, Stager, StoreError, Thread,
+    engine::{Pool, Transaction, Value, query, row},
     recent::{self, Recent},
 };
 
 /// Commits batches, one after another.
 pub(super) struct Batches {
-    pool: SqlitePool,
+    pool: Pool,
     stager: Stager,
     loads: Loads,
     recent: Recent,
@@ -48,12 +47,12 @@ struct Outcomes {
 
 impl Batches {
     pub(super) async fn new(
-        pool: SqlitePool,
+        pool: Pool,
         stager: Stager,
         (loads, recent): (Loads, Recent),
         bound: QueueBound,
     ) -> Result<Self, StoreError> {
-        let (next_message, next_delivery) = sqlx::query_as(
+        let (next_message, next_delivery) = query(
             "SELECT (SELECT COALESCE(MAX(seq), 0) + 1 FROM message), (SELECT COALESCE(MAX(seq), 0) + 1 FROM delivery)",
         )
         .fetch_one(&pool)
@@ -116,7 +115,7 @@ impl Batches {
         settlements: &Settlements,
         words: &Words,
     ) -> Result<Outcomes, StoreError> {
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut transaction = self.pool.begin().await?;
         let mut rows = Rows::new(self);
         let changed = rows.change(&mut transaction, changes).await?;
         let settled = rows.settle(&mut transaction, settlements).await?;
@@ -175,6 +174,31 @@ enum What<'a> {
     Notice(&'a SignedNotice, Vec<u8>),
 }
 
+impl Delivery<'_> {
+    fn row(&self) -> [Value; 13] {
+        let (copy, proof, notice) = match &self.what {
+            What::Copy { message, copy, proof, .. } => (Some((*message, *copy)), Some(proof.clone()), None),
+            What::Notice(_, notice) => (None, None, Some(notice.clone())),
+        };
+        let released = copy.map(|(_, copy)| &copy.released);
+        row![
+            self.seq,
+            self.agency.to_string(),
+            self.queue.to_string(),
+            self.expires,
+            number(self.bytes),
+            copy.map(|(message, _)| message),
+            proof,
+            copy.map(|(_, copy)| copy.bases_salt.clone()),
+            released.map(|released| released.bases.encode_to_vec()),
+            released.map(|released| released.decision.encode_to_vec()),
+            released.map(|released| released.release.encode_to_vec()),
+            copy.is_some_and(|(_, copy)| copy.handed_over.is_some()),
+            notice,
+        ]
+    }
+}
+
 impl<'a> Rows<'a> {
     fn new(batches: &'a Batches) -> Self {
         Self {
@@ -198,7 +222,7 @@ impl<'a> Rows<'a> {
 
     async fn accept(
         &mut self,
-        db: &mut SqliteConnection,
+        db: &mut Transaction,
         accepts: &'a Accepts,
     ) -> Result<Vec<Result<Accepted, AcceptError>>, StoreError> {
         let mut known = known_messages(db, accepts).await?;
@@ -283,7 +307,7 @@ impl<'a> Rows<'a> {
     /// Takes what peers said of copies that they accepted; each end once.
     async fn settle(
         &mut self,
-        db: &mut SqliteConnection,
+        db: &mut Transaction,
         settlements: &'a Settlements,
     ) -> Result<Vec<Settled>, StoreError> {
         let mut outcomes = Vec::with_capacity(settlements.len());
@@ -310,59 +334,47 @@ impl<'a> Rows<'a> {
         }
     }
 
-    async fn insert(&self, db: &mut SqliteConnection) -> Result<(), StoreError> {
+    async fn insert(&self, db: &mut Transaction) -> Result<(), StoreError> {
         const MESSAGE: &str = "INSERT INTO message (seq, sender, id, digest, expires, acceptance) ";
         const CONTENT: &str = "INSERT INTO content (message, envelope) ";
         const THREAD: &str = "INSERT INTO thread (thread, requester, responder, status) ";
         const DELIVERY: &str = "INSERT INTO delivery (seq, agency, queue, expires, bytes, message, proof, bases_salt, bases, decision, release, handed_over, notice) ";
-        insert(db, MESSAGE, &self.messages, |row, (seq, message)| {
-            row.push_bind(*seq)
-                .push_bind(message.sender.to_string())
-                .push_bind(message.id.as_bytes().to_vec())
-                .push_bind(message.digest.as_bytes().to_vec())
-                .push_bind(millis(message.expires))
-                .push_bind(message.acceptance.to_vec());
-        })
-        .await?;
+        for run in db.runs(&self.messages) {
+            let rows = query(MESSAGE).rows(run, |(seq, message)| {
+                row![
+                    *seq,
+                    message.sender.to_string(),
+                    message.id.as_bytes().as_slice(),
+                    message.digest.as_bytes().as_slice(),
+                    millis(message.expires),
+                    message.acceptance.clone(),
+                ]
+            });
+            rows.execute(&mut *db).await?;
+        }
         // A message that reaches nobody has no content to keep.
         let kept: Vec<_> = self.messages.iter().filter(|(_, message)| !message.copies.is_empty()).collect();
-        insert(db, CONTENT, &kept, |row, (seq, message)| {
-            row.push_bind(*seq).push_bind(message.content.encode_to_vec());
-        })
-        .await?;
+        for run in db.runs(&kept) {
+            let rows = query(CONTENT).rows(run, |(seq, message)| row![*seq, message.content.encode_to_vec()]);
+            rows.execute(&mut *db).await?;
+        }
         for (seq, message) in &self.extended {
             extend(db, *seq, message).await?;
         }
-        insert(db, THREAD, &self.threads, |row, thread| {
-            row.push_bind(thread.id.as_bytes().to_vec())
-                .push_bind(thread.requester.to_string())
-                .push_bind(thread.responder.to_string())
-                .push_bind(i32::from(thread.status));
-        })
-        .await?;
-        insert(db, DELIVERY, &self.deliveries, |row, delivery| {
-            row.push_bind(delivery.seq)
-                .push_bind(delivery.agency.to_string())
-                .push_bind(delivery.queue.to_string())
-                .push_bind(delivery.expires)
-                .push_bind(number(delivery.bytes));
-            let (copy, proof, notice) = match &delivery.what {
-                What::Copy { message, copy, proof, .. } => {
-                    (Some((*message, *copy)), Some(proof.clone()), None)
-                }
-                What::Notice(_, notice) => (None, None, Some(notice.clone())),
-            };
-            let released = copy.map(|(_, copy)| &copy.released);
-            row.push_bind(copy.map(|(message, _)| message))
-                .push_bind(proof)
-                .push_bind(copy.map(|(_, copy)| copy.bases_salt.to_vec()))
-                .push_bind(released.map(|released| released.bases.encode_to_vec()))
-                .push_bind(released.map(|released| released.decision.encode_to_vec()))
-                .push_bind(released.map(|released| released.release.encode_to_vec()))
-                .push_bind(copy.is_some_and(|(_, copy)| copy.handed_over.is_some()))
-                .push_bind(notice);
-        })
-        .await?;
+        for run in db.runs(&self.threads) {
+            let rows = query(THREAD).rows(run, |thread| {
+                row![
+                    thread.id.as_bytes().as_slice(),
+                    thread.requester.to_string(),
+                    thread.responder.to_string(),
+                    i32::from(thread.status),
+                ]
+            });
+            rows.execute(&mut *db).await?;
+        }
+        for run in db.runs(&self.deliveries) {
+            query(DELIVERY).rows(run, Delivery::row).execute(&mut *db).await?;
+        }
         self.batches.stager.append(db, self.leaves.iter().copied()).await
     }
 
@@ -383,13 +395,12 @@ impl<'a> Rows<'a> {
     }
 
     /// Deletes the content of messages whose last delivery has gone.
-    async fn forget_contents(&self, db: &mut SqliteConnection) -> Result<(), StoreError> {
-        for run in lists(&self.touched) {
-            let mut delete = QueryBuilder::new(
-                "DELETE FROM content WHERE NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.message = content.message) AND message IN (",
+    async fn forget_contents(&self, db: &mut Transaction) -> Result<(), StoreError> {
+        for run in db.lists(&self.touched) {
+            let delete = query(
+                "DELETE FROM content WHERE NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.message = content.message) AND message ",
             );
-            list(&mut delete, run, |message| *message);
-            delete.build().execute(&mut *db).await?;
+            delete.one_of(run.iter().copied()).execute(&mut *db).await?;
         }
         Ok(())
     }

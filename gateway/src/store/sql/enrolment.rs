@@ -5,7 +5,6 @@ use liaison_proto::{
     federation::v1::Bundle,
 };
 use liaison_trust::{digest::Digest, names::AgencyAddress};
-use sqlx::{Sqlite, Transaction};
 use time::OffsetDateTime;
 
 use super::{
@@ -17,7 +16,10 @@ use super::{
 use crate::{
     limits,
     revoked::Revocations,
-    store::{Act, StoreError},
+    store::{
+        Act, StoreError,
+        engine::{Transaction, query},
+    },
 };
 
 /// What is known of a token.
@@ -75,22 +77,21 @@ impl Store {
         expires: OffsetDateTime,
         act: Act<'_>,
     ) -> Result<bool, StoreError> {
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let unused: u32 = sqlx::query_scalar(
-            "SELECT count(*) FROM token WHERE agency = ? AND request IS NULL AND expires > ?",
-        )
-        .bind(agency.to_string())
-        .bind(millis(act.at))
-        .fetch_one(&mut *change)
-        .await?;
+        let mut change = self.writer.begin().await?;
+        let unused: u32 =
+            query("SELECT count(*) FROM token WHERE agency = $1 AND request IS NULL AND expires > $2")
+                .bind(agency.to_string())
+                .bind(millis(act.at))
+                .fetch_one(&mut change)
+                .await?;
         if unused >= limits::TOKENS_PER_AGENCY {
             return Ok(false);
         }
-        sqlx::query("INSERT INTO token (digest, agency, expires) VALUES (?, ?, ?)")
+        query("INSERT INTO token (digest, agency, expires) VALUES ($1, $2, $3)")
             .bind(digest.as_ref())
             .bind(agency.to_string())
             .bind(millis(expires))
-            .execute(&mut *change)
+            .execute(&mut change)
             .await?;
         self.stager.record(&mut change, act).await?;
         change.commit().await?;
@@ -104,7 +105,7 @@ impl Store {
     pub async fn token(&self, token: &Digest) -> Result<Option<Token>, StoreError> {
         type Row = (String, i64, Option<Vec<u8>>, Option<Vec<u8>>);
         let row: Option<Row> =
-            sqlx::query_as("SELECT agency, expires, request, certificate FROM token WHERE digest = ?")
+            query("SELECT agency, expires, request, certificate FROM token WHERE digest = $1")
                 .bind(token.as_ref())
                 .fetch_optional(&self.readers)
                 .await?;
@@ -130,36 +131,36 @@ impl Store {
         by: &IssuedBy,
         now: OffsetDateTime,
     ) -> Result<Option<Vec<IssuedCertificate>>, StoreError> {
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let mut change = self.writer.begin().await?;
         let agency = issued.agency.to_string();
         let (active, invited) = (i32::from(AgencyState::Active), i32::from(AgencyState::Invited));
-        let spent = sqlx::query(
-            "UPDATE token SET request = ?, certificate = ? WHERE digest = ? AND request IS NULL \
-             AND EXISTS (SELECT 1 FROM agency WHERE address = token.agency AND state IN (?, ?))",
+        let spent = query(
+            "UPDATE token SET request = $1, certificate = $2 WHERE digest = $3 AND request IS NULL \
+             AND EXISTS (SELECT 1 FROM agency WHERE address = token.agency AND state IN ($4, $5))",
         )
         .bind(used.request.as_ref())
         .bind(&used.certificate)
         .bind(token.as_ref())
         .bind(active)
         .bind(invited)
-        .execute(&mut *change)
+        .execute(&mut change)
         .await?;
-        if spent.rows_affected() == 0 {
+        if spent == 0 {
             return Ok(None);
         }
-        let replaced: Vec<(Vec<u8>, i64)> = sqlx::query_as(
+        let replaced: Vec<(Vec<u8>, i64)> = query(
             "INSERT INTO revocation (serial, agency, not_after, at) \
-             SELECT serial, agency, not_after, ? FROM certificate WHERE agency = ? \
+             SELECT serial, agency, not_after, $1 FROM certificate WHERE agency = $2 \
              ON CONFLICT DO NOTHING RETURNING serial, not_after",
         )
         .bind(millis(now))
         .bind(&agency)
-        .fetch_all(&mut *change)
+        .fetch_all(&mut change)
         .await?;
-        sqlx::query("UPDATE agency SET state = ? WHERE address = ?")
+        query("UPDATE agency SET state = $1 WHERE address = $2")
             .bind(active)
             .bind(&agency)
-            .execute(&mut *change)
+            .execute(&mut change)
             .await?;
         insert_certificate(&mut change, issued, by, now).await?;
         let act = Act { at: now, actor: &agency, act: "enrol", subject: &agency };
@@ -179,17 +180,17 @@ impl Store {
         renewed_from: &[u8],
         now: OffsetDateTime,
     ) -> Result<Renewal, StoreError> {
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let (allowed, valid): (bool, u32) = sqlx::query_as(
-            "SELECT EXISTS (SELECT 1 FROM agency WHERE address = ?1 AND state = ?2) \
-             AND NOT EXISTS (SELECT 1 FROM revocation WHERE serial = ?3), \
-             (SELECT count(*) FROM certificate WHERE agency = ?1 AND not_after > ?4)",
+        let mut change = self.writer.begin().await?;
+        let (allowed, valid): (bool, u32) = query(
+            "SELECT EXISTS (SELECT 1 FROM agency WHERE address = $1 AND state = $2) \
+             AND NOT EXISTS (SELECT 1 FROM revocation WHERE serial = $3), \
+             (SELECT count(*) FROM certificate WHERE agency = $1 AND not_after > $4)",
         )
         .bind(issued.agency.to_string())
         .bind(i32::from(AgencyState::Active))
         .bind(renewed_from)
         .bind(millis(now))
-        .fetch_one(&mut *change)
+        .fetch_one(&mut change)
         .await?;
         if !allowed {
             return Ok(Renewal::NotAllowed);
@@ -207,7 +208,7 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn is_revoked(&self, serial: &[u8]) -> Result<bool, StoreError> {
-        let revoked = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM revocation WHERE serial = ?)")
+        let revoked = query("SELECT EXISTS (SELECT 1 FROM revocation WHERE serial = $1)")
             .bind(serial)
             .fetch_one(&self.readers)
             .await?;
@@ -223,8 +224,8 @@ impl Store {
         agency: &AgencyAddress,
         after: OffsetDateTime,
     ) -> Result<Vec<IssuedCertificate>, StoreError> {
-        let rows: Vec<(Vec<u8>, i64)> = sqlx::query_as(
-            "SELECT serial, not_after FROM certificate WHERE agency = ? AND not_after > ? ORDER BY not_after",
+        let rows: Vec<(Vec<u8>, i64)> = query(
+            "SELECT serial, not_after FROM certificate WHERE agency = $1 AND not_after > $2 ORDER BY not_after",
         )
         .bind(agency.to_string())
         .bind(millis(after))
@@ -239,7 +240,7 @@ impl Store {
     /// The database failed.
     pub async fn latest_certificates(&self) -> Result<Vec<(AgencyAddress, OffsetDateTime)>, StoreError> {
         let rows: Vec<(String, i64)> =
-            sqlx::query_as("SELECT agency, max(not_after) FROM certificate GROUP BY agency")
+            query("SELECT agency, max(not_after) FROM certificate GROUP BY agency")
                 .fetch_all(&self.readers)
                 .await?;
         rows.into_iter().map(|(agency, not_after)| Ok((address(&agency)?, moment(not_after)?))).collect()
@@ -250,7 +251,7 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn revoke_agency(&self, agency: &AgencyAddress, act: Act<'_>) -> Result<(), StoreError> {
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let mut change = self.writer.begin().await?;
         revoke(&mut change, &agency.to_string(), act.at).await?;
         self.stager.record(&mut change, act).await?;
         change.commit().await?;
@@ -262,20 +263,20 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn merge_revocations(&self, revocations: &Revocations) -> Result<(), StoreError> {
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let mut change = self.writer.begin().await?;
         for (agency, at) in &revocations.agencies {
             revoke(&mut change, &agency.to_string(), *at).await?;
         }
         for revoked in &revocations.certificates {
-            sqlx::query(
-                "INSERT INTO revocation (serial, agency, not_after, at) VALUES (?, ?, ?, ?) \
+            query(
+                "INSERT INTO revocation (serial, agency, not_after, at) VALUES ($1, $2, $3, $4) \
                  ON CONFLICT DO NOTHING",
             )
             .bind(&revoked.certificate.serial)
             .bind(revoked.certificate.agency.to_string())
             .bind(millis(revoked.certificate.not_after))
             .bind(millis(revoked.at))
-            .execute(&mut *change)
+            .execute(&mut change)
             .await?;
         }
         change.commit().await?;
@@ -297,7 +298,7 @@ impl Store {
     /// The database failed.
     pub async fn revocations(&self, now: OffsetDateTime) -> Result<Vec<RevokedCertificate>, StoreError> {
         let rows: Vec<(Vec<u8>, String, i64, i64)> =
-            sqlx::query_as("SELECT serial, agency, not_after, at FROM revocation WHERE not_after > ?")
+            query("SELECT serial, agency, not_after, at FROM revocation WHERE not_after > $1")
                 .bind(millis(now))
                 .fetch_all(&self.readers)
                 .await?;
@@ -316,10 +317,10 @@ impl Store {
     /// The database failed.
     pub async fn forget_expired(&self, now: OffsetDateTime) -> Result<(), StoreError> {
         let oldest = millis(now - limits::RENEWAL_GRACE);
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query("DELETE FROM token WHERE expires < ?").bind(oldest).execute(&mut *change).await?;
-        sqlx::query("DELETE FROM certificate WHERE not_after < ?").bind(oldest).execute(&mut *change).await?;
-        sqlx::query("DELETE FROM revocation WHERE not_after < ?").bind(oldest).execute(&mut *change).await?;
+        let mut change = self.writer.begin().await?;
+        query("DELETE FROM token WHERE expires < $1").bind(oldest).execute(&mut change).await?;
+        query("DELETE FROM certificate WHERE not_after < $1").bind(oldest).execute(&mut change).await?;
+        query("DELETE FROM revocation WHERE not_after < $1").bind(oldest).execute(&mut change).await?;
         change.commit().await?;
         Ok(())
     }
@@ -336,13 +337,13 @@ fn issued_to(
 }
 
 async fn insert_certificate(
-    change: &mut Transaction<'_, Sqlite>,
+    change: &mut Transaction,
     issued: &IssuedCertificate,
     by: &IssuedBy,
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO certificate (serial, agency, not_after, issued, ca, other) VALUES (?, ?, ?, ?, ?, ?)",
+    query(
+        "INSERT INTO certificate (serial, agency, not_after, issued, ca, other) VALUES ($1, $2, $3, $4, $5, $6)",
     )
     .bind(&issued.serial)
     .bind(issued.agency.to_string())
@@ -350,34 +351,30 @@ async fn insert_certificate(
     .bind(millis(now))
     .bind(by.ca.as_ref())
     .bind(by.other.as_ref().map(AsRef::<[u8]>::as_ref))
-    .execute(&mut **change)
+    .execute(&mut *change)
     .await?;
     Ok(())
 }
 
-async fn revoke(
-    change: &mut Transaction<'_, Sqlite>,
-    agency: &str,
-    at: OffsetDateTime,
-) -> Result<(), StoreError> {
-    sqlx::query("UPDATE agency SET state = ? WHERE address = ?")
+async fn revoke(change: &mut Transaction, agency: &str, at: OffsetDateTime) -> Result<(), StoreError> {
+    query("UPDATE agency SET state = $1 WHERE address = $2")
         .bind(i32::from(AgencyState::Revoked))
         .bind(agency)
-        .execute(&mut **change)
+        .execute(&mut *change)
         .await?;
-    sqlx::query("INSERT INTO revoked_agency (agency, at) VALUES (?, ?) ON CONFLICT DO NOTHING")
+    query("INSERT INTO revoked_agency (agency, at) VALUES ($1, $2) ON CONFLICT DO NOTHING")
         .bind(agency)
         .bind(millis(at))
-        .execute(&mut **change)
+        .execute(&mut *change)
         .await?;
-    sqlx::query(
+    query(
         "INSERT INTO revocation (serial, agency, not_after, at) \
-         SELECT serial, agency, not_after, ? FROM certificate WHERE agency = ? ON CONFLICT DO NOTHING",
+         SELECT serial, agency, not_after, $1 FROM certificate WHERE agency = $2 ON CONFLICT DO NOTHING",
     )
     .bind(millis(at))
     .bind(agency)
-    .execute(&mut **change)
+    .execute(&mut *change)
     .await?;
-    sqlx::query("DELETE FROM token WHERE agency = ?").bind(agency).execute(&mut **change).await?;
+    query("DELETE FROM token WHERE agency = $1").bind(agency).execute(&mut *change).await?;
     Ok(())
 }

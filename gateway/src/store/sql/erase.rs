@@ -2,14 +2,16 @@
 
 use liaison_proto::log::v1::{Record, record::Event};
 use prost::Message;
-use sqlx::{FromRow, SqliteConnection};
 use time::OffsetDateTime;
 
 use super::{
     Store,
     columns::{moment, number},
 };
-use crate::store::{Act, LogId, StoreError};
+use crate::store::{
+    Act, LogId, StoreError,
+    engine::{Transaction, query, row_of},
+};
 
 /// What became of an erasure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,11 +25,12 @@ pub enum Erasure {
 }
 
 /// A leaf that is to be erased.
-#[derive(FromRow)]
 struct Leaf {
     message: Option<Vec<u8>>,
     record: Option<Vec<u8>>,
 }
+
+row_of! { Leaf { message, record } }
 
 impl Store {
     /// Erases the records of leaves with their salts, and by whom they would be found; each with the act that it is. With
@@ -37,15 +40,14 @@ impl Store {
     /// # Errors
     /// The database failed; nothing was erased.
     pub async fn erase_records(&self, log: LogId, acts: &[(u64, Act<'_>)]) -> Result<Erasure, StoreError> {
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let mut change = self.writer.begin().await?;
         let mut erased = Vec::new();
         for (index, act) in acts {
-            let leaf: Option<Leaf> =
-                sqlx::query_as("SELECT message, record FROM leaf WHERE log = ? AND idx = ?")
-                    .bind(log.0)
-                    .bind(number(*index))
-                    .fetch_optional(&mut *change)
-                    .await?;
+            let leaf: Option<Leaf> = query("SELECT message, record FROM leaf WHERE log = $1 AND idx = $2")
+                .bind(log.0)
+                .bind(number(*index))
+                .fetch_optional(&mut change)
+                .await?;
             let Leaf { message, record } = leaf.ok_or(StoreError::Corrupt("log that lacks a leaf"))?;
             let Some(message) = message else { return Ok(Erasure::NoMessage(*index)) };
             let Some(record) = record else { continue };
@@ -54,35 +56,34 @@ impl Store {
             }
             let record = Record::decode(record.as_slice()).map_err(|_| StoreError::Corrupt("record"))?;
             if let Some(Event::Accepted(accepted)) = record.event {
-                sqlx::query("UPDATE message SET acceptance = x'' WHERE sender = ? AND id = ?")
+                query("UPDATE message SET acceptance = $1 WHERE sender = $2 AND id = $3")
+                    .bind(Vec::new())
                     .bind(accepted.sender)
                     .bind(&message)
-                    .execute(&mut *change)
+                    .execute(&mut change)
                     .await?;
             }
-            sqlx::query("UPDATE leaf SET salt = NULL, record = NULL, readers = '' WHERE log = ? AND idx = ?")
+            query("UPDATE leaf SET salt = NULL, record = NULL, readers = '' WHERE log = $1 AND idx = $2")
                 .bind(log.0)
                 .bind(number(*index))
-                .execute(&mut *change)
+                .execute(&mut change)
                 .await?;
             self.stager.record(&mut change, *act).await?;
             erased.push(*index);
         }
         change.commit().await?;
-        // So that the write-ahead log does not keep what was erased. Readers may hold this up; then it goes with the next
-        // one that the engine makes.
         if !erased.is_empty() {
-            sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.writer).await?;
+            self.writer.scrub().await?;
         }
         Ok(Erasure::Done(erased))
     }
 }
 
 /// Until when copies of a message are on their way: queued, or with a peer that has not told their end.
-async fn under_way(db: &mut SqliteConnection, message: &[u8]) -> Result<Option<OffsetDateTime>, StoreError> {
-    let until: Option<i64> = sqlx::query_scalar(
+async fn under_way(db: &mut Transaction, message: &[u8]) -> Result<Option<OffsetDateTime>, StoreError> {
+    let until: Option<i64> = query(
         "SELECT MAX(d.expires) FROM message AS m JOIN delivery AS d ON d.message = m.seq \
-         WHERE m.id = ? AND d.quarantined IS NULL",
+         WHERE m.id = $1 AND d.quarantined IS NULL",
     )
     .bind(message)
     .fetch_one(db)

@@ -1,16 +1,18 @@
 //! The logs themselves: their heads and tiles.
 
 use liaison_trust::log::{Tile, TileHashes};
-use sqlx::{QueryBuilder, Row, sqlite::SqliteRow};
 
-use super::{Store, columns::number, statements::runs};
-use crate::store::{LogHead, LogId, LogKind, StoreError};
+use super::{Store, columns::number};
+use crate::store::{
+    LogHead, LogId, LogKind, StoreError,
+    engine::{Row, query, row},
+};
 
 impl Store {
     /// The newest log of a kind, with its head.
     pub async fn log_head(&self, kind: LogKind) -> Result<LogHead, StoreError> {
-        let row = sqlx::query(
-            "SELECT id, number, size, checkpoint, cosigned FROM log WHERE kind = ? ORDER BY number DESC LIMIT 1",
+        let row = query(
+            "SELECT id, number, size, checkpoint, cosigned FROM log WHERE kind = $1 ORDER BY number DESC LIMIT 1",
         )
         .bind(kind.name())
         .fetch_one(&self.readers)
@@ -20,13 +22,12 @@ impl Store {
 
     /// The log of a kind and number, with its head.
     pub async fn log(&self, kind: LogKind, number: u32) -> Result<Option<LogHead>, StoreError> {
-        let row = sqlx::query(
-            "SELECT id, number, size, checkpoint, cosigned FROM log WHERE kind = ? AND number = ?",
-        )
-        .bind(kind.name())
-        .bind(number)
-        .fetch_optional(&self.readers)
-        .await?;
+        let row =
+            query("SELECT id, number, size, checkpoint, cosigned FROM log WHERE kind = $1 AND number = $2")
+                .bind(kind.name())
+                .bind(number)
+                .fetch_optional(&self.readers)
+                .await?;
         row.as_ref().map(|row| head(kind, row)).transpose()
     }
 
@@ -47,7 +48,7 @@ impl Store {
     /// The content of one tile; none if it is not there, or not as wide.
     pub async fn tile(&self, log: LogId, tile: Tile) -> Result<Option<Vec<u8>>, StoreError> {
         let kept: Option<Vec<u8>> =
-            sqlx::query_scalar("SELECT hashes FROM tile WHERE log = ? AND level = ? AND idx = ?")
+            query("SELECT hashes FROM tile WHERE log = $1 AND level = $2 AND idx = $3")
                 .bind(log.0)
                 .bind(tile.level())
                 .bind(number(tile.index()))
@@ -65,23 +66,18 @@ impl Store {
         checkpoint: &[u8],
         tiles: &[(Tile, Vec<u8>)],
     ) -> Result<(), StoreError> {
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        for run in runs(tiles) {
-            let mut write = QueryBuilder::new("INSERT INTO tile (log, level, idx, hashes) ");
-            write.push_values(run, |mut row, (tile, content)| {
-                row.push_bind(log.0)
-                    .push_bind(tile.level())
-                    .push_bind(number(tile.index()))
-                    .push_bind(content.clone());
-            });
-            write.push(" ON CONFLICT (log, level, idx) DO UPDATE SET hashes = excluded.hashes");
-            write.build().execute(&mut *change).await?;
+        let mut change = self.writer.begin().await?;
+        for run in change.runs(tiles) {
+            let write = query("INSERT INTO tile (log, level, idx, hashes) ")
+                .rows(run, |(tile, content)| row![log.0, tile.level(), number(tile.index()), content]);
+            let write = write.sql(" ON CONFLICT (log, level, idx) DO UPDATE SET hashes = excluded.hashes");
+            write.execute(&mut change).await?;
         }
-        sqlx::query("UPDATE log SET size = ?, checkpoint = ? WHERE id = ?")
+        query("UPDATE log SET size = $1, checkpoint = $2 WHERE id = $3")
             .bind(number(size))
             .bind(checkpoint)
             .bind(log.0)
-            .execute(&mut *change)
+            .execute(&mut change)
             .await?;
         change.commit().await?;
         Ok(())
@@ -89,7 +85,7 @@ impl Store {
 
     /// Keeps a checkpoint with the cosignatures that it has.
     pub async fn keep_cosigned(&self, log: LogId, checkpoint: &[u8]) -> Result<(), StoreError> {
-        sqlx::query("UPDATE log SET cosigned = ? WHERE id = ?")
+        query("UPDATE log SET cosigned = $1 WHERE id = $2")
             .bind(checkpoint)
             .bind(log.0)
             .execute(&self.writer)
@@ -98,13 +94,13 @@ impl Store {
     }
 }
 
-fn head(kind: LogKind, row: &SqliteRow) -> Result<LogHead, StoreError> {
+fn head(kind: LogKind, row: &Row) -> Result<LogHead, StoreError> {
     Ok(LogHead {
-        log: LogId(row.try_get("id")?),
+        log: LogId(row.get("id")?),
         kind,
-        number: row.try_get("number")?,
-        size: row.try_get::<i64, _>("size")?.unsigned_abs(),
-        checkpoint: row.try_get("checkpoint")?,
-        cosigned: row.try_get("cosigned")?,
+        number: row.get("number")?,
+        size: row.get::<i64>("size")?.unsigned_abs(),
+        checkpoint: row.get("checkpoint")?,
+        cosigned: row.get("cosigned")?,
     })
 }

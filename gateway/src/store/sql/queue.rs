@@ -8,7 +8,6 @@ use liaison_trust::{
     digest::Digest,
     names::{AgencyAddress, Domain},
 };
-use sqlx::{Row, SqlitePool, sqlite::SqliteRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -20,6 +19,7 @@ use crate::{
     limits,
     store::{
         DeliveryId, Head, Item, Load, Queue, Queued, QueuedCopy, Released, StoreError, Thread, Unit,
+        engine::{Pool, Row, query},
         remembered_since,
     },
 };
@@ -27,8 +27,8 @@ use crate::{
 impl Store {
     /// The next page of a queue behind a delivery, in order: bounded in number and bytes.
     pub async fn queue(&self, queue: &Queue, after: DeliveryId) -> Result<Vec<Queued>, StoreError> {
-        let next: Vec<i64> = sqlx::query_scalar(
-            "SELECT seq FROM delivery WHERE queue = ? AND seq > ? AND quarantined IS NULL ORDER BY seq LIMIT ?",
+        let next: Vec<i64> = query(
+            "SELECT seq FROM delivery WHERE queue = $1 AND seq > $2 AND quarantined IS NULL ORDER BY seq LIMIT $3",
         )
         .bind(queue.to_string())
         .bind(after.0)
@@ -39,7 +39,7 @@ impl Store {
         if !recent.is_empty() {
             return Ok(recent);
         }
-        let rows = sqlx::query(include_str!("queue.sql"))
+        let rows: Vec<Row> = query(include_str!("queue.sql"))
             .bind(queue.to_string())
             .bind(after.0)
             .bind(limits::PAGE_DELIVERIES)
@@ -51,22 +51,22 @@ impl Store {
 
     /// What a lane holds next behind a delivery: all copies of one message, or one notice.
     pub async fn unit(&self, lane: &Queue, after: DeliveryId) -> Result<Option<Unit>, StoreError> {
-        let rows = sqlx::query(include_str!("unit.sql"))
+        let rows: Vec<Row> = query(include_str!("unit.sql"))
             .bind(lane.to_string())
             .bind(after.0)
             .fetch_all(&self.readers)
             .await?;
         let Some(first) = rows.first() else { return Ok(None) };
-        if let Some(notice) = first.try_get::<Option<Vec<u8>>, _>("notice")? {
-            return Ok(Some(Unit::Notice { id: DeliveryId(first.try_get("seq")?), notice: decode(notice)? }));
+        if let Some(notice) = first.get::<Option<Vec<u8>>>("notice")? {
+            return Ok(Some(Unit::Notice { id: DeliveryId(first.get("seq")?), notice: decode(notice)? }));
         }
-        let message: i64 = first.try_get("message")?;
-        let envelope: Option<Vec<u8>> = sqlx::query_scalar("SELECT envelope FROM content WHERE message = ?")
+        let message: i64 = first.get("message")?;
+        let envelope: Option<Vec<u8>> = query("SELECT envelope FROM content WHERE message = $1")
             .bind(message)
             .fetch_optional(&self.readers)
             .await?;
         let copies = rows.iter().map(|row| copy(row, Envelope::default())).collect::<Result<Vec<_>, _>>()?;
-        let first = DeliveryId(first.try_get("seq")?);
+        let first = DeliveryId(first.get("seq")?);
         let last = copies.last().map(|copy| copy.head.delivery).unwrap_or_default();
         // Gone in between: the next look finds what is there then.
         let Some(envelope) = envelope else { return Ok(None) };
@@ -75,10 +75,10 @@ impl Store {
 
     /// What waits in a queue, a page of it: copies with their heads, and notices.
     pub async fn waiting(&self, queue: &Queue) -> Result<Vec<(DeliveryId, Option<Head>)>, StoreError> {
-        let rows = sqlx::query(
+        let rows: Vec<Row> = query(
             "SELECT d.seq, d.agency, d.expires, d.offered, d.handed_over, d.log, d.waiting, d.waitings, d.message, m.sender, m.id, m.digest FROM delivery AS d \
              LEFT JOIN message AS m ON m.seq = d.message \
-             WHERE d.queue = ? AND d.quarantined IS NULL ORDER BY d.seq LIMIT ?",
+             WHERE d.queue = $1 AND d.quarantined IS NULL ORDER BY d.seq LIMIT $2",
         )
         .bind(queue.to_string())
         .bind(limits::SWEEP_PAGE)
@@ -86,19 +86,19 @@ impl Store {
         .await?;
         rows.iter()
             .map(|row| {
-                let is_copy = row.try_get::<Option<i64>, _>("message")?.is_some();
-                Ok((DeliveryId(row.try_get("seq")?), is_copy.then(|| head(row)).transpose()?))
+                let is_copy = row.get::<Option<i64>>("message")?.is_some();
+                Ok((DeliveryId(row.get("seq")?), is_copy.then(|| head(row)).transpose()?))
             })
             .collect()
     }
 
     /// A page of the copies in a lane whose senders were not told this reason of waiting.
     pub async fn untold(&self, lane: &Queue, why: ErrorCode) -> Result<Vec<Head>, StoreError> {
-        let rows = sqlx::query(
+        let rows: Vec<Row> = query(
             "SELECT d.seq, d.agency, d.expires, d.offered, d.handed_over, d.log, d.waiting, d.waitings, m.sender, m.id, m.digest \
              FROM delivery AS d JOIN message AS m ON m.seq = d.message \
-             WHERE d.queue = ? AND d.quarantined IS NULL AND d.waiting <> ? AND d.waitings < ? \
-             ORDER BY d.seq LIMIT ?",
+             WHERE d.queue = $1 AND d.quarantined IS NULL AND d.waiting <> $2 AND d.waitings < $3 \
+             ORDER BY d.seq LIMIT $4",
         )
         .bind(lane.to_string())
         .bind(i32::from(why))
@@ -113,8 +113,8 @@ impl Store {
     pub async fn waits(&self, domain: &Domain, why: ErrorCode) -> Result<bool, StoreError> {
         let lanes = self.lanes(domain);
         for lane in lanes {
-            let waits: bool = sqlx::query_scalar(
-                "SELECT EXISTS (SELECT 1 FROM delivery WHERE queue = ? AND quarantined IS NULL AND waiting = ?)",
+            let waits: bool = query(
+                "SELECT EXISTS (SELECT 1 FROM delivery WHERE queue = $1 AND quarantined IS NULL AND waiting = $2)",
             )
             .bind(lane.to_string())
             .bind(i32::from(why))
@@ -130,11 +130,11 @@ impl Store {
     /// Copies that nobody took before they expired. One that a peer may have taken is left for the peer to
     /// answer, as long as the peer remembers it.
     pub async fn expired(&self, now: OffsetDateTime) -> Result<Vec<Head>, StoreError> {
-        let rows = sqlx::query(
+        let rows: Vec<Row> = query(
             "SELECT d.seq, d.agency, d.expires, d.offered, d.handed_over, d.log, d.waiting, d.waitings, m.sender, m.id, m.digest FROM delivery AS d \
              JOIN message AS m ON m.seq = d.message \
-             WHERE d.expires <= ? AND d.message IS NOT NULL AND d.quarantined IS NULL AND d.forwarded = 0 \
-             AND (d.offered = 0 OR d.expires <= ?) ORDER BY d.expires LIMIT ?",
+             WHERE d.expires <= $1 AND d.message IS NOT NULL AND d.quarantined IS NULL AND d.forwarded = FALSE \
+             AND (d.offered = FALSE OR d.expires <= $2) ORDER BY d.expires LIMIT $3",
         )
         .bind(millis(now))
         .bind(millis(remembered_since(now)))
@@ -150,30 +150,30 @@ impl Store {
         sender: &AgencyAddress,
         message: Uuid,
     ) -> Result<Option<(Digest, Bytes)>, StoreError> {
-        let row = sqlx::query("SELECT digest, acceptance FROM message WHERE sender = ? AND id = ?")
+        let row: Option<Row> = query("SELECT digest, acceptance FROM message WHERE sender = $1 AND id = $2")
             .bind(sender.to_string())
             .bind(message.as_bytes().to_vec())
             .fetch_optional(&self.readers)
             .await?;
-        let read = |row: SqliteRow| {
-            let acceptance: Vec<u8> = row.try_get("acceptance")?;
-            Ok((digest(row.try_get("digest")?)?, acceptance.into()))
+        let read = |row: Row| {
+            let acceptance: Vec<u8> = row.get("acceptance")?;
+            Ok((digest(row.get("digest")?)?, acceptance.into()))
         };
         row.map(read).transpose()
     }
 
     /// The parties of a referral's thread.
     pub async fn thread(&self, thread: Uuid) -> Result<Option<Thread>, StoreError> {
-        let row = sqlx::query("SELECT requester, responder, status FROM thread WHERE thread = ?")
+        let row: Option<Row> = query("SELECT requester, responder, status FROM thread WHERE thread = $1")
             .bind(thread.as_bytes().to_vec())
             .fetch_optional(&self.readers)
             .await?;
         row.map(|row| {
             Ok(Thread {
                 id: thread,
-                requester: address(row.try_get("requester")?)?,
-                responder: address(row.try_get("responder")?)?,
-                status: Status::try_from(row.try_get::<i32, _>("status")?)
+                requester: address(row.get("requester")?)?,
+                responder: address(row.get("responder")?)?,
+                status: Status::try_from(row.get::<i32>("status")?)
                     .map_err(|_| StoreError::Corrupt("status"))?,
             })
         })
@@ -182,9 +182,9 @@ impl Store {
 }
 
 /// What waits in each queue that holds something.
-pub(super) async fn loads(db: &SqlitePool) -> Result<HashMap<Queue, Load>, StoreError> {
-    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
-        "SELECT queue, COUNT(*), SUM(bytes) FROM delivery WHERE quarantined IS NULL GROUP BY queue",
+pub(super) async fn loads(db: &Pool) -> Result<HashMap<Queue, Load>, StoreError> {
+    let rows: Vec<(String, i64, i64)> = query(
+        "SELECT queue, COUNT(*), CAST(SUM(bytes) AS BIGINT) FROM delivery WHERE quarantined IS NULL GROUP BY queue",
     )
     .fetch_all(db)
     .await?;
@@ -196,46 +196,46 @@ pub(super) async fn loads(db: &SqlitePool) -> Result<HashMap<Queue, Load>, Store
         .collect()
 }
 
-fn queued(row: SqliteRow) -> Result<Queued, StoreError> {
-    let delivery = DeliveryId(row.try_get("seq")?);
-    let notice: Option<Vec<u8>> = row.try_get("notice")?;
+fn queued(row: Row) -> Result<Queued, StoreError> {
+    let delivery = DeliveryId(row.get("seq")?);
+    let notice: Option<Vec<u8>> = row.get("notice")?;
     let item = match notice {
         Some(notice) => Item::Notice(decode(notice)?),
-        None => Item::Copy(Box::new(copy(&row, decode(row.try_get("envelope")?)?)?)),
+        None => Item::Copy(Box::new(copy(&row, decode(row.get("envelope")?)?)?)),
     };
     Ok(Queued { id: delivery, item })
 }
 
-fn copy(row: &SqliteRow, content: Envelope) -> Result<QueuedCopy, StoreError> {
+fn copy(row: &Row, content: Envelope) -> Result<QueuedCopy, StoreError> {
     Ok(QueuedCopy {
         head: head(row)?,
         content,
-        proof: decode(row.try_get("proof")?)?,
-        bases_salt: row.try_get::<Option<Vec<u8>>, _>("bases_salt")?.unwrap_or_default().into(),
+        proof: decode(row.get("proof")?)?,
+        bases_salt: row.get::<Option<Vec<u8>>>("bases_salt")?.unwrap_or_default().into(),
         released: Released {
-            bases: decode(row.try_get("bases")?)?,
-            decision: decode(row.try_get("decision")?)?,
-            release: decode(row.try_get("release")?)?,
+            bases: decode(row.get("bases")?)?,
+            decision: decode(row.get("decision")?)?,
+            release: decode(row.get("release")?)?,
         },
         from_memory: false,
     })
 }
 
-pub(super) fn head(row: &SqliteRow) -> Result<Head, StoreError> {
+pub(super) fn head(row: &Row) -> Result<Head, StoreError> {
     Ok(Head {
-        delivery: DeliveryId(row.try_get("seq")?),
-        recipient: address(row.try_get("agency")?)?,
-        sender: address(row.try_get("sender")?)?,
-        message: id(row.try_get("id")?)?,
-        digest: digest(row.try_get("digest")?)?,
-        expires: moment(row.try_get("expires")?)?,
-        offered: row.try_get("offered")?,
-        handed_over: row.try_get("handed_over")?,
-        accepted: row.try_get::<Option<u32>, _>("log")?.is_some(),
+        delivery: DeliveryId(row.get("seq")?),
+        recipient: address(row.get("agency")?)?,
+        sender: address(row.get("sender")?)?,
+        message: id(row.get("id")?)?,
+        digest: digest(row.get("digest")?)?,
+        expires: moment(row.get("expires")?)?,
+        offered: row.get("offered")?,
+        handed_over: row.get("handed_over")?,
+        accepted: row.get::<Option<u32>>("log")?.is_some(),
         waiting: (
-            ErrorCode::try_from(row.try_get::<i32, _>("waiting")?)
+            ErrorCode::try_from(row.get::<i32>("waiting")?)
                 .map_err(|_| StoreError::Corrupt("reason of waiting"))?,
-            row.try_get("waitings")?,
+            row.get("waitings")?,
         ),
     })
 }

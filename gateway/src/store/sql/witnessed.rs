@@ -3,7 +3,6 @@
 use liaison_proto::message::v1::SignedKeyRecord;
 use liaison_trust::{digest::Digest, log::Frontier, names::Domain};
 use prost::Message;
-use sqlx::FromRow;
 use time::OffsetDateTime;
 
 use super::{
@@ -12,7 +11,10 @@ use super::{
 };
 use crate::{
     limits,
-    store::{LogKind, StoreError},
+    store::{
+        LogKind, StoreError,
+        engine::{query, row_of},
+    },
 };
 
 /// A key record of an agency of this domain in a peer's log, which this gateway did not publish.
@@ -22,7 +24,7 @@ pub struct ForeignKey<'a> {
 }
 
 /// A log of a peer of which heads were cosigned.
-#[derive(Debug, Clone, FromRow)]
+#[derive(Debug, Clone)]
 pub struct Witnessed {
     pub origin: String,
     /// The largest of them, a signed note.
@@ -31,13 +33,15 @@ pub struct Witnessed {
     pub compared: bool,
 }
 
+row_of! { Witnessed { origin, checkpoint, compared } }
+
 impl Store {
     /// The largest head of a peer's log that was cosigned: a signed note.
     ///
     /// # Errors
     /// The database failed.
     pub async fn witnessed(&self, origin: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let seen = sqlx::query_scalar("SELECT checkpoint FROM witnessed WHERE origin = ?")
+        let seen = query("SELECT checkpoint FROM witnessed WHERE origin = $1")
             .bind(origin)
             .fetch_optional(&self.readers)
             .await?;
@@ -49,11 +53,10 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn count_witnessed(&self, domain: &Domain) -> Result<u32, StoreError> {
-        let count =
-            sqlx::query_scalar("SELECT COUNT(*) FROM witnessed WHERE substr(origin, 1, length(?1)) = ?1")
-                .bind(format!("{domain}/"))
-                .fetch_one(&self.readers)
-                .await?;
+        let count = query("SELECT COUNT(*) FROM witnessed WHERE SUBSTR(origin, 1, LENGTH($1)) = $1")
+            .bind(format!("{domain}/"))
+            .fetch_one(&self.readers)
+            .await?;
         Ok(count)
     }
 
@@ -68,9 +71,9 @@ impl Store {
         size: u64,
         checkpoint: &[u8],
     ) -> Result<bool, StoreError> {
-        let kept = sqlx::query(
-            "INSERT INTO witnessed (origin, size, checkpoint) SELECT ?1, ?3, ?4 \
-             WHERE ?2 IS (SELECT size FROM witnessed WHERE origin = ?1) \
+        let kept = query(
+            "INSERT INTO witnessed (origin, size, checkpoint) SELECT $1, $3, $4 \
+             WHERE $2 IS NOT DISTINCT FROM (SELECT size FROM witnessed WHERE origin = $1) \
              ON CONFLICT (origin) DO UPDATE SET size = excluded.size, checkpoint = excluded.checkpoint",
         )
         .bind(origin)
@@ -79,7 +82,7 @@ impl Store {
         .bind(checkpoint)
         .execute(&self.writer)
         .await?;
-        Ok(kept.rows_affected() == 1)
+        Ok(kept == 1)
     }
 
     /// The largest head that was cosigned of the newest log of a kind of a domain: a signed note.
@@ -100,8 +103,8 @@ impl Store {
     /// The database failed.
     pub async fn witnessed_logs(&self, domain: &Domain, kind: LogKind) -> Result<Vec<Witnessed>, StoreError> {
         // Of two logs the one with the higher number; what is longer is higher.
-        let logs = sqlx::query_as(
-            "SELECT origin, checkpoint, compared FROM witnessed WHERE SUBSTR(origin, 1, LENGTH(?1)) = ?1 \
+        let logs = query(
+            "SELECT origin, checkpoint, compared FROM witnessed WHERE SUBSTR(origin, 1, LENGTH($1)) = $1 \
              ORDER BY LENGTH(origin), origin",
         )
         .bind(format!("{domain}/{}/", kind.name()))
@@ -115,7 +118,7 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn log_compared(&self, origin: &str) -> Result<(), StoreError> {
-        sqlx::query("UPDATE witnessed SET compared = 1 WHERE origin = ?")
+        query("UPDATE witnessed SET compared = TRUE WHERE origin = $1")
             .bind(origin)
             .execute(&self.writer)
             .await?;
@@ -127,11 +130,10 @@ impl Store {
     /// # Errors
     /// The database failed, or holds what can't be read.
     pub async fn watched(&self, origin: &str) -> Result<Frontier, StoreError> {
-        let row: Option<(i64, Vec<u8>)> =
-            sqlx::query_as("SELECT size, frontier FROM watched WHERE origin = ?")
-                .bind(origin)
-                .fetch_optional(&self.readers)
-                .await?;
+        let row: Option<(i64, Vec<u8>)> = query("SELECT size, frontier FROM watched WHERE origin = $1")
+            .bind(origin)
+            .fetch_optional(&self.readers)
+            .await?;
         let Some((size, frontier)) = row else { return Ok(Frontier::new()) };
         let (hashes, _) = frontier.as_chunks::<32>();
         let hashes = hashes.iter().copied().map(Digest).collect();
@@ -149,18 +151,21 @@ impl Store {
         (checkpoint, foreign): (&[u8], &[ForeignKey<'_>]),
         at: OffsetDateTime,
     ) -> Result<(), StoreError> {
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let mut change = self.writer.begin().await?;
         let hashes: Vec<u8> = frontier.hashes().iter().flat_map(|hash| *hash.as_bytes()).collect();
-        sqlx::query("INSERT OR REPLACE INTO watched (origin, size, frontier) VALUES (?, ?, ?)")
-            .bind(origin)
-            .bind(number(frontier.size()))
-            .bind(hashes)
-            .execute(&mut *change)
-            .await?;
+        query(
+            "INSERT INTO watched (origin, size, frontier) VALUES ($1, $2, $3) \
+             ON CONFLICT (origin) DO UPDATE SET size = excluded.size, frontier = excluded.frontier",
+        )
+        .bind(origin)
+        .bind(number(frontier.size()))
+        .bind(hashes)
+        .execute(&mut change)
+        .await?;
         for ForeignKey { index, record } in foreign {
-            sqlx::query(
-                "INSERT INTO foreign_key (at, origin, idx, record, checkpoint) SELECT ?1, ?2, ?3, ?4, ?5 \
-                 WHERE (SELECT COUNT(*) FROM foreign_key) < ?6",
+            query(
+                "INSERT INTO foreign_key (at, origin, idx, record, checkpoint) SELECT $1, $2, $3, $4, $5 \
+                 WHERE (SELECT COUNT(*) FROM foreign_key) < $6",
             )
             .bind(millis(at))
             .bind(origin)
@@ -168,7 +173,7 @@ impl Store {
             .bind(record.encode_to_vec())
             .bind(checkpoint)
             .bind(number(limits::FOREIGN_KEYS as u64))
-            .execute(&mut *change)
+            .execute(&mut change)
             .await?;
         }
         change.commit().await?;
@@ -185,9 +190,9 @@ impl Store {
         (known, shown): (&[u8], &[u8]),
         at: OffsetDateTime,
     ) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO conflict (at, origin, known, shown) SELECT ?1, ?2, ?3, ?4 \
-             WHERE (SELECT COUNT(*) FROM conflict WHERE substr(origin, 1, length(?6)) = ?6) < ?5",
+        query(
+            "INSERT INTO conflict (at, origin, known, shown) SELECT $1, $2, $3, $4 \
+             WHERE (SELECT COUNT(*) FROM conflict WHERE substr(origin, 1, length($6)) = $6) < $5",
         )
         .bind(millis(at))
         .bind(origin)
@@ -205,7 +210,7 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn conflicts(&self, origin: &str) -> Result<u32, StoreError> {
-        let count = sqlx::query_scalar("SELECT COUNT(*) FROM conflict WHERE origin = ?")
+        let count = query("SELECT COUNT(*) FROM conflict WHERE origin = $1")
             .bind(origin)
             .fetch_one(&self.readers)
             .await?;

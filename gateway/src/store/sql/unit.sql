@@ -1,11 +1,11 @@
 -- What a lane holds next behind a delivery: every copy of that message in the lane, or one notice.
 WITH next AS (
-    SELECT seq, message FROM delivery WHERE queue = ?1 AND seq > ?2 AND quarantined IS NULL ORDER BY seq LIMIT 1
+    SELECT seq, message FROM delivery WHERE queue = $1 AND seq > $2 AND quarantined IS NULL ORDER BY seq LIMIT 1
 ), unit AS (
     SELECT seq FROM next
     UNION ALL
     SELECT d.seq FROM next JOIN delivery AS d
-        ON d.message = next.message AND d.queue = ?1 AND d.seq > next.seq AND d.quarantined IS NULL
+        ON d.message = next.message AND d.queue = $1 AND d.seq > next.seq AND d.quarantined IS NULL
 )
 SELECT d.seq, d.agency, d.expires, d.offered, d.handed_over, d.log, d.waiting, d.waitings, d.message, d.proof, d.bases_salt, d.bases,
        d.decision, d.release, d.notice, m.sender, m.id, m.digest

@@ -5,28 +5,29 @@ use std::ops::Range;
 use liaison_proto::message::v1::SignedKeyRecord;
 use liaison_trust::{log::SaltedRecord, names::AgencyAddress};
 use prost::Message;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, SqliteExecutor, sqlite::SqliteRow};
 use uuid::Uuid;
 
 use super::{
     Store,
     columns::{address, id, number},
-    statements::{insert, list, lists},
 };
 use crate::{
     limits,
-    store::{About, Act, Leaf, LogId, LogKind, NewLeaf, Staged, Stager, StoreError},
+    store::{
+        About, Act, Leaf, LogId, LogKind, NewLeaf, Staged, Stager, StoreError,
+        engine::{Db, Query, Row, Transaction, Value, query, row},
+    },
 };
 
 /// Finds an entry in clear by its index.
 pub(super) const PLACE_IN_CLEAR: &str =
-    "SELECT idx FROM leaf WHERE log = ? AND entry = ? AND LENGTH(entry) > 32";
+    "SELECT idx FROM leaf WHERE log = $1 AND entry = $2 AND LENGTH(entry) > 32";
 
 impl Stager {
     /// Appends leaves to the log of evidence.
     pub(super) async fn append<'l>(
         &self,
-        db: &mut SqliteConnection,
+        db: &mut Transaction,
         leaves: impl IntoIterator<Item = &'l NewLeaf>,
     ) -> Result<(), StoreError> {
         const LEAF: &str = "INSERT INTO leaf (log, idx, entry, salt, record, message, thread, readers, mac) ";
@@ -36,34 +37,44 @@ impl Stager {
         }
         let End { log, number, next } = end(db, LogKind::Evidence).await?;
         let rows: Vec<(i64, &NewLeaf)> = (next..).zip(leaves).collect();
-        insert(db, LEAF, &rows, |row, (idx, leaf)| {
-            let About { message, thread, readers } = &leaf.about;
-            let readers: Vec<String> = readers.iter().map(ToString::to_string).collect();
-            let entry = leaf.record.entry();
-            let staged = Staged {
-                log: (LogKind::Evidence, number),
-                index: idx.unsigned_abs(),
-                entry: entry.as_bytes(),
-                message: message.as_ref().map(|id| id.as_bytes().as_slice()),
-                thread: thread.as_ref().map(|id| id.as_bytes().as_slice()),
-            };
-            row.push_bind(log)
-                .push_bind(*idx)
-                .push_bind(staged.entry.to_vec())
-                .push_bind(leaf.record.salt().to_vec())
-                .push_bind(leaf.record.record().to_vec())
-                .push_bind(staged.message.map(<[u8]>::to_vec))
-                .push_bind(staged.thread.map(<[u8]>::to_vec))
-                .push_bind(readers.join(" "))
-                .push_bind(self.mac(staged).to_vec());
-        })
-        .await
+        for run in db.runs(&rows) {
+            query(LEAF)
+                .rows(run, |(idx, leaf)| self.row((log, number), *idx, leaf))
+                .execute(&mut *db)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// A row of the table of leaves.
+    fn row(&self, (log, number): (i64, u32), idx: i64, leaf: &NewLeaf) -> [Value; 9] {
+        let About { message, thread, readers } = &leaf.about;
+        let readers: Vec<String> = readers.iter().map(ToString::to_string).collect();
+        let entry = leaf.record.entry();
+        let staged = Staged {
+            log: (LogKind::Evidence, number),
+            index: idx.unsigned_abs(),
+            entry: entry.as_bytes(),
+            message: message.as_ref().map(|id| id.as_bytes().as_slice()),
+            thread: thread.as_ref().map(|id| id.as_bytes().as_slice()),
+        };
+        row![
+            log,
+            idx,
+            staged.entry,
+            leaf.record.salt().as_slice(),
+            leaf.record.record(),
+            staged.message,
+            staged.thread,
+            readers.join(" "),
+            self.mac(staged).as_slice(),
+        ]
     }
 
     /// Appends key records, which are no secret, to the log of keys: those that it does not hold yet.
     pub(super) async fn append_keys(
         &self,
-        db: &mut SqliteConnection,
+        db: &mut Transaction,
         keys: &[&SignedKeyRecord],
     ) -> Result<(), StoreError> {
         let entries: Vec<Vec<u8>> = keys.iter().map(|key| key.encode_to_vec()).collect();
@@ -71,27 +82,22 @@ impl Stager {
     }
 
     /// Appends entries in clear to the log of keys: those that it does not hold yet.
-    async fn append_in_clear(
-        &self,
-        db: &mut SqliteConnection,
-        entries: &[Vec<u8>],
-    ) -> Result<(), StoreError> {
+    async fn append_in_clear(&self, db: &mut Transaction, entries: &[Vec<u8>]) -> Result<(), StoreError> {
         let End { log, number, mut next } = end(db, LogKind::Keys).await?;
         for entry in entries {
             let log_of = (LogKind::Keys, number);
             let staged =
                 Staged { log: log_of, index: next.unsigned_abs(), entry, message: None, thread: None };
-            let appended = sqlx::query(
-                "INSERT INTO leaf (log, idx, entry, readers, mac) VALUES (?, ?, ?, '', ?) \
-                 ON CONFLICT (log, entry) WHERE LENGTH(entry) > 32 DO NOTHING",
+            let appended = query(
+                "INSERT INTO leaf (log, idx, entry, readers, mac) SELECT $1, $2, $3, '', $4 \
+                 WHERE NOT EXISTS (SELECT 1 FROM leaf WHERE log = $1 AND entry = $3 AND LENGTH(entry) > 32)",
             )
             .bind(log)
             .bind(next)
             .bind(entry)
             .bind(self.mac(staged).to_vec())
             .execute(&mut *db)
-            .await?
-            .rows_affected();
+            .await?;
             next += i64::try_from(appended).unwrap_or_default();
         }
         Ok(())
@@ -100,14 +106,14 @@ impl Stager {
     /// The entries of a log from an index on, a page of them, all of which the gateway staged.
     async fn entries(
         &self,
-        db: impl SqliteExecutor<'_>,
+        db: impl Into<Db<'_>>,
         (id, log): (LogId, (LogKind, u32)),
         from: u64,
         most: u32,
     ) -> Result<Vec<Vec<u8>>, StoreError> {
         type Row = (i64, Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>, Vec<u8>);
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT idx, entry, message, thread, mac FROM leaf WHERE log = ? AND idx >= ? ORDER BY idx LIMIT ?",
+        let rows: Vec<Row> = query(
+            "SELECT idx, entry, message, thread, mac FROM leaf WHERE log = $1 AND idx >= $2 ORDER BY idx LIMIT $3",
         )
         .bind(id.0)
         .bind(number(from))
@@ -137,10 +143,10 @@ struct End {
     next: i64,
 }
 
-async fn end(db: &mut SqliteConnection, kind: LogKind) -> Result<End, StoreError> {
-    let (log, number, next) = sqlx::query_as(
+async fn end(db: &mut Transaction, kind: LogKind) -> Result<End, StoreError> {
+    let (log, number, next) = query(
         "SELECT l.id, l.number, COALESCE((SELECT MAX(idx) + 1 FROM leaf WHERE log = l.id), 0) FROM log AS l \
-         WHERE l.kind = ? ORDER BY l.number DESC LIMIT 1",
+         WHERE l.kind = $1 ORDER BY l.number DESC LIMIT 1",
     )
     .bind(kind.name())
     .fetch_one(db)
@@ -151,7 +157,7 @@ async fn end(db: &mut SqliteConnection, kind: LogKind) -> Result<End, StoreError
 impl Store {
     /// Logs key records that are handed out without being kept.
     pub async fn log_keys(&self, keys: &[&SignedKeyRecord]) -> Result<(), StoreError> {
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let mut change = self.writer.begin().await?;
         self.stager.append_keys(&mut change, keys).await?;
         change.commit().await?;
         Ok(())
@@ -167,28 +173,26 @@ impl Store {
         first: Option<NewLeaf>,
         act: Act<'_>,
     ) -> Result<(), StoreError> {
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let mut change = self.writer.begin().await?;
         let before = end(&mut change, kind).await?;
-        let size: i64 = sqlx::query_scalar("SELECT size FROM log WHERE id = ?")
-            .bind(before.log)
-            .fetch_one(&mut *change)
-            .await?;
+        let size: i64 =
+            query("SELECT size FROM log WHERE id = $1").bind(before.log).fetch_one(&mut change).await?;
         // In clear, all that it held; of evidence, what is under no head. Nothing that the gateway did not stage.
         let of = (LogId(before.log), (kind, before.number));
         let mut from = if kind == LogKind::Keys { 0 } else { size.unsigned_abs() };
         let mut entries = Vec::new();
         loop {
-            let page = self.stager.entries(&mut *change, of, from, limits::LOG_PAGE).await?;
+            let page = self.stager.entries(&mut change, of, from, limits::LOG_PAGE).await?;
             if page.is_empty() {
                 break;
             }
             from += page.len() as u64;
             entries.extend(page);
         }
-        let staged = sqlx::query("SELECT * FROM leaf WHERE log = ? AND idx >= ? ORDER BY idx")
+        let staged = query("SELECT * FROM leaf WHERE log = $1 AND idx >= $2 ORDER BY idx")
             .bind(before.log)
             .bind(size)
-            .fetch_all(&mut *change)
+            .fetch_all(&mut change)
             .await?;
         let mut leaves: Vec<NewLeaf> = first.into_iter().collect();
         if kind == LogKind::Evidence {
@@ -199,19 +203,19 @@ impl Store {
                 leaves.push(NewLeaf { record: record.ok_or(StoreError::ForeignLeaf(index))?, about });
             }
             // What peers have told of copies since, this database may have lost: they tell it when the copies are offered again.
-            sqlx::query("UPDATE delivery SET log = 0 WHERE forwarded = 1 AND log IS NOT NULL")
-                .execute(&mut *change)
+            query("UPDATE delivery SET log = 0 WHERE forwarded = TRUE AND log IS NOT NULL")
+                .execute(&mut change)
                 .await?;
         }
-        sqlx::query("DELETE FROM leaf WHERE log = ? AND idx >= ?")
+        query("DELETE FROM leaf WHERE log = $1 AND idx >= $2")
             .bind(before.log)
             .bind(size)
-            .execute(&mut *change)
+            .execute(&mut change)
             .await?;
-        sqlx::query("INSERT INTO log (kind, number, size) VALUES (?, ?, 0)")
+        query("INSERT INTO log (kind, number, size) VALUES ($1, $2, 0)")
             .bind(kind.name())
             .bind(number)
-            .execute(&mut *change)
+            .execute(&mut change)
             .await?;
         self.stager.append(&mut change, &leaves).await?;
         if kind == LogKind::Keys {
@@ -225,7 +229,7 @@ impl Store {
     /// The entries of a log from an index on, a page of them.
     pub async fn entries(&self, log: LogId, from: u64, most: u32) -> Result<Vec<Vec<u8>>, StoreError> {
         let rows: Vec<(i64, Vec<u8>)> =
-            sqlx::query_as("SELECT idx, entry FROM leaf WHERE log = ? AND idx >= ? ORDER BY idx LIMIT ?")
+            query("SELECT idx, entry FROM leaf WHERE log = $1 AND idx >= $2 ORDER BY idx LIMIT $3")
                 .bind(log.0)
                 .bind(number(from))
                 .bind(most)
@@ -253,7 +257,7 @@ impl Store {
     /// Where an entry in clear stands in a log.
     pub async fn place_in_clear(&self, log: LogId, entry: &[u8]) -> Result<Option<u64>, StoreError> {
         let index: Option<i64> =
-            sqlx::query_scalar(PLACE_IN_CLEAR).bind(log.0).bind(entry).fetch_optional(&self.readers).await?;
+            query(PLACE_IN_CLEAR).bind(log.0).bind(entry).fetch_optional(&self.readers).await?;
         Ok(index.map(i64::unsigned_abs))
     }
 
@@ -271,12 +275,12 @@ impl Store {
         if messages.is_empty() {
             return Ok((Vec::new(), None));
         }
-        let mut select = QueryBuilder::new("SELECT idx, LENGTH(record) FROM leaf WHERE log = ");
-        select.push_bind(log.0).push(" AND idx >= ").push_bind(number(indexes.start));
-        select.push(" AND idx < ").push_bind(number(indexes.end)).push(" AND record IS NOT NULL");
-        readable(&mut select, reader, messages);
-        select.push(" ORDER BY idx LIMIT ").push_bind(number(most as u64).saturating_add(1));
-        let found: Vec<(i64, i64)> = select.build_query_as().fetch_all(&self.readers).await?;
+        let select = query("SELECT idx, CAST(LENGTH(record) AS BIGINT) FROM leaf WHERE log = ").value(log.0);
+        let select = select.sql(" AND idx >= ").value(number(indexes.start));
+        let select = select.sql(" AND idx < ").value(number(indexes.end)).sql(" AND record IS NOT NULL");
+        let select = readable(select, reader, messages).sql(" ORDER BY idx LIMIT ");
+        let found: Vec<(i64, i64)> =
+            select.value(number(most as u64).saturating_add(1)).fetch_all(&self.readers).await?;
         let mut room = number(bytes as u64);
         let taken = found.iter().take(most).enumerate().take_while(|(place, (_, length))| {
             room = room.saturating_sub(*length);
@@ -285,12 +289,10 @@ impl Store {
         let indexes: Vec<i64> = taken.map(|(_, (idx, _))| *idx).collect();
         let next = found.get(indexes.len()).map(|(idx, _)| idx.unsigned_abs());
         let mut leaves = Vec::new();
-        for run in lists(&indexes) {
-            let mut select = QueryBuilder::new("SELECT * FROM leaf WHERE log = ");
-            select.push_bind(log.0).push(" AND idx IN (");
-            list(&mut select, run, |idx| *idx);
-            select.push(" ORDER BY idx");
-            for row in select.build().fetch_all(&self.readers).await? {
+        for run in self.readers.lists(&indexes) {
+            let select = query("SELECT * FROM leaf WHERE log = ").value(log.0).sql(" AND idx ");
+            let select = select.one_of(run.iter().copied()).sql(" ORDER BY idx");
+            for row in select.fetch_all(&self.readers).await? {
                 leaves.push(leaf(&row)?);
             }
         }
@@ -308,10 +310,9 @@ impl Store {
         if messages.is_empty() {
             return Ok(Vec::new());
         }
-        let mut select = QueryBuilder::new("SELECT DISTINCT message FROM leaf WHERE log = ");
-        select.push_bind(log.0).push(" AND idx >= ").push_bind(number(from));
-        readable(&mut select, reader, messages);
-        let staged: Vec<Vec<u8>> = select.build_query_scalar().fetch_all(&self.readers).await?;
+        let select = query("SELECT DISTINCT message FROM leaf WHERE log = ").value(log.0);
+        let select = select.sql(" AND idx >= ").value(number(from));
+        let staged: Vec<Vec<u8>> = readable(select, reader, messages).fetch_all(&self.readers).await?;
         staged.iter().map(|message| id(message)).collect()
     }
 
@@ -323,12 +324,10 @@ impl Store {
         message: Uuid,
         most: usize,
     ) -> Result<Vec<Leaf>, StoreError> {
-        let mut select = QueryBuilder::new(
-            "SELECT leaf.* FROM leaf JOIN log ON log.id = leaf.log WHERE record IS NOT NULL",
-        );
-        readable(&mut select, reader, &[message]);
-        select.push(" ORDER BY number, idx LIMIT ").push_bind(number(most as u64));
-        select.build().fetch_all(&self.readers).await?.iter().map(leaf).collect()
+        let select = query("SELECT leaf.* FROM leaf JOIN log ON log.id = leaf.log WHERE record IS NOT NULL");
+        let select = readable(select, reader, &[message]).sql(" ORDER BY number, idx LIMIT ");
+        let rows: Vec<Row> = select.value(number(most as u64)).fetch_all(&self.readers).await?;
+        rows.iter().map(leaf).collect()
     }
 
     /// The number of the newest log of evidence before one that has receipts about these messages for an agency.
@@ -341,17 +340,15 @@ impl Store {
         if messages.is_empty() {
             return Ok(None);
         }
-        let mut select = QueryBuilder::new("SELECT MAX(number) FROM log WHERE kind = ");
-        select.push_bind(LogKind::Evidence.name()).push(" AND number < ").push_bind(before);
-        select.push(" AND id IN (SELECT log FROM leaf WHERE record IS NOT NULL");
-        readable(&mut select, reader, messages);
-        select.push(")");
-        Ok(select.build_query_scalar().fetch_one(&self.readers).await?)
+        let select = query("SELECT MAX(number) FROM log WHERE kind = ").value(LogKind::Evidence.name());
+        let select = select.sql(" AND number < ").value(before);
+        let select = select.sql(" AND id IN (SELECT log FROM leaf WHERE record IS NOT NULL");
+        readable(select, reader, messages).sql(")").fetch_one(&self.readers).await
     }
 
     /// Leaves of a log from an index on, a page of them.
     pub async fn leaves(&self, log: LogId, from: u64, most: u32) -> Result<Vec<Leaf>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM leaf WHERE log = ? AND idx >= ? ORDER BY idx LIMIT ?")
+        let rows = query("SELECT * FROM leaf WHERE log = $1 AND idx >= $2 ORDER BY idx LIMIT $3")
             .bind(log.0)
             .bind(number(from))
             .bind(most)
@@ -362,22 +359,22 @@ impl Store {
 }
 
 /// Of leaves about these messages, those that an agency may have.
-fn readable(select: &mut QueryBuilder<Sqlite>, reader: &AgencyAddress, messages: &[Uuid]) {
-    select.push(" AND INSTR(' ' || readers || ' ', ").push_bind(format!(" {reader} ")).push(") > 0");
-    select.push(" AND message IN (");
-    list(select, messages, |message| message.as_bytes().to_vec());
+fn readable(select: Query, reader: &AgencyAddress, messages: &[Uuid]) -> Query {
+    // Addresses hold neither of the two signs that stand for others.
+    let select = select.sql(" AND ' ' || readers || ' ' LIKE ").value(format!("% {reader} %"));
+    select.sql(" AND message ").one_of(messages.iter().map(|message| message.as_bytes().as_slice()))
 }
 
-fn leaf(row: &SqliteRow) -> Result<Leaf, StoreError> {
-    let salt: Option<Vec<u8>> = row.try_get("salt")?;
-    let record: Option<Vec<u8>> = row.try_get("record")?;
+fn leaf(row: &Row) -> Result<Leaf, StoreError> {
+    let salt: Option<Vec<u8>> = row.get("salt")?;
+    let record: Option<Vec<u8>> = row.get("record")?;
     let record = salt.zip(record).map(|(salt, record)| {
         let salt = salt.try_into().map_err(|_| StoreError::Corrupt("salt"))?;
         Ok::<_, StoreError>(SaltedRecord::from_parts(salt, record)?)
     });
-    let readers: &str = row.try_get("readers")?;
+    let readers: String = row.get("readers")?;
     let id = |column| {
-        let id: Option<Vec<u8>> = row.try_get(column)?;
+        let id: Option<Vec<u8>> = row.get(column)?;
         id.map(|id| super::columns::id(&id)).transpose()
     };
     let about = About {
@@ -386,8 +383,8 @@ fn leaf(row: &SqliteRow) -> Result<Leaf, StoreError> {
         readers: readers.split_whitespace().map(address).collect::<Result<_, _>>()?,
     };
     Ok(Leaf {
-        index: row.try_get::<i64, _>("idx")?.unsigned_abs(),
-        entry: row.try_get("entry")?,
+        index: row.get::<i64>("idx")?.unsigned_abs(),
+        entry: row.get("entry")?,
         record: record.transpose()?,
         about,
     })

@@ -1,20 +1,21 @@
 //! What becomes of deliveries that wait, or that a peer accepted.
 
 use prost::Message;
-use sqlx::{QueryBuilder, SqliteConnection};
 
 use super::{
     batch::{Changes, Rows},
     known::{QueuedRow, end, queued},
-    statements::{list, lists},
 };
-use crate::store::{DeliveryId, Load, Next, Queue, Released, StoreError};
+use crate::store::{
+    DeliveryId, Load, Next, Queue, Released, StoreError,
+    engine::{Transaction, query},
+};
 
 impl<'a> Rows<'a> {
     /// Changes what is still queued; says of each change whether it was.
     pub(super) async fn change(
         &mut self,
-        db: &mut SqliteConnection,
+        db: &mut Transaction,
         changes: &'a Changes,
     ) -> Result<Vec<bool>, StoreError> {
         let deliveries = |are_gone: bool| -> Vec<DeliveryId> {
@@ -54,7 +55,7 @@ impl<'a> Rows<'a> {
                 Next::Forwarded { log } => {
                     row.forwarded = true;
                     self.move_to(db, change.delivery, row, Queue::Agency(row.agency.clone())).await?;
-                    sqlx::query("UPDATE delivery SET forwarded = 1, log = ? WHERE seq = ?")
+                    query("UPDATE delivery SET forwarded = TRUE, log = $1 WHERE seq = $2")
                         .bind(*log)
                         .bind(change.delivery.0)
                         .execute(&mut *db)
@@ -63,8 +64,8 @@ impl<'a> Rows<'a> {
                 Next::Again(lane) => {
                     row.forwarded = false;
                     self.move_to(db, change.delivery, row, lane.clone()).await?;
-                    sqlx::query(
-                        "UPDATE delivery SET forwarded = 0, again = again + 1, waiting = 0 WHERE seq = ?",
+                    query(
+                        "UPDATE delivery SET forwarded = FALSE, again = again + 1, waiting = 0 WHERE seq = $1",
                     )
                     .bind(change.delivery.0)
                     .execute(&mut *db)
@@ -77,16 +78,17 @@ impl<'a> Rows<'a> {
                 Next::Offered(leaf) => {
                     row.offered = true;
                     self.leaves.extend(leaf.as_deref());
-                    sqlx::query("UPDATE delivery SET offered = 1, handed_over = 1 WHERE seq = ?")
+                    query("UPDATE delivery SET offered = TRUE, handed_over = TRUE WHERE seq = $1")
                         .bind(change.delivery.0)
                         .execute(&mut *db)
                         .await?;
                 }
                 Next::Waiting { why, is_back } => {
                     row.offered &= !is_back;
-                    sqlx::query(
-                        "UPDATE delivery SET offered = offered AND NOT ?2, waitings = waitings + (waiting <> ?3), waiting = ?3 \
-                         WHERE seq = ?1",
+                    query(
+                        "UPDATE delivery SET offered = offered AND NOT $2, waiting = $3, \
+                         waitings = waitings + CASE WHEN waiting = $3 THEN 0 ELSE 1 END \
+                         WHERE seq = $1",
                     )
                     .bind(change.delivery.0)
                     .bind(*is_back)
@@ -95,7 +97,7 @@ impl<'a> Rows<'a> {
                     .await?;
                 }
                 Next::Quarantined(refusal) => {
-                    sqlx::query("UPDATE delivery SET quarantined = ? WHERE seq = ?")
+                    query("UPDATE delivery SET quarantined = $1 WHERE seq = $2")
                         .bind(refusal.encode_to_vec())
                         .bind(change.delivery.0)
                         .execute(&mut *db)
@@ -112,10 +114,9 @@ impl<'a> Rows<'a> {
         }
         end(db, &expired).await?;
         self.gone.extend(expired);
-        for run in lists(&handed_over) {
-            let mut update = QueryBuilder::new("UPDATE delivery SET handed_over = 1 WHERE seq IN (");
-            list(&mut update, run, |seq| *seq);
-            update.build().execute(&mut *db).await?;
+        for run in db.lists(&handed_over) {
+            let update = query("UPDATE delivery SET handed_over = TRUE WHERE seq ");
+            update.one_of(run.iter().copied()).execute(&mut *db).await?;
         }
         Ok(outcomes)
     }
@@ -123,14 +124,14 @@ impl<'a> Rows<'a> {
     /// Moves a delivery to another queue. Its place in the order stays.
     async fn move_to(
         &mut self,
-        db: &mut SqliteConnection,
+        db: &mut Transaction,
         delivery: DeliveryId,
         row: &mut QueuedRow,
         queue: Queue,
     ) -> Result<(), StoreError> {
         self.load(&row.queue).take(row.bytes);
         *self.load(&queue) += Load::one(row.bytes);
-        sqlx::query("UPDATE delivery SET queue = ? WHERE seq = ?")
+        query("UPDATE delivery SET queue = $1 WHERE seq = $2")
             .bind(queue.to_string())
             .bind(delivery.0)
             .execute(db)
@@ -150,12 +151,8 @@ fn applies(to: &Next, row: &QueuedRow) -> bool {
     }
 }
 
-async fn narrow(
-    db: &mut SqliteConnection,
-    delivery: DeliveryId,
-    released: &Released,
-) -> Result<(), StoreError> {
-    sqlx::query("UPDATE delivery SET decision = ?, release = ? WHERE seq = ?")
+async fn narrow(db: &mut Transaction, delivery: DeliveryId, released: &Released) -> Result<(), StoreError> {
+    query("UPDATE delivery SET decision = $1, release = $2 WHERE seq = $3")
         .bind(released.decision.encode_to_vec())
         .bind(released.release.encode_to_vec())
         .bind(delivery.0)

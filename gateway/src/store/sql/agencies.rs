@@ -4,7 +4,6 @@ use liaison_proto::{
     admin::v1::agency_state::Code as AgencyState, exchange::v1::Services, message::v1::sector::Code as Sector,
 };
 use prost::Message;
-use sqlx::{Sqlite, Transaction};
 
 use liaison_trust::{key_record::prove_chain, names::AgencyAddress};
 
@@ -15,7 +14,10 @@ use super::{
 use crate::{
     directory::{Agency, Directory},
     limits,
-    store::{Act, Stager, StoreError},
+    store::{
+        Act, Stager, StoreError,
+        engine::{Transaction, query},
+    },
 };
 
 /// What became of a new agency.
@@ -39,7 +41,7 @@ impl Store {
     /// The database failed, or holds what can't be read.
     pub async fn directory(&self) -> Result<Directory, StoreError> {
         let rows: Vec<AgencyRow> =
-            sqlx::query_as("SELECT address, name, country, sectors, groups, state, services FROM agency")
+            query("SELECT address, name, country, sectors, groups, state, services FROM agency")
                 .fetch_all(&self.readers)
                 .await?;
         let mut keys = self.keys().await?;
@@ -58,14 +60,14 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn add_agency(&self, agency: &Agency, act: Act<'_>) -> Result<Addition, StoreError> {
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let mut change = self.writer.begin().await?;
         let address = agency.address.to_string();
-        let (taken, revoked, agencies): (bool, bool, u32) = sqlx::query_as(
-            "SELECT EXISTS (SELECT 1 FROM agency WHERE address = ?1), \
-             EXISTS (SELECT 1 FROM revoked_agency WHERE agency = ?1), (SELECT count(*) FROM agency)",
+        let (taken, revoked, agencies): (bool, bool, u32) = query(
+            "SELECT EXISTS (SELECT 1 FROM agency WHERE address = $1), \
+             EXISTS (SELECT 1 FROM revoked_agency WHERE agency = $1), (SELECT count(*) FROM agency)",
         )
         .bind(&address)
-        .fetch_one(&mut *change)
+        .fetch_one(&mut change)
         .await?;
         match () {
             () if revoked => return Ok(Addition::Revoked),
@@ -74,9 +76,9 @@ impl Store {
             () => {}
         }
         let sectors: Vec<_> = agency.sectors.iter().map(|sector| sector.as_str_name()).collect();
-        sqlx::query(
+        query(
             "INSERT INTO agency (address, name, country, sectors, groups, state, added, services) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         )
         .bind(&address)
         .bind(&agency.name)
@@ -86,7 +88,7 @@ impl Store {
         .bind(i32::from(agency.state))
         .bind(millis(act.at))
         .bind(agency.services.encode_to_vec())
-        .execute(&mut *change)
+        .execute(&mut change)
         .await?;
         self.stager.record(&mut change, act).await?;
         change.commit().await?;
@@ -103,11 +105,11 @@ impl Store {
         services: &Services,
         act: Act<'_>,
     ) -> Result<(), StoreError> {
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query("UPDATE agency SET services = ? WHERE address = ?")
+        let mut change = self.writer.begin().await?;
+        query("UPDATE agency SET services = $1 WHERE address = $2")
             .bind(services.encode_to_vec())
             .bind(address.to_string())
-            .execute(&mut *change)
+            .execute(&mut change)
             .await?;
         self.stager.record(&mut change, act).await?;
         change.commit().await?;
@@ -124,11 +126,11 @@ impl Store {
         state: AgencyState,
         act: Act<'_>,
     ) -> Result<(), StoreError> {
-        let mut change = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query("UPDATE agency SET state = ? WHERE address = ?")
+        let mut change = self.writer.begin().await?;
+        query("UPDATE agency SET state = $1 WHERE address = $2")
             .bind(i32::from(state))
             .bind(address.to_string())
-            .execute(&mut *change)
+            .execute(&mut change)
             .await?;
         self.stager.record(&mut change, act).await?;
         change.commit().await?;
@@ -139,22 +141,18 @@ impl Store {
 impl Stager {
     /// Records an administrative act with what it changes, in the log and in the audit, of which past the limit the
     /// oldest goes.
-    pub(super) async fn record(
-        &self,
-        change: &mut Transaction<'_, Sqlite>,
-        act: Act<'_>,
-    ) -> Result<(), StoreError> {
-        let seq = sqlx::query("INSERT INTO audit (at, actor, act, subject) VALUES (?, ?, ?, ?)")
-            .bind(millis(act.at))
-            .bind(act.actor)
-            .bind(act.act)
-            .bind(act.subject)
-            .execute(&mut **change)
-            .await?
-            .last_insert_rowid();
-        sqlx::query("DELETE FROM audit WHERE seq <= ?")
+    pub(super) async fn record(&self, change: &mut Transaction, act: Act<'_>) -> Result<(), StoreError> {
+        let seq: i64 =
+            query("INSERT INTO audit (at, actor, act, subject) VALUES ($1, $2, $3, $4) RETURNING seq")
+                .bind(millis(act.at))
+                .bind(act.actor)
+                .bind(act.act)
+                .bind(act.subject)
+                .fetch_one(&mut *change)
+                .await?;
+        query("DELETE FROM audit WHERE seq <= $1")
             .bind(seq - limits::AUDIT_ENTRIES)
-            .execute(&mut **change)
+            .execute(&mut *change)
             .await?;
         self.append(change, [&act.leaf()?]).await
     }

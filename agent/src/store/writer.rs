@@ -1,0 +1,164 @@
+//! Group commit: changes that come at the same time share a transaction, and each is answered only after that
+//! transaction is durable.
+//!
+//! Whoever changes something holds the one writing connection while its own statements run, then lets in who came next.
+//! The transaction is committed when those who waited as it began have had their turn: one that comes alone waits for
+//! nobody.
+
+use std::{
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
+
+use sqlx::SqliteConnection;
+use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard, oneshot};
+
+use super::{Store, StoreError};
+
+/// The connection that writes, and the transaction under way on it. Whoever waits for it has it in the order of coming.
+pub(super) type Writer = Arc<Mutex<Option<Connection>>>;
+
+type Held = OwnedMappedMutexGuard<Option<Connection>, Connection>;
+
+pub(super) struct Connection {
+    sqlite: SqliteConnection,
+    /// Whom to tell that the transaction under way is durable; none where none is under way.
+    waiting: Option<Vec<oneshot::Sender<Result<(), Arc<sqlx::Error>>>>>,
+    /// The change before was not finished, and must not be kept.
+    given_up: bool,
+}
+
+/// One change, with others in a transaction. It is kept by [`Self::commit`], and undone if it is dropped.
+pub(super) struct Change {
+    writer: Held,
+    kept: bool,
+}
+
+pub(super) fn new(sqlite: SqliteConnection) -> Writer {
+    Arc::new(Mutex::new(Some(Connection { sqlite, waiting: None, given_up: false })))
+}
+
+impl Store {
+    /// Begins a change. Changes are made in the order in which this was first polled.
+    pub(super) async fn begin(&self) -> Result<Change, StoreError> {
+        let mut change = Change { writer: held(&self.0.writer).await?, kept: false };
+        let writer = Arc::clone(&self.0.writer);
+        // By itself, so that it is not cut off half-way where nobody waits for the change any more.
+        let begun = tokio::spawn(async move {
+            change.writer.begin(writer).await?;
+            Ok::<_, sqlx::Error>(change)
+        });
+        Ok(begun.await.map_err(|_| StoreError::Closed)??)
+    }
+
+    /// Moves what the write-ahead log holds into the database, and empties it.
+    pub(super) async fn empty_log(&self) -> Result<(), StoreError> {
+        let mut writer = held(&self.0.writer).await?;
+        let emptied = tokio::spawn(async move {
+            writer.commit().await;
+            writer.run("pragma wal_checkpoint(truncate)").await
+        });
+        Ok(emptied.await.map_err(|_| StoreError::Closed)??)
+    }
+
+    pub(super) async fn close_writer(&self) {
+        if let Some(mut writer) = self.0.writer.lock().await.take() {
+            writer.commit().await;
+            if let Err(error) = sqlx::Connection::close(writer.sqlite).await {
+                tracing::warn!(%error, "the database was not closed");
+            }
+        }
+    }
+}
+
+async fn held(writer: &Writer) -> Result<Held, StoreError> {
+    // Not put off where a task has done much: whoever polls first comes first.
+    let writer = tokio::task::unconstrained(Arc::clone(writer).lock_owned()).await;
+    OwnedMutexGuard::try_map(writer, Option::as_mut).map_err(|_| StoreError::Closed)
+}
+
+impl Connection {
+    async fn run(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql(sql).execute(&mut self.sqlite).await.map(drop)
+    }
+
+    /// Makes a place in the transaction to which a change can be undone.
+    async fn begin(&mut self, writer: Writer) -> Result<(), sqlx::Error> {
+        if self.waiting.is_some() {
+            let next = if self.given_up { "rollback to change" } else { "release change; savepoint change" };
+            match self.run(next).await {
+                Ok(()) => return Ok(()),
+                Err(error) => self.fail(error).await,
+            }
+        }
+        self.run("begin immediate; savepoint change").await?;
+        self.waiting = Some(Vec::new());
+        // Its turn comes behind those who wait by now.
+        let turn = writer.lock_owned();
+        tokio::spawn(async move {
+            if let Some(writer) = turn.await.as_mut() {
+                writer.commit().await;
+            }
+        });
+        Ok(())
+    }
+
+    /// Commits the transaction, if one is under way, and tells whoever waits.
+    async fn commit(&mut self) {
+        if self.waiting.is_none() {
+            return;
+        }
+        let given_up = std::mem::take(&mut self.given_up);
+        match self.run(if given_up { "rollback to change; commit" } else { "commit" }).await {
+            Ok(()) => {
+                for waiting in self.waiting.take().into_iter().flatten() {
+                    // The change is durable, whether or not anybody waits for it.
+                    let _ = waiting.send(Ok(()));
+                }
+            }
+            Err(error) => self.fail(error).await,
+        }
+    }
+
+    /// Nothing of the transaction is kept.
+    async fn fail(&mut self, error: sqlx::Error) {
+        let error = Arc::new(error);
+        for waiting in self.waiting.take().into_iter().flatten() {
+            let _ = waiting.send(Err(Arc::clone(&error)));
+        }
+        self.given_up = false;
+        // Where the disk is full SQLite has rolled back by itself.
+        let _ = self.run("rollback").await;
+    }
+}
+
+impl Change {
+    /// Keeps the change, and lets in who comes next. Answers once it is durable.
+    pub(super) async fn commit(mut self) -> Result<(), StoreError> {
+        let (told, durable) = oneshot::channel();
+        self.writer.waiting.get_or_insert_default().push(told);
+        self.kept = true;
+        drop(self);
+        Ok(durable.await.map_err(|_| StoreError::Closed)??)
+    }
+}
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        self.writer.given_up = !self.kept;
+    }
+}
+
+impl Deref for Change {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        &self.writer.sqlite
+    }
+}
+
+impl DerefMut for Change {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.writer.sqlite
+    }
+}

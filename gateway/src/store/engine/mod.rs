@@ -1,0 +1,252 @@
+//! The engines under the store, and the little in which they differ: SQLite, a file, and PostgreSQL, a server. A statement
+//! is written once, in the SQL that both understand, with parameters `$1`, `$2` and so on.
+
+mod postgres;
+mod query;
+mod row;
+mod sqlite;
+mod value;
+
+use std::{fmt, path::PathBuf, str::FromStr};
+
+use sqlx::{
+    PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, migrate::Migrator,
+    postgres::PgConnectOptions,
+};
+
+pub(super) use self::{
+    query::{Query, query},
+    row::{FromRow, Row, row_of},
+    value::{Value, row},
+};
+use crate::store::StoreError;
+
+/// Where a gateway keeps what it holds.
+#[derive(Clone)]
+pub enum Database {
+    /// A file of SQLite's.
+    Sqlite(PathBuf),
+    /// A database of a PostgreSQL server.
+    Postgres(Box<PgConnectOptions>),
+}
+
+/// A text that is no URL of a PostgreSQL database. It is not repeated: it may hold a password.
+#[derive(Debug, thiserror::Error)]
+#[error("the database is to be given as postgres://USER@HOST:PORT/NAME")]
+pub struct NoDatabase;
+
+impl FromStr for Database {
+    type Err = NoDatabase;
+
+    /// A PostgreSQL database by its URL.
+    fn from_str(url: &str) -> Result<Self, NoDatabase> {
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(NoDatabase);
+        }
+        url.parse().map(|options| Self::Postgres(Box::new(options))).map_err(|_| NoDatabase)
+    }
+}
+
+impl From<PathBuf> for Database {
+    fn from(file: PathBuf) -> Self {
+        Self::Sqlite(file)
+    }
+}
+
+/// Without what authenticates.
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(file) => write!(f, "{}", file.display()),
+            Self::Postgres(options) => write!(
+                f,
+                "postgres://{}@{}:{}/{}",
+                options.get_username(),
+                options.get_host(),
+                options.get_port(),
+                options.get_database().unwrap_or_default()
+            ),
+        }
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Database {
+    /// One connection that writes, and a few that read: opened, made where it isn't there, and brought to this version.
+    pub(super) async fn open(&self) -> Result<(Pool, Pool), StoreError> {
+        match self {
+            Self::Sqlite(file) => sqlite::open(file).await,
+            Self::Postgres(options) => postgres::open(options).await,
+        }
+    }
+
+    /// Whether it was made.
+    pub async fn exists(&self) -> Result<bool, StoreError> {
+        match self {
+            Self::Sqlite(file) => Ok(file.exists()),
+            Self::Postgres(options) => postgres::exists(options).await,
+        }
+    }
+
+    /// A look at one moment of it, in which nothing can be changed. It is neither made nor brought to another version.
+    pub(super) async fn look(&self) -> Result<Transaction, StoreError> {
+        match self {
+            Self::Sqlite(file) => sqlite::look(file).await,
+            Self::Postgres(options) => postgres::look(options).await,
+        }
+    }
+
+    /// A connection that may write one row, beside the gateway that runs on it.
+    pub(super) async fn connect(&self) -> Result<Pool, StoreError> {
+        match self {
+            Self::Sqlite(file) => sqlite::connect(file).await,
+            Self::Postgres(options) => postgres::connect(options).await,
+        }
+    }
+
+    /// What the engine finds wrong with it; nothing where that is the server's to look after.
+    pub(super) async fn faults(&self) -> Result<Vec<String>, StoreError> {
+        match self {
+            Self::Sqlite(file) => sqlite::faults(file).await,
+            Self::Postgres(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// What makes a database of this engine one of this version.
+    pub(super) fn migrations(&self) -> &'static Migrator {
+        match self {
+            Self::Sqlite(_) => &sqlite::MIGRATIONS,
+            Self::Postgres(_) => &postgres::MIGRATIONS,
+        }
+    }
+}
+
+/// Connections to a database.
+#[derive(Clone)]
+pub(super) enum Pool {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+}
+
+impl Pool {
+    /// Begins a change; who holds it is the only writer where this is the pool of the writer.
+    pub(super) async fn begin(&self) -> Result<Transaction, StoreError> {
+        Ok(match self {
+            Self::Sqlite(pool) => Transaction::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Postgres(pool) => Transaction::Postgres(pool.begin().await?),
+        })
+    }
+
+    /// Values for as many statements that look for one of them as the engine takes them in best.
+    pub(super) fn lists<'r, T>(&self, values: &'r [T]) -> std::slice::Chunks<'r, T> {
+        values.chunks(longest(match self {
+            Self::Sqlite(_) => sqlite::RUNS,
+            Self::Postgres(_) => postgres::RUNS,
+        }))
+    }
+
+    /// Closes the connections.
+    pub(super) async fn close(&self) {
+        match self {
+            Self::Sqlite(pool) => pool.close().await,
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+
+    /// Writes over what was deleted, as far as that is the engine's to do at once.
+    pub(super) async fn scrub(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(pool) => sqlite::scrub(pool).await,
+            Self::Postgres(_) => Ok(()),
+        }
+    }
+}
+
+/// Changes that are all made, or none.
+pub(super) enum Transaction {
+    Sqlite(sqlx::Transaction<'static, Sqlite>),
+    Postgres(sqlx::Transaction<'static, Postgres>),
+}
+
+impl Transaction {
+    /// Makes the changes durable.
+    pub(super) async fn commit(self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(change) => change.commit().await?,
+            Self::Postgres(change) => change.commit().await?,
+        }
+        Ok(())
+    }
+
+    /// Rows for as many statements that add them as the engine takes them in best.
+    pub(super) fn runs<'r, T>(&self, rows: &'r [T]) -> Runs<'r, T> {
+        Runs { rows, lengths: self.lengths() }
+    }
+
+    /// Values for as many statements that look for one of them as the engine takes them in best.
+    pub(super) fn lists<'r, T>(&self, values: &'r [T]) -> std::slice::Chunks<'r, T> {
+        values.chunks(longest(self.lengths()))
+    }
+
+    fn lengths(&self) -> &'static [usize] {
+        match self {
+            Self::Sqlite(_) => sqlite::RUNS,
+            Self::Postgres(_) => postgres::RUNS,
+        }
+    }
+}
+
+/// Where a statement runs.
+pub(super) enum Db<'d> {
+    SqlitePool(&'d SqlitePool),
+    Sqlite(&'d mut SqliteConnection),
+    PostgresPool(&'d PgPool),
+    Postgres(&'d mut PgConnection),
+}
+
+impl<'d> From<&'d Pool> for Db<'d> {
+    fn from(pool: &'d Pool) -> Self {
+        match pool {
+            Pool::Sqlite(pool) => Self::SqlitePool(pool),
+            Pool::Postgres(pool) => Self::PostgresPool(pool),
+        }
+    }
+}
+
+impl<'d> From<&'d mut Transaction> for Db<'d> {
+    fn from(change: &'d mut Transaction) -> Self {
+        match change {
+            Transaction::Sqlite(change) => Self::Sqlite(change),
+            Transaction::Postgres(change) => Self::Postgres(change),
+        }
+    }
+}
+
+fn longest(lengths: &[usize]) -> usize {
+    lengths.first().copied().unwrap_or(1)
+}
+
+/// Rows, run by run.
+pub(super) struct Runs<'r, T> {
+    rows: &'r [T],
+    /// How long a run may be, the longest first; the last of them is any length up to it where it is not 1.
+    lengths: &'static [usize],
+}
+
+impl<'r, T> Iterator for Runs<'r, T> {
+    type Item = &'r [T];
+
+    fn next(&mut self) -> Option<&'r [T]> {
+        let all = self.rows.len();
+        let fits = self.lengths.iter().copied().find(|length| *length <= all);
+        let length = fits.or_else(|| self.lengths.last().map(|last| all.min(*last))).filter(|_| all > 0)?;
+        let (run, rest) = self.rows.split_at(length);
+        self.rows = rest;
+        Some(run)
+    }
+}

@@ -1,0 +1,95 @@
+//! PostgreSQL: a database of a server, in which a gateway is the only writer by a lock that the server holds for it.
+
+use std::time::Instant;
+
+use sqlx::{
+    ConnectOptions, Connection, Executor, PgConnection,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use super::{Pool, Transaction};
+use crate::{limits, store::StoreError};
+
+/// What the server calls its connections.
+const APPLICATION: &str = "liaison-gateway";
+
+/// Rows go as arrays, so a run may have any length.
+pub(super) const RUNS: &[usize] = &[1_024];
+
+/// The advisory lock of the gateway that writes: the letters `liaison`.
+const WRITER: i64 = 0x006c_6961_6973_6f6e;
+
+pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+
+pub(super) async fn open(options: &PgConnectOptions) -> Result<(Pool, Pool), StoreError> {
+    let options = options.clone().application_name(APPLICATION).disable_statement_logging();
+    wait_for_lock(&options).await?;
+    let writer = PgPoolOptions::new()
+        .max_connections(1)
+        .test_before_acquire(false)
+        .acquire_timeout(limits::DATABASE_BUSY)
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                // What is committed is on the server's disk, whatever its default is.
+                connection.execute("SET synchronous_commit = on").await?;
+                let is_ours = lock(connection).await?;
+                is_ours.then_some(()).ok_or(sqlx::Error::PoolTimedOut)
+            })
+        })
+        .connect_with(options.clone())
+        .await?;
+    MIGRATIONS.run(&writer).await?;
+    let readers = PgPoolOptions::new()
+        .max_connections(limits::READERS)
+        .test_before_acquire(false)
+        .acquire_timeout(limits::DATABASE_BUSY)
+        .connect_with(options.options([("default_transaction_read_only", "on")]))
+        .await?;
+    Ok((Pool::Postgres(writer), Pool::Postgres(readers)))
+}
+
+/// Waits until no other gateway writes the database. One that has just ended, the server may not have noticed yet.
+async fn wait_for_lock(options: &PgConnectOptions) -> Result<(), StoreError> {
+    let until = Instant::now() + limits::DATABASE_BUSY;
+    let mut connection = options.connect().await?;
+    while !lock(&mut connection).await? {
+        if Instant::now() >= until {
+            return Err(StoreError::OtherGateway);
+        }
+        tokio::time::sleep(limits::DATABASE_LOCK_TURN).await;
+    }
+    // The lock ends with its connection.
+    Ok(connection.close().await?)
+}
+
+/// Makes a connection the writer's, unless another is.
+async fn lock(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(WRITER).fetch_one(connection).await
+}
+
+pub(super) async fn look(options: &PgConnectOptions) -> Result<Transaction, StoreError> {
+    let pool = one(options).await?;
+    Ok(Transaction::Postgres(
+        pool.begin_with("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?,
+    ))
+}
+
+pub(super) async fn connect(options: &PgConnectOptions) -> Result<Pool, StoreError> {
+    Ok(Pool::Postgres(one(options).await?))
+}
+
+pub(super) async fn exists(options: &PgConnectOptions) -> Result<bool, StoreError> {
+    let mut connection = options.clone().application_name(APPLICATION).connect().await?;
+    let exists = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(&mut connection)
+        .await?;
+    connection.close().await?;
+    Ok(exists)
+}
+
+async fn one(options: &PgConnectOptions) -> Result<sqlx::PgPool, StoreError> {
+    let options = options.clone().application_name(APPLICATION).disable_statement_logging();
+    let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(limits::DATABASE_BUSY);
+    Ok(pool.connect_with(options).await?)
+}
