@@ -24,10 +24,7 @@ use prost::Message;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
-use super::{
-    engine,
-    support::{Link, SOON, World},
-};
+use super::support::{Link, SOON, World};
 
 const STRICTER: (&str, &str) = (
     "scheme/stricter.cedar",
