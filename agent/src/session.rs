@@ -1,5 +1,7 @@
 //! One session with the gateway: submissions up, deliveries down, each answered.
 
+mod parts;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{Mutex, PoisonError},
@@ -16,9 +18,8 @@ use futures_util::{
 use liaison_proto::{
     chunks,
     exchange::v1::{
-        Accepted, Ack, Delivery, DeliveryChunk, Hello, Nack, Refused, SessionRequest, SessionResponse,
-        SubmissionChunk, Welcome, exchange_service_client::ExchangeServiceClient, session_request,
-        session_response::Frame,
+        Accepted, Ack, Delivery, Hello, Nack, Refused, SessionRequest, SessionResponse, SubmissionChunk,
+        Welcome, exchange_service_client::ExchangeServiceClient, session_request, session_response::Frame,
     },
     limits::{CLOCK_AHEAD, REQUEST, SESSION_WINDOW},
     message::v1::Refusal,
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Streaming, transport::Channel};
 use uuid::Uuid;
 
+use self::parts::Parts;
 use crate::{
     agent::Agent,
     inbox::{self, Answer, Judged},
@@ -329,34 +331,6 @@ impl Session<'_> {
     }
 }
 
-/// Deliveries of which not all parts have come.
-#[derive(Default)]
-struct Parts {
-    by_attempt: HashMap<Bytes, Vec<u8>>,
-    bytes: usize,
-}
-
-impl Parts {
-    /// Adds a part; gives the delivery when it was the last.
-    fn add(&mut self, chunk: DeliveryChunk) -> Result<Option<(Bytes, Vec<u8>)>, SessionError> {
-        if chunk.attempt.len() != 16 {
-            return Err(SessionError::Protocol("an attempt that is not 16 bytes"));
-        }
-        self.bytes += chunk.data.len();
-        if self.bytes > limits::DELIVERIES_BYTES {
-            return Err(SessionError::Protocol("too many unfinished deliveries at once"));
-        }
-        let whole = self.by_attempt.entry(chunk.attempt.clone()).or_default();
-        whole.extend_from_slice(&chunk.data);
-        if !chunk.last {
-            return Ok(None);
-        }
-        let whole = self.by_attempt.remove(&chunk.attempt).unwrap_or_default();
-        self.bytes = self.bytes.saturating_sub(whole.len());
-        Ok(Some((chunk.attempt, whole)))
-    }
-}
-
 /// Everything that goes up: answers before submissions.
 fn outgoing(
     answers: mpsc::Receiver<SessionRequest>,
@@ -394,21 +368,6 @@ fn refused(status: &tonic::Status) -> SessionError {
 mod tests {
     use super::*;
 
-    fn chunk(attempt: &'static [u8], data: &'static [u8], last: bool) -> DeliveryChunk {
-        DeliveryChunk { attempt: attempt.into(), data: data.into(), last }
-    }
-
-    #[test]
-    fn parts_of_several_deliveries_are_put_together() {
-        let (a, b) = (&[1; 16], &[2; 16]);
-        let mut parts = Parts::default();
-        assert!(parts.add(chunk(a, b"on", false)).unwrap().is_none());
-        assert!(parts.add(chunk(b, b"tw", false)).unwrap().is_none());
-        assert_eq!(parts.add(chunk(a, b"e", true)).unwrap().unwrap().1, b"one");
-        assert_eq!(parts.add(chunk(b, b"o", true)).unwrap().unwrap().1, b"two");
-        assert_eq!(parts.bytes, 0);
-    }
-
     #[test]
     fn a_clock_that_is_far_off_ends_the_session() {
         let now = OffsetDateTime::now_utc();
@@ -419,16 +378,5 @@ mod tests {
         let ahead = same_clock(&welcome(now - time::Duration::HOUR), now).unwrap_err();
         assert!(ahead.to_string().contains("3600 s ahead of the gateway's"), "{ahead}");
         assert!(same_clock(&Welcome::default(), now).is_err());
-    }
-
-    #[test]
-    fn a_flood_of_parts_ends_the_session() {
-        static MEGABYTE: [u8; 1 << 20] = [0; 1 << 20];
-        let mut parts = Parts::default();
-        for _ in 0..limits::DELIVERIES_BYTES >> 20 {
-            assert!(parts.add(chunk(&[1; 16], &MEGABYTE, false)).unwrap().is_none());
-        }
-        assert!(matches!(parts.add(chunk(&[1; 16], b"x", false)), Err(SessionError::Protocol(_))));
-        assert!(matches!(Parts::default().add(chunk(b"short", b"x", true)), Err(SessionError::Protocol(_))));
     }
 }

@@ -240,7 +240,10 @@ async fn database(folder: &DataFolder, kept: &Database, now: OffsetDateTime) -> 
         (Some(fault), _) => fail(
             CHECK,
             format!("{fault} ({} faults at least)", inspection.faults.len()),
-            "stop the gateway, keep a copy of the file, and restore a backup",
+            match kept {
+                Database::Sqlite(_) => "stop the gateway, keep a copy of the file, and restore a backup",
+                Database::Postgres(_) => "turn it on, for what is accepted has to outlast a crash",
+            },
         ),
         (None, DatabaseVersion::Newer) => {
             fail(CHECK, "a newer version of the gateway wrote it", "install that version again")
@@ -255,6 +258,13 @@ async fn database(folder: &DataFolder, kept: &Database, now: OffsetDateTime) -> 
             }
         },
     }];
+    if inspection.asynchronous {
+        findings.push(warn(
+            "standby",
+            "the database server's standbys are asynchronous: one that takes over may lack what was accepted",
+            "name one in synchronous_standby_names",
+        ));
+    }
     if let Some(last) = inspection.last_act
         && last > now + liaison_proto::limits::CLOCK_AHEAD
     {

@@ -19,6 +19,7 @@ pub mod operator;
 pub mod outsider;
 pub mod paper_log;
 pub mod policies;
+pub mod postgres;
 pub mod python;
 pub mod raw;
 pub mod realm;

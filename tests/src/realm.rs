@@ -153,6 +153,11 @@ impl Realm {
 
     /// The same for any domain, with the files of its policy folder.
     pub async fn prepare_domain(domain: Domain, policies: &[(&str, &str)]) -> Result<Self> {
+        Self::prepare_with(domain, policies, &[]).await
+    }
+
+    /// The same with more arguments of the gateway's `init`.
+    pub async fn prepare_with(domain: Domain, policies: &[(&str, &str)], init: &[&str]) -> Result<Self> {
         let programs = Programs::beside_this_one()?;
         let mut folder = TempDir::with_prefix("liaison-test-")?;
         if std::env::var_os("LIAISON_TESTS_KEEP").is_some() {
@@ -160,7 +165,7 @@ impl Realm {
             println!("kept: {}", folder.path().display());
         }
         let policies = policies::write(&folder.path().join("policies"), policies)?;
-        let gateway = Gateway::create(&programs, folder.path(), domain.name, &policies).await?;
+        let gateway = Gateway::create_with(&programs, folder.path(), domain.name, &policies, init).await?;
         Ok(Self { gateway, members: domain.members, agents: BTreeMap::new(), folder })
     }
 

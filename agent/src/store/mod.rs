@@ -6,6 +6,7 @@
 mod add;
 mod codec;
 mod draft;
+mod ends;
 mod erase;
 mod keys;
 mod log;

@@ -20,8 +20,9 @@ use uuid::Uuid;
 use super::{
     Direction, Store, StoreError,
     add::forbidden,
-    codec, log,
-    outbox::fail_at,
+    codec,
+    ends::fail_at,
+    log,
     parts::{self, Keep},
     states,
     writer::Change,

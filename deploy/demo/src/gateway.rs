@@ -60,6 +60,17 @@ impl Gateway {
     /// Makes the domain in a folder of its own under `folder`, with the policies of another; it does
     /// not run yet.
     pub async fn create(programs: &Programs, folder: &Path, domain: &str, policies: &Path) -> Result<Self> {
+        Self::create_with(programs, folder, domain, policies, &[]).await
+    }
+
+    /// The same with more arguments of `init`.
+    pub async fn create_with(
+        programs: &Programs,
+        folder: &Path,
+        domain: &str,
+        policies: &Path,
+        more: &[&str],
+    ) -> Result<Self> {
         let gateway = Self {
             domain: domain.to_owned(),
             data: folder.join(format!("gateway-{domain}")),
@@ -73,21 +84,20 @@ impl Gateway {
         let [exchange, federation, metrics] =
             [&gateway.exchange, &gateway.federation, &gateway.metrics].map(|port| port.address.to_string());
         let policies = policies.to_string_lossy();
-        gateway
-            .command(&[
-                "init",
-                "--domain",
-                domain,
-                "--exchange",
-                &exchange,
-                "--federation",
-                &federation,
-                "--metrics",
-                &metrics,
-                "--policies",
-                &policies,
-            ])
-            .await?;
+        let init = [
+            "init",
+            "--domain",
+            domain,
+            "--exchange",
+            &exchange,
+            "--federation",
+            &federation,
+            "--metrics",
+            &metrics,
+            "--policies",
+            &policies,
+        ];
+        gateway.command(&[init.as_slice(), more].concat()).await?;
         Ok(gateway)
     }
 

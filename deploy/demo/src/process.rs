@@ -105,6 +105,13 @@ impl Process {
         Ok(())
     }
 
+    /// Ends it with SIGQUIT, which a server with children of its own takes for a crash of them all.
+    pub fn quit(mut self) -> Result<()> {
+        Command::new("sh").args(["-c", &format!("kill -QUIT {}", self.pid())]).status()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Asks it to end (SIGTERM) and waits until it has.
     pub async fn stop(mut self) -> Result<ExitStatus> {
         Command::new("sh").args(["-c", &format!("kill -TERM {}", self.pid())]).status()?;

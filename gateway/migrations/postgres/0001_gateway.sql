@@ -163,6 +163,13 @@ CREATE TABLE probe (
     at BIGINT NOT NULL
 );
 
+-- How often a gateway has opened the database: one that lost its connection goes on only if no other has since.
+CREATE TABLE writer (
+    id   BIGINT PRIMARY KEY CHECK (id = 1),
+    turn BIGINT NOT NULL
+);
+INSERT INTO writer (id, turn) VALUES (1, 0);
+
 CREATE TABLE peer (
     domain             TEXT   PRIMARY KEY,
     -- liaison.admin.v1.PeerState

@@ -34,7 +34,11 @@ pub async fn commit(gateway: &Gateway, message: NewMessage) -> Result<Bytes, Ref
             queues.iter().for_each(|queue| gateway.wake(queue));
             Ok(acceptance)
         }
-        Ok(Accepted::Again(acceptance)) => Ok(acceptance),
+        Ok(Accepted::Again(acceptance)) => {
+            // Nobody was woken where the commit was made and its answer was lost.
+            queues.iter().for_each(|queue| gateway.wake(queue));
+            Ok(acceptance)
+        }
         Err(AcceptError::IdReused) => {
             counter!("liaison_gateway_ids_reused_total").increment(1);
             warn!(%sender, message = %id, "an id was used again for another message");

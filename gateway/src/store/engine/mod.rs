@@ -109,11 +109,11 @@ impl Database {
         }
     }
 
-    /// What the engine finds wrong with it; nothing where that is the server's to look after.
-    pub(super) async fn faults(&self) -> Result<Vec<String>, StoreError> {
+    /// What the engine finds wrong with it.
+    pub(super) async fn soundness(&self) -> Result<Soundness, StoreError> {
         match self {
-            Self::Sqlite(file) => sqlite::faults(file).await,
-            Self::Postgres(_) => Ok(Vec::new()),
+            Self::Sqlite(file) => Ok(Soundness { faults: sqlite::faults(file).await?, asynchronous: false }),
+            Self::Postgres(options) => postgres::faults(options).await,
         }
     }
 
@@ -124,6 +124,14 @@ impl Database {
             Self::Postgres(_) => &postgres::MIGRATIONS,
         }
     }
+}
+
+/// Whether a database keeps what it was given.
+pub(super) struct Soundness {
+    /// What speaks against it.
+    pub(super) faults: Vec<String>,
+    /// Whether there is a standby that may lack what was committed.
+    pub(super) asynchronous: bool,
 }
 
 /// Connections to a database.

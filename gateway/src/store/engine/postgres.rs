@@ -8,7 +8,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use super::{Pool, Transaction};
+use super::{Pool, Soundness, Transaction};
 use crate::{limits, store::StoreError};
 
 /// What the server calls its connections.
@@ -24,22 +24,25 @@ pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 pub(super) async fn open(options: &PgConnectOptions) -> Result<(Pool, Pool), StoreError> {
     let options = options.clone().application_name(APPLICATION).disable_statement_logging();
-    wait_for_lock(&options).await?;
+    let turn = take_turn(&options).await?;
     let writer = PgPoolOptions::new()
         .max_connections(1)
         .test_before_acquire(false)
         .acquire_timeout(limits::DATABASE_BUSY)
-        .after_connect(|connection, _| {
+        .after_connect(move |connection, _| {
             Box::pin(async move {
                 // What is committed is on the server's disk, whatever its default is.
                 connection.execute("SET synchronous_commit = on").await?;
-                let is_ours = lock(connection).await?;
-                is_ours.then_some(()).ok_or(sqlx::Error::PoolTimedOut)
+                let is_ours = lock(connection).await? && self::turn(connection).await? == turn;
+                if !is_ours {
+                    tracing::error!("another gateway has written the database since: end one of the two");
+                    return Err(sqlx::Error::PoolTimedOut);
+                }
+                Ok(())
             })
         })
         .connect_with(options.clone())
         .await?;
-    MIGRATIONS.run(&writer).await?;
     let readers = PgPoolOptions::new()
         .max_connections(limits::READERS)
         .test_before_acquire(false)
@@ -49,18 +52,27 @@ pub(super) async fn open(options: &PgConnectOptions) -> Result<(Pool, Pool), Sto
     Ok((Pool::Postgres(writer), Pool::Postgres(readers)))
 }
 
-/// Waits until no other gateway writes the database. One that has just ended, the server may not have noticed yet.
-async fn wait_for_lock(options: &PgConnectOptions) -> Result<(), StoreError> {
+/// Waits until no other gateway writes the database, brings it to this version, and tells its turn.
+async fn take_turn(options: &PgConnectOptions) -> Result<i64, StoreError> {
     let until = Instant::now() + limits::DATABASE_BUSY;
     let mut connection = options.connect().await?;
+    // One that has just ended, the server may not have noticed yet.
     while !lock(&mut connection).await? {
         if Instant::now() >= until {
             return Err(StoreError::OtherGateway);
         }
         tokio::time::sleep(limits::DATABASE_LOCK_TURN).await;
     }
+    MIGRATIONS.run(&mut connection).await?;
+    sqlx::query("UPDATE writer SET turn = turn + 1").execute(&mut connection).await?;
+    let turn = turn(&mut connection).await?;
     // The lock ends with its connection.
-    Ok(connection.close().await?)
+    connection.close().await?;
+    Ok(turn)
+}
+
+async fn turn(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT turn FROM writer").fetch_one(connection).await
 }
 
 /// Makes a connection the writer's, unless another is.
@@ -92,4 +104,19 @@ async fn one(options: &PgConnectOptions) -> Result<sqlx::PgPool, StoreError> {
     let options = options.clone().application_name(APPLICATION).disable_statement_logging();
     let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(limits::DATABASE_BUSY);
     Ok(pool.connect_with(options).await?)
+}
+
+/// What is wrong with how the server keeps the database, and what an administrator should know of it.
+pub(super) async fn faults(options: &PgConnectOptions) -> Result<Soundness, StoreError> {
+    let mut connection = options.clone().application_name(APPLICATION).connect().await?;
+    let (fsync, pages, synchronous, standbys): (String, String, String, i64) = sqlx::query_as(
+        "SELECT current_setting('fsync'), current_setting('full_page_writes'), \
+         current_setting('synchronous_standby_names'), (SELECT COUNT(*) FROM pg_stat_replication)",
+    )
+    .fetch_one(&mut connection)
+    .await?;
+    connection.close().await?;
+    let off = [("fsync", fsync), ("full_page_writes", pages)].into_iter().filter(|(_, is)| is == "off");
+    let faults = off.map(|(setting, _)| format!("the server runs with {setting} = off")).collect();
+    Ok(Soundness { faults, asynchronous: synchronous.is_empty() && standbys > 0 })
 }

@@ -13,6 +13,7 @@ use super::{
     columns::{millis, number},
     forwarded::{self, Ended},
     known::{Before, extend, known_messages, known_threads},
+    queue,
     writer::{Job, Word},
 };
 use crate::store::{
@@ -31,6 +32,8 @@ pub(super) struct Batches {
     bound: QueueBound,
     next_message: i64,
     next_delivery: i64,
+    /// Whether it is known what became of the batch before: one whose commit failed may have been made all the same.
+    is_sure: bool,
 }
 
 pub(super) type Accepts = Vec<(Box<NewMessage>, oneshot::Sender<Result<Accepted, AcceptError>>)>;
@@ -52,12 +55,26 @@ impl Batches {
         (loads, recent): (Loads, Recent),
         bound: QueueBound,
     ) -> Result<Self, StoreError> {
-        let (next_message, next_delivery) = query(
+        let (next_message, next_delivery) = (0, 0);
+        let mut batches =
+            Self { pool, stager, loads, recent, bound, next_message, next_delivery, is_sure: false };
+        batches.look().await?;
+        Ok(batches)
+    }
+
+    /// Takes over the numbers and the account of the queues as the database has them. A number is not given twice, for
+    /// sessions wait for what comes behind the last that they were given.
+    async fn look(&mut self) -> Result<(), StoreError> {
+        let (message, delivery): (i64, i64) = query(
             "SELECT (SELECT COALESCE(MAX(seq), 0) + 1 FROM message), (SELECT COALESCE(MAX(seq), 0) + 1 FROM delivery)",
         )
-        .fetch_one(&pool)
+        .fetch_one(&self.pool)
         .await?;
-        Ok(Self { pool, stager, loads, recent, bound, next_message, next_delivery })
+        self.next_message = self.next_message.max(message);
+        self.next_delivery = self.next_delivery.max(delivery);
+        self.loads.replace(queue::loads(&self.pool).await?);
+        self.is_sure = true;
+        Ok(())
     }
 
     /// Commits a batch and answers each of its changes.
@@ -91,6 +108,7 @@ impl Batches {
                 }
             }
             Err(fault) => {
+                self.is_sure = false;
                 error!(error = &fault as &dyn std::error::Error, "a batch was not committed");
                 for (_, answer) in accepts {
                     let _ = answer.send(Err(StoreError::NotCommitted.into()));
@@ -115,6 +133,9 @@ impl Batches {
         settlements: &Settlements,
         words: &Words,
     ) -> Result<Outcomes, StoreError> {
+        if !self.is_sure {
+            self.look().await?;
+        }
         let mut transaction = self.pool.begin().await?;
         let mut rows = Rows::new(self);
         let changed = rows.change(&mut transaction, changes).await?;

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::columns::{decode, millis, moment};
 use crate::store::{
     Database, StoreError,
-    engine::{Pool, query},
+    engine::{Pool, Soundness, query},
 };
 
 /// What a database looks like.
@@ -15,6 +15,8 @@ use crate::store::{
 pub struct Inspection {
     /// What the engine finds wrong with its file; empty when all is well.
     pub faults: Vec<String>,
+    /// Whether its server has a standby that may lack what was committed.
+    pub asynchronous: bool,
     pub version: DatabaseVersion,
     /// The files of the active policy set.
     pub policy: Option<LoadPolicyRequest>,
@@ -38,7 +40,7 @@ impl Inspection {
     /// # Errors
     /// It can't be opened or read at all.
     pub async fn of(database: &Database) -> Result<Self, StoreError> {
-        let faults = database.faults().await?;
+        let Soundness { faults, asynchronous } = database.soundness().await?;
         let mut look = database.look().await?;
         let applied: i64 =
             query("SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations").fetch_one(&mut look).await?;
@@ -49,6 +51,7 @@ impl Inspection {
         look.commit().await?;
         Ok(Self {
             faults,
+            asynchronous,
             version: match applied.cmp(&ours) {
                 std::cmp::Ordering::Equal => DatabaseVersion::Same,
                 std::cmp::Ordering::Less => DatabaseVersion::Older,

@@ -74,7 +74,7 @@ impl Store {
         gateway: &SigningKey,
     ) -> Result<Self, StoreError> {
         let (writer, readers) = database.open().await?;
-        let loads = Loads(Arc::new(Mutex::new(queue::loads(&writer).await?)));
+        let loads = Loads::default();
         let stager = Stager::new(gateway);
         let recent = Recent::default();
         let kept = (loads.clone(), recent.clone());
@@ -122,6 +122,11 @@ impl Loads {
         let loads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let lanes = loads.iter().filter(|(queue, _)| queue.peer() == Some(to));
         lanes.map(|(queue, load)| (queue.clone(), *load)).collect()
+    }
+
+    /// Takes over what waits in all queues.
+    fn replace(&self, all: HashMap<Queue, Load>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = all;
     }
 
     /// Takes over what a committed batch made of some queues.

@@ -1,0 +1,120 @@
+//! A gateway on PostgreSQL: the road, and that what was accepted is kept whatever dies.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use liaison_tests::{
+    Realm, call, evidence,
+    names::{HOSPITAL, SHELTER},
+    policies,
+    postgres::Server,
+    realm::BE,
+    seed,
+    traffic::{every_one_arrived_once, under_traffic},
+};
+use rand::RngExt;
+
+const KILLS: u32 = 5;
+
+async fn realm(server: &Server) -> Result<Realm> {
+    let database = server.database("be").await?;
+    let scheme = [("scheme/test.cedar", policies::OPEN)];
+    let mut realm = Realm::prepare_with(BE, &scheme, &["--database", &database]).await?;
+    realm.gateway.start().await?;
+    realm.join(&[HOSPITAL, SHELTER]).await?;
+    Ok(realm)
+}
+
+/// Nothing was lost or came twice, and the log tells of all of it.
+async fn all_is_there(realm: &Realm, sent: &std::collections::BTreeSet<String>) -> Result<()> {
+    every_one_arrived_once(realm, sent).await?;
+    let report = evidence::sound(&realm.gateway).await?;
+    let leaves = evidence::leaves(&realm.gateway).await?;
+    let accepted = evidence::count(&leaves, "accepted");
+    ensure!(accepted >= sent.len(), "{report}");
+    ensure!(report.get("messages") == Some(&accepted.into()), "{report}: {accepted} were accepted");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_gateway_and_its_server_that_are_killed_lose_nothing() -> Result<()> {
+    let mut random = seed::generator("server kills")?;
+    let mut server = Server::start().await?;
+    let mut realm = realm(&server).await?;
+    let sent = under_traffic(call::case(realm.agent(HOSPITAL)?)?, async {
+        for _ in 0..KILLS {
+            tokio::time::sleep(Duration::from_millis(random.random_range(200..1_500))).await;
+            realm.gateway.kill()?;
+            realm.gateway.start().await?;
+            tokio::time::sleep(Duration::from_millis(random.random_range(200..1_500))).await;
+            server.kill()?;
+            server.run().await?;
+        }
+        Ok(())
+    })
+    .await?;
+    all_is_there(&realm, &sent).await?;
+    // No word of what was sent is in the data folder: everything is the server's.
+    ensure!(!realm.gateway.data.join("liaison.db").exists(), "there is a file besides");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_accepted_is_with_the_standby_that_takes_over() -> Result<()> {
+    let primary = Server::start().await?;
+    let mut realm = realm(&primary).await?;
+    let mut standby = primary.standby().await?;
+    let doctor = async |realm: &Realm| {
+        let told = realm.gateway.attempt(&["--json", "doctor"]).await?;
+        let told: serde_json::Value = serde_json::from_slice(&told.stdout)?;
+        let findings = told.get("findings").and_then(serde_json::Value::as_array).context("no findings")?;
+        let of = |finding: &&serde_json::Value| finding.get("check") == Some(&"standby".into());
+        Ok::<_, anyhow::Error>(findings.iter().find(of).cloned())
+    };
+    let warned = doctor(&realm).await?.context("an asynchronous standby is not told of")?;
+    ensure!(warned.get("verdict") == Some(&"warn".into()), "{warned}");
+    primary.set("synchronous_standby_names", "standby").await?;
+    ensure!(doctor(&realm).await?.is_none());
+    let mut primary = Some(primary);
+    let sent = under_traffic(call::case(realm.agent(HOSPITAL)?)?, async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let mut gone = primary.take().context("there is no primary")?;
+        gone.kill()?;
+        standby.take_over(gone).await?;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        Ok(())
+    })
+    .await?;
+    all_is_there(&realm, &sent).await?;
+    realm.gateway.stop().await
+}
+
+#[tokio::test]
+async fn one_gateway_writes_a_database() -> Result<()> {
+    let server = Server::start().await?;
+    let mut realm = realm(&server).await?;
+    let other = tempfile::tempdir()?;
+    realm.gateway.stop().await?;
+    let mut second = realm.gateway.copied(other.path())?;
+    realm.gateway.start().await?;
+    let refused = second.start().await.err().context("two gateways write one database")?.to_string();
+    ensure!(refused.contains("another gateway"), "{refused}");
+    // Once it has ended, the other takes its place, and the first does not go on.
+    realm.gateway.stop().await?;
+    second.start().await?;
+    second.stop().await?;
+    // A database that holds a gateway is not given to a second domain; one that does not exist is not made up.
+    let data = other.path().join("third");
+    let data = data.to_string_lossy();
+    let init = |url: &str| {
+        let arguments = ["--data", &data, "init", "--domain", "fr", "--database", url].map(str::to_owned);
+        liaison_demo::process::output(&realm.gateway.programs.gateway, arguments)
+    };
+    let taken = init(&server.database("fr").await?.replace("/fr", "/be")).await?;
+    ensure!(!taken.status.success(), "{taken:?}");
+    ensure!(String::from_utf8_lossy(&taken.stderr).contains("is a gateway's"), "{taken:?}");
+    let absent = init("postgres://liaison:secret-canary@127.0.0.1:1/none").await?;
+    ensure!(!absent.status.success(), "{absent:?}");
+    ensure!(!String::from_utf8_lossy(&absent.stderr).contains("secret-canary"), "{absent:?}");
+    Ok(())
+}
