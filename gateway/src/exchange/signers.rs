@@ -33,6 +33,8 @@ impl Signers {
         let head = log.head();
         let directory = gateway.directory.load();
         let (mut places, mut early) = (BTreeMap::new(), BTreeSet::new());
+        // A few agencies sign many acknowledgements.
+        let mut found = BTreeMap::new();
         for leaf in leaves {
             let signer = leaf.record.as_ref().and_then(|record| evidence::signer(record.record()));
             let Some((agency, id)) = signer else { continue };
@@ -40,9 +42,18 @@ impl Signers {
             let Some(key) = agency.and_then(|agency| agency.keys.iter().find(|key| key.id == id)) else {
                 continue;
             };
-            let entry = key.signed.encode_to_vec();
-            match gateway.store.place_in_clear(log.tree().id(), &entry).await.map_err(internal)? {
-                Some(index) if index < head.size => drop(places.insert(index, entry)),
+            let place = match found.get(&key.id) {
+                Some(place) => *place,
+                None => {
+                    let entry = key.signed.encode_to_vec();
+                    let place =
+                        gateway.store.place_in_clear(log.tree().id(), &entry).await.map_err(internal)?;
+                    found.insert(key.id, place);
+                    place
+                }
+            };
+            match place {
+                Some(index) if index < head.size => drop(places.insert(index, key.signed.encode_to_vec())),
                 Some(_) => drop(early.insert(leaf.index)),
                 None => {}
             }

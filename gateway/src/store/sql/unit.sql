@@ -5,7 +5,8 @@ WITH next AS (
     SELECT seq FROM next
     UNION ALL
     SELECT d.seq FROM next JOIN delivery AS d
-        ON d.message = next.message AND d.queue = $1 AND d.seq > next.seq AND d.quarantined IS NULL
+        -- By message: as it stands, the queue would have SQLite go through all of the lane.
+        ON d.message = next.message AND d.queue || '' = $1 AND d.seq > next.seq AND d.quarantined IS NULL
 )
 SELECT d.seq, d.agency, d.expires, d.offered, d.handed_over, d.log, d.waiting, d.waitings, d.message, d.proof, d.bases_salt, d.bases,
        d.decision, d.release, d.notice, m.sender, m.id, m.digest
