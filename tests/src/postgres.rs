@@ -29,7 +29,12 @@ pub struct Server {
 impl Server {
     /// Makes a cluster and starts its server.
     pub async fn start() -> Result<Self> {
-        let mut server = Self::empty()?;
+        Self::start_in(&std::env::temp_dir()).await
+    }
+
+    /// The same under a folder, which all may enter.
+    pub async fn start_in(folder: &Path) -> Result<Self> {
+        let mut server = Self::empty(folder)?;
         let data = server.data().to_string_lossy().into_owned();
         run("initdb", &["--pgdata", &data, "--auth", "trust", "--username", USER, "--no-sync"]).await?;
         server.run().await?;
@@ -38,7 +43,7 @@ impl Server {
 
     /// A standby that streams from this server, which from now on waits for it before anything is committed.
     pub async fn standby(&self) -> Result<Self> {
-        let mut standby = Self::empty()?;
+        let mut standby = Self::empty(&std::env::temp_dir())?;
         let data = standby.data().to_string_lossy().into_owned();
         let from = format!("{} application_name=standby", self.connection());
         run(
@@ -91,7 +96,8 @@ impl Server {
         Ok(PgConnection::connect(&self.url(database)).await?)
     }
 
-    fn url(&self, database: &str) -> String {
+    /// The URL of a database.
+    pub fn url(&self, database: &str) -> String {
         format!("postgres://{USER}@{}/{database}", self.port.address)
     }
 
@@ -99,8 +105,8 @@ impl Server {
         format!("host={} port={} user={USER}", self.port.address.ip(), self.port.address.port())
     }
 
-    fn empty() -> Result<Self> {
-        let folder = TempDir::with_prefix("liaison-postgres-")?;
+    fn empty(parent: &Path) -> Result<Self> {
+        let folder = TempDir::with_prefix_in("liaison-postgres-", parent)?;
         // The server refuses to run as root: then it runs as the user that Debian's package makes.
         if let Some(user) = other_user()? {
             chown(folder.path(), Some(user), None)?;
@@ -109,7 +115,13 @@ impl Server {
         Ok(Self { port: Port::free()?, folder, process: None })
     }
 
-    fn data(&self) -> PathBuf {
+    /// The process of the server, whose children do its work.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
+    /// Where the cluster lies.
+    pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
@@ -119,8 +131,9 @@ impl Server {
         let (data, folder) = (self.data(), self.folder.path().to_string_lossy().into_owned());
         let port = self.port.address.port().to_string();
         let data = data.to_string_lossy().into_owned();
+        // Each gateway has a few connections, and each test a gateway or more.
         let arguments =
-            ["-D", &data, "-p", &port, "-h", "127.0.0.1", "-k", &folder, "-c", "wal_level=replica"];
+            ["-D", &data, "-p", &port, "-h", "127.0.0.1", "-k", &folder, "-c", "max_connections=400"];
         let log = self.folder.path().with_extension("log");
         let arguments = before.iter().map(String::as_str).chain(arguments);
         self.process = Some(Process::start("postgres", &program, arguments, &log)?);

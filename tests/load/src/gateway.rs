@@ -9,7 +9,7 @@ use std::{path::Path, sync::Arc};
 use anyhow::Result;
 use futures_util::future::LocalBoxFuture;
 use liaison_demo::{Gateway, Member, Programs};
-use liaison_tests::{insider::Insider, policies};
+use liaison_tests::{insider::Insider, policies, postgres::Server};
 use tokio::task::JoinSet;
 
 use self::{session::Session, stock::Stock};
@@ -29,18 +29,34 @@ pub(crate) struct GatewayAlone {
     agencies: Vec<Arc<Insider>>,
     /// What each agency is to send.
     stock: Vec<Stock>,
+    /// Where it keeps what it has, if not in a file. After the gateway, so that it ends after it.
+    server: Option<Server>,
 }
 
 impl GatewayAlone {
     pub(crate) async fn start(programs: &Programs, folder: &Path, connections: usize) -> Result<Self> {
-        let gateway = start(programs, folder).await?;
+        Self::on(programs, folder, connections, None).await
+    }
+
+    /// The same on PostgreSQL, whose server is under the same folder.
+    pub(crate) async fn on_postgres(programs: &Programs, folder: &Path, connections: usize) -> Result<Self> {
+        Self::on(programs, folder, connections, Some(Server::start_in(folder).await?)).await
+    }
+
+    async fn on(
+        programs: &Programs,
+        folder: &Path,
+        connections: usize,
+        server: Option<Server>,
+    ) -> Result<Self> {
+        let gateway = start(programs, folder, server.as_ref()).await?;
         let mut agencies = Vec::new();
         for number in 0..connections {
             let address = format!("be/load-{number}");
             join(&gateway, &address).await?;
             agencies.push(Arc::new(Insider::enrol(&gateway, &address).await?));
         }
-        Ok(Self { gateway, agencies, stock: Vec::new() })
+        Ok(Self { gateway, agencies, stock: Vec::new(), server })
     }
 
     async fn drive(&mut self, load: &Load) -> Result<Outcome> {
@@ -48,7 +64,12 @@ impl GatewayAlone {
         for agency in &self.agencies {
             sessions.push(Session::open(agency).await?);
         }
-        let round = Round::start(load, watched(&self.gateway)?)?;
+        let mut watched = watched(&self.gateway)?;
+        if let Some(server) = &self.server {
+            watched.processes.extend(server.pid().map(|pid| ("postgres".to_owned(), pid)));
+            watched.folders.push(server.data());
+        }
+        let round = Round::start(load, watched)?;
         let flights: Vec<_> = sessions.iter().map(|_| session::Flights::default()).collect();
         let (mut senders, mut receivers) = (JoinSet::new(), JoinSet::new());
         let count = sessions.len();
@@ -84,9 +105,15 @@ impl System for GatewayAlone {
 }
 
 /// A running gateway in a folder of its own, under [`POLICIES`] policies.
-pub(crate) async fn start(programs: &Programs, folder: &Path) -> Result<Gateway> {
+pub(crate) async fn start(programs: &Programs, folder: &Path, server: Option<&Server>) -> Result<Gateway> {
     let set = policies::write_scheme(&folder.join("policies"), &scheme())?;
-    let mut gateway = Gateway::create(programs, folder, "be", &set).await?;
+    let mut gateway = match server {
+        None => Gateway::create(programs, folder, "be", &set).await?,
+        Some(server) => {
+            let database = server.database("be").await?;
+            Gateway::create_with(programs, folder, "be", &set, &["--database", &database]).await?
+        }
+    };
     gateway.start().await?;
     Ok(gateway)
 }

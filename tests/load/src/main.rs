@@ -65,6 +65,8 @@ enum Command {
 /// What to compare with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Against {
+    /// The gateway on PostgreSQL in the place of SQLite; needs Debian's package postgresql
+    Postgres,
     /// gRPC calls over mTLS that are only sent back
     Echo,
     /// The same on streams

@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 use crate::round::{self, Outcome};
 
 /// The comparisons, where both were run.
-const RATIOS: [(&str, &str); 6] = [
+const RATIOS: [(&str, &str); 7] = [
+    ("gateway_postgres", "gateway"),
     ("gateway", "echo"),
     ("gateway", "stream"),
     ("gateway", "nats_sync_always"),

@@ -66,12 +66,17 @@ impl Runs {
             runs.more("road_half", Paced::Half);
         }
         runs.more("road_idle", Paced::As(Pace::Alone));
-        for peer in [Against::Echo, Against::Stream, Against::Nats, Against::Rabbitmq] {
+        for peer in [Against::Postgres, Against::Echo, Against::Stream, Against::Nats, Against::Rabbitmq] {
             if !against.contains(&peer) {
                 continue;
             }
             let ground = &runs._ground;
             match peer {
+                Against::Postgres => {
+                    let folder = ground.folder("gateway_postgres")?;
+                    let gateway = GatewayAlone::on_postgres(&programs, &folder, connections).await?;
+                    runs.add(gateway, "gateway_postgres");
+                }
                 Against::Echo => {
                     let echo = Echo::start(ground, Shape::Unary).await?;
                     runs.add(echo, "echo");

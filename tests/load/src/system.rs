@@ -1,7 +1,8 @@
 //! What can be driven, and where it lives.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -38,6 +39,8 @@ impl Ground {
         let parent = target()?.join("load");
         fs::create_dir_all(&parent)?;
         let ground = Self { folder: TempDir::with_prefix_in("run-", parent)? };
+        // A server under it may run as another user.
+        fs::set_permissions(ground.folder.path(), Permissions::from_mode(0o711))?;
         let plan = Plan {
             domain: "be".parse()?,
             agencies: vec!["be/load".parse()?],

@@ -47,7 +47,21 @@ impl Watched {
     }
 }
 
+/// A process with its children: the work of a server may be theirs.
 fn of_process(pid: u32) -> Result<ProcessUse> {
+    let mut all = of_one(pid)?;
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    for child in children.split_ascii_whitespace().filter_map(|child| child.parse().ok()) {
+        // One may end meanwhile.
+        let Ok(child) = of_one(child) else { continue };
+        all.cpu += child.cpu;
+        all.written += child.written;
+        all.peak += child.peak;
+    }
+    Ok(all)
+}
+
+fn of_one(pid: u32) -> Result<ProcessUse> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).context("a process is gone")?;
     let io = fs::read_to_string(format!("/proc/{pid}/io"))?;
     let field = |text: &str, name: &str| -> Result<u64> {
