@@ -47,6 +47,7 @@ impl Store {
         if let Some(idempotency) = &idempotency
             && let Some(ids) = repeated(&mut tx, idempotency).await?
         {
+            tx.commit().await?;
             return Ok((Stored::Again, ids));
         }
         has_room(&mut tx, &drafts).await?;

@@ -86,7 +86,9 @@ impl Store {
         if let Some(request) =
             settles(Step::Granted).or_else(|| settles(Step::Asked)).or_else(|| settles(Step::Denied))
         {
-            return Ok(request.clone());
+            let request = request.clone();
+            tx.commit().await?;
+            return Ok(request);
         }
         let (standing, thread) = states::by_id(&mut tx, question.referral)
             .await?
@@ -127,6 +129,7 @@ impl Store {
             )
         })?;
         if request.step == step {
+            tx.commit().await?;
             return Ok(request);
         }
         if request.step != Step::Asked {

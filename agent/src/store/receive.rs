@@ -107,6 +107,7 @@ impl Store {
     pub async fn receive(&self, message: Incoming) -> Result<Receipt, StoreError> {
         let mut tx = self.begin().await?;
         if let Some(receipt) = received_before(&mut tx, &message).await? {
+            tx.commit().await?;
             return Ok(receipt);
         }
         let receipt = match message.kind {
@@ -124,6 +125,8 @@ impl Store {
             let events = [ReceiptEvent::HandedOver, ReceiptEvent::Acknowledged];
             log::expect(&mut tx, message.id, &events, &own).await?;
             tx.commit().await?;
+        } else {
+            tx.undo().await?;
         }
         Ok(receipt)
     }

@@ -107,7 +107,7 @@ impl Store {
             tx.commit().await?;
             self.wake_outbox();
         } else {
-            drop(tx);
+            tx.commit().await?;
         }
         self.message(id).await?.ok_or_else(unknown)
     }

@@ -28,7 +28,8 @@ pub(super) struct Connection {
     given_up: bool,
 }
 
-/// One change, with others in a transaction. It is kept by [`Self::commit`], and undone if it is dropped.
+/// One change, with others in a transaction. It is kept by [`Self::commit`], and undone if it is dropped. What it finds may
+/// be of another that is not durable yet: whoever tells others of it commits first, or undoes.
 pub(super) struct Change {
     writer: Held,
     kept: bool,
@@ -134,10 +135,19 @@ impl Connection {
 
 impl Change {
     /// Keeps the change, and lets in who comes next. Answers once it is durable.
-    pub(super) async fn commit(mut self) -> Result<(), StoreError> {
+    pub(super) async fn commit(self) -> Result<(), StoreError> {
+        self.end(true).await
+    }
+
+    /// Undoes the change, and lets in who comes next. Answers once what it has found is durable.
+    pub(super) async fn undo(self) -> Result<(), StoreError> {
+        self.end(false).await
+    }
+
+    async fn end(mut self, kept: bool) -> Result<(), StoreError> {
         let (told, durable) = oneshot::channel();
         self.writer.waiting.get_or_insert_default().push(told);
-        self.kept = true;
+        self.kept = kept;
         drop(self);
         Ok(durable.await.map_err(|_| StoreError::Closed)??)
     }

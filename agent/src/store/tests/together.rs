@@ -76,6 +76,32 @@ async fn where_the_disk_is_full_whoever_shared_the_transaction_is_told() {
 }
 
 #[tokio::test]
+async fn nobody_is_told_of_what_another_has_not_made_durable_yet() {
+    let (_dir, police) = Domain::new().agent("police").await;
+    let store = &police.store;
+    let pages: i64 = sqlx::query_scalar("pragma page_count").fetch_one(store.readers()).await.unwrap();
+    // Enough for what is sent, and not for what is large.
+    bound_pages(store, Some(pages + 64)).await;
+    let mut large = referral(&shelter());
+    large.sections = BTreeMap::from([(Category::Narrative, Zeroizing::new(vec![1; 1 << 20]))]);
+    let key = || Some(Idempotency { key: "k".into(), digest: hash("test", &[b"one"]) });
+    // The others wait while this one is made, and then share a transaction.
+    let first = store.begin().await.unwrap();
+    let (first, one, again, large) = tokio::join!(
+        async { first.commit().await },
+        store.add(vec![referral(&shelter())], key(), "ann", &[], Vec::new()),
+        store.add(vec![referral(&shelter())], key(), "ann", &[], Vec::new()),
+        store.add(vec![large], None, "ann", &[], Vec::new()),
+    );
+    assert!(large.unwrap_err().message.contains("disk is full"));
+    // It took with it what it shared the transaction with: so nobody was told that it is there.
+    assert!(one.is_err() && again.is_err(), "{one:?} {again:?}");
+    first.unwrap();
+    let (told, _) = store.add(vec![referral(&shelter())], key(), "ann", &[], Vec::new()).await.unwrap();
+    assert_eq!(told, Stored::New);
+}
+
+#[tokio::test]
 async fn a_closed_store_says_so() {
     let (_dir, police) = Domain::new().agent("police").await;
     police.store.close().await;
