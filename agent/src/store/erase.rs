@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, codec, writer::Change};
+use super::{Store, StoreError, codec};
 use crate::limits;
 
 impl Store {
@@ -10,7 +10,6 @@ impl Store {
     /// keys. Gives the number of sections.
     pub async fn erase_due(&self, now: OffsetDateTime) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
-        overwrite(&mut tx, true).await?;
         let erased = sqlx::query("delete from sections where retain_until <= ?")
             .bind(codec::ms(now))
             .execute(&mut *tx)
@@ -28,20 +27,11 @@ impl Store {
             .bind(codec::ms(now - limits::IDEMPOTENCY))
             .execute(&mut *tx)
             .await?;
-        overwrite(&mut tx, false).await?;
         tx.commit().await?;
         if erased > 0 {
-            // The write-ahead log still holds what the pages held before.
-            self.empty_log().await?;
+            self.has_erased();
         }
+        self.empty_log().await?;
         Ok(erased)
     }
-}
-
-/// Overwrites what is deleted from here on wherever it stands. Otherwise only where that costs no writing of its own: in
-/// pages that are given up, what is sealed to others stays until they are used again.
-pub(super) async fn overwrite(tx: &mut Change, everywhere: bool) -> Result<(), StoreError> {
-    let how = if everywhere { "pragma secure_delete = on" } else { "pragma secure_delete = fast" };
-    sqlx::raw_sql(how).execute(&mut **tx).await?;
-    Ok(())
 }

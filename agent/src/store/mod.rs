@@ -22,7 +22,13 @@ mod states;
 mod tests;
 mod writer;
 
-use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use liaison_proto::message::v1::{Refusal, error_code::Code as ErrorCode};
 use liaison_trust::{names::AgencyAddress, vault::Vault};
@@ -55,6 +61,8 @@ struct Inner {
     vault: Vault,
     address: AgencyAddress,
     outbox_changed: Notify,
+    /// Whether the write-ahead log is to be emptied, as after a start: it may hold what was erased before.
+    has_erased: AtomicBool,
 }
 
 /// Why the database did not do what it was asked.
@@ -125,8 +133,8 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            // What others than its readers could open is overwritten everywhere, see `erase`.
-            .pragma("secure_delete", "FAST")
+            // Always, for what is not deleted may be moved, and leave a draft where it stood.
+            .pragma("secure_delete", "ON")
             .pragma("wal_autocheckpoint", limits::LOG_PAGES.to_string())
             .busy_timeout(Duration::from_secs(5));
         let mut writer = options.connect().await?;
@@ -137,7 +145,14 @@ impl Store {
             .connect_with(options.read_only(true))
             .await?;
         let writer = writer::new(writer);
-        Ok(Self(Arc::new(Inner { writer, readers, vault, address, outbox_changed: Notify::new() })))
+        Ok(Self(Arc::new(Inner {
+            writer,
+            readers,
+            vault,
+            address,
+            outbox_changed: Notify::new(),
+            has_erased: AtomicBool::new(true),
+        })))
     }
 
     /// The agency whose database this is.

@@ -22,7 +22,7 @@ use super::{
     add::{forbidden, insert_envelope},
     codec, draft,
     ends::{end_delivery, fail, forget_envelope, take},
-    erase, log, logged,
+    log, logged,
     parts::{self, Keep},
     states,
 };
@@ -128,7 +128,6 @@ impl Store {
         left_out: &[(AgencyAddress, Refusal)],
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        erase::overwrite(&mut tx, true).await?;
         let replaced = sqlx::query(
             "update outbox set draft = null, bytes = ?2 where message = ?1 and draft is not null",
         )
@@ -137,7 +136,6 @@ impl Store {
         .execute(&mut *tx)
         .await?
         .rows_affected();
-        erase::overwrite(&mut tx, false).await?;
         if replaced == 0 {
             return Ok(false);
         }
@@ -153,6 +151,7 @@ impl Store {
             end_delivery(&mut tx, id, Some(&agency.to_string()), State::Refused, refusal, &by).await?;
         }
         tx.commit().await?;
+        self.has_erased();
         Ok(true)
     }
 
@@ -286,9 +285,7 @@ impl Store {
 
     async fn end(&self, id: Uuid, state: State, refusal: &Refusal, by: &str) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        erase::overwrite(&mut tx, true).await?;
         let Some(sent) = take(&mut tx, id).await? else { return Ok(()) };
-        erase::overwrite(&mut tx, false).await?;
         end_delivery(&mut tx, id, None, state, refusal, by).await?;
         forget_envelope(&mut tx, id).await?;
         fail(&mut tx, &sent, state, refusal, OffsetDateTime::now_utc(), by).await?;
@@ -296,6 +293,7 @@ impl Store {
             log::expect(&mut tx, id, &[ReceiptEvent::Refused], "").await?;
         }
         tx.commit().await?;
+        self.has_erased();
         self.wake_outbox();
         Ok(())
     }

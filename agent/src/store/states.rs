@@ -16,7 +16,6 @@ use super::{
     Direction, Message, Store, StoreError,
     add::{audit, insert, note, to_ms},
     codec, draft,
-    erase::overwrite,
     writer::Change,
 };
 use crate::{limits, outbox::NewMessage, thread};
@@ -67,7 +66,7 @@ struct Row {
 impl Store {
     /// Moves a referral to another state on behalf of this agency, and tells the other party. The state
     /// that it has already is no change. A cancellation takes effect when the recipient answers it; of
-    /// a referral that was not offered to the gateway yet, at once.
+    /// a referral that is not sealed yet, at once.
     ///
     /// Refused as `unknown_message`, `transition_not_allowed` (naming the allowed ones) and
     /// `missing_field`.
@@ -105,6 +104,7 @@ impl Store {
                 insert(&mut tx, by, &message, Some(&sealed)).await?;
             }
             tx.commit().await?;
+            self.has_erased();
             self.wake_outbox();
         } else {
             tx.commit().await?;
@@ -142,13 +142,11 @@ pub(super) fn message(
 
 /// Takes back a referral of which nothing has left this host.
 async fn withdraw_draft(tx: &mut Change, id: Uuid) -> Result<bool, StoreError> {
-    overwrite(tx, true).await?;
     let taken = sqlx::query("delete from outbox where message = ? and draft is not null")
         .bind(id.as_bytes().as_slice())
         .execute(&mut **tx)
         .await?
         .rows_affected();
-    overwrite(tx, false).await?;
     Ok(taken > 0)
 }
 

@@ -1,6 +1,7 @@
 //! The store against crashes, repetition and time.
 
 mod ends;
+mod overwritten;
 mod together;
 
 use std::collections::{BTreeMap, HashSet};

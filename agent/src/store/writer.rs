@@ -7,7 +7,7 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use sqlx::SqliteConnection;
@@ -52,14 +52,34 @@ impl Store {
         Ok(begun.await.map_err(|_| StoreError::Closed)??)
     }
 
-    /// Moves what the write-ahead log holds into the database, and empties it.
+    /// Something was deleted that must not stay on the disk. Until the write-ahead log is moved into the database it does.
+    pub(super) fn has_erased(&self) {
+        self.0.has_erased.store(true, Ordering::Relaxed);
+    }
+
+    /// Where something was erased since it was done last: moves what the write-ahead log holds into the database, and
+    /// empties it. Who reads the database meanwhile may be in the way; then the next time.
     pub(super) async fn empty_log(&self) -> Result<(), StoreError> {
+        if !self.0.has_erased.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
         let mut writer = held(&self.0.writer).await?;
         let emptied = tokio::spawn(async move {
             writer.commit().await;
-            writer.run("pragma wal_checkpoint(truncate)").await
+            let emptied = sqlx::query_as("pragma wal_checkpoint(truncate)");
+            emptied.fetch_one(&mut writer.sqlite).await.map(|(busy, _, _): (i64, i64, i64)| busy == 0)
         });
-        Ok(emptied.await.map_err(|_| StoreError::Closed)??)
+        match emptied.await.map_err(|_| StoreError::Closed)? {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                self.has_erased();
+                Ok(())
+            }
+            Err(error) => {
+                self.has_erased();
+                Err(error.into())
+            }
+        }
     }
 
     pub(super) async fn close_writer(&self) {
@@ -92,7 +112,11 @@ impl Connection {
                 Err(error) => self.fail(error).await,
             }
         }
-        self.run("begin immediate; savepoint change").await?;
+        if let Err(error) = self.run("begin immediate; savepoint change").await {
+            // Where it was begun.
+            let _ = self.run("rollback").await;
+            return Err(error);
+        }
         self.waiting = Some(Vec::new());
         // Its turn comes behind those who wait by now.
         let turn = writer.lock_owned();
