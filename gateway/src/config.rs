@@ -5,7 +5,6 @@ use std::{
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     path::Path,
-    str::FromStr,
 };
 
 use liaison_trust::names::Domain;
@@ -231,14 +230,6 @@ impl TryFrom<String> for DatabaseUrl {
 
     fn try_from(url: String) -> Result<Self, NoDatabase> {
         url.parse::<Database>().map(|_| Self(url))
-    }
-}
-
-impl FromStr for DatabaseUrl {
-    type Err = NoDatabase;
-
-    fn from_str(url: &str) -> Result<Self, NoDatabase> {
-        url.to_owned().try_into()
     }
 }
 

@@ -233,7 +233,13 @@ async fn database(folder: &DataFolder, kept: &Database, now: OffsetDateTime) -> 
         Ok(inspection) => inspection,
         Err(error) => {
             let detail = format!("{kept} can't be read: {error}");
-            return vec![fail(CHECK, detail, "restore it from a backup; the revoked file stays as it is")];
+            let action = match kept {
+                Database::Sqlite(_) => "restore it from a backup; the revoked file stays as it is",
+                Database::Postgres(_) => {
+                    "look whether the server runs, and what `database` in gateway.toml names"
+                }
+            };
+            return vec![fail(CHECK, detail, action)];
         }
     };
     let mut findings = vec![match (inspection.faults.first(), inspection.version) {
@@ -254,7 +260,11 @@ async fn database(folder: &DataFolder, kept: &Database, now: OffsetDateTime) -> 
         (None, DatabaseVersion::Same) => match probe(kept, now).await {
             Ok(()) => ok(CHECK, "sound, takes writes"),
             Err(error) => {
-                fail(CHECK, format!("takes no writes: {error}"), "look at the disk and its permissions")
+                let action = match kept {
+                    Database::Sqlite(_) => "look at the disk and its permissions",
+                    Database::Postgres(_) => "look at the server's own log",
+                };
+                fail(CHECK, format!("takes no writes: {error}"), action)
             }
         },
     }];

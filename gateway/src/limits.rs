@@ -40,6 +40,8 @@ pub const READERS: u32 = 4;
 /// How long a connection waits for a lock on the database, and how often it looks whether another gateway still writes it.
 pub const DATABASE_BUSY: Duration = Duration::from_secs(5);
 pub const DATABASE_LOCK_TURN: Duration = Duration::from_millis(100);
+/// How long a database server may take to commit, a standby included, until it counts as lost.
+pub const COMMIT: Duration = Duration::from_secs(30);
 
 /// Deliveries read from a queue at once.
 pub const PAGE_DELIVERIES: u32 = 64;

@@ -61,7 +61,9 @@ pub enum RunError {
     Cas(#[from] CasError),
     #[error(transparent)]
     Authority(#[from] AuthorityError),
-    #[error("{0} is not there; restore it from a backup")]
+    #[error(
+        "{0} is not there, or holds nothing of a gateway; name the right one in gateway.toml, or restore it from a backup"
+    )]
     NoDatabase(Database),
     #[error("the database is not usable ({0}); run `liaison-gateway doctor`")]
     Store(#[from] StoreError),
@@ -150,6 +152,7 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
     parts.spawn(to_its_end(sweep::run(Arc::clone(&gateway))));
     parts.spawn(to_its_end(log::run(Arc::clone(&gateway))));
     parts.spawn(guard(Arc::clone(&gateway)));
+    parts.spawn(keep_database(Arc::clone(&gateway)));
     parts.spawn(maintain(Arc::clone(&gateway), Arc::clone(&authority)));
     // Readiness is told until all else has ended.
     let drained = CancellationToken::new();
@@ -177,6 +180,14 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
     _ = timeout(limits::CLOSE, gateway.store.close()).await;
     info!("gateway stopped");
     outcome
+}
+
+/// Ends the gateway once it can't go on with its database.
+async fn keep_database(gateway: Arc<Gateway>) -> Result<(), RunError> {
+    match gateway.stop.run_until_cancelled(gateway.store.lost()).await {
+        Some(()) => Err(StoreError::Lost.into()),
+        None => Ok(()),
+    }
 }
 
 /// Reads everything that a gateway consists of.

@@ -36,7 +36,11 @@ impl Server {
     pub async fn start_in(folder: &Path) -> Result<Self> {
         let mut server = Self::empty(folder)?;
         let data = server.data().to_string_lossy().into_owned();
-        run("initdb", &["--pgdata", &data, "--auth", "trust", "--username", USER, "--no-sync"]).await?;
+        // In the order of a language, as servers are made where people speak one.
+        let language = ["--encoding", "UTF8", "--locale", "C.UTF-8", "--locale-provider", "icu"];
+        let language = [language.as_slice(), &["--icu-locale", "en-US"]].concat();
+        let arguments = ["--pgdata", &data, "--auth", "trust", "--username", USER, "--no-sync"];
+        run("initdb", &[arguments.as_slice(), &language].concat()).await?;
         server.run().await?;
         Ok(server)
     }

@@ -20,7 +20,7 @@ use crate::{
     config::{Config, DatabaseUrl, HostName, Limits},
     data::{DataFolder, PRIVATE_FOLDER, make_private_folder, write_private},
     policy::{self, PolicyFile, PolicySet},
-    store::{Act, Database, Store},
+    store::{Act, Database, NoDatabase, Store},
 };
 
 /// Where gateways of other domains connect unless said otherwise.
@@ -47,7 +47,7 @@ pub struct Arguments {
     names: Vec<HostName>,
     /// A PostgreSQL database that holds everything, in place of a file in the data folder: postgres://USER@HOST:PORT/NAME
     #[arg(long, value_name = "URL")]
-    database: Option<DatabaseUrl>,
+    database: Option<String>,
     /// A folder of policies to start with, in place of the starter policies
     #[arg(long, value_name = "DIR")]
     policies: Option<PathBuf>,
@@ -78,7 +78,10 @@ pub(super) async fn execute(folder: &DataFolder, arguments: Arguments, output: O
         federation: Some(federation),
         metrics: arguments.metrics,
         names: arguments.names,
-        database: arguments.database,
+        database: arguments
+            .database
+            .map(|url| DatabaseUrl::try_from(url).map_err(no_database))
+            .transpose()?,
         limits: Limits::default(),
     };
 
@@ -103,6 +106,11 @@ pub(super) async fn execute(folder: &DataFolder, arguments: Arguments, output: O
     });
     output.print(&json, || next_steps(folder, &config, &fingerprint.to_string()))?;
     Ok(())
+}
+
+/// A refusal that does not repeat what was said, which may hold a password.
+pub(super) fn no_database(error: NoDatabase) -> Failure {
+    Failure::wrong_use(error.to_string(), "give --database such a URL")
 }
 
 /// Makes the data folder, or takes an empty one as a package or a volume leaves it.
@@ -142,15 +150,15 @@ async fn make(
         write_private(&path, file.text.as_bytes())?;
     }
     let database = config.database(folder);
+    if database.exists().await? {
+        let action = "give it a database of its own, which `createdb` makes";
+        return Err(Failure::failed("exists", format!("{database} is a gateway's"), action).into());
+    }
     if let Database::Sqlite(file) = &database {
         // SQLite gives the files beside the database the mode of the database.
         write_private(file, &[])?;
     }
     let store = Store::open(&database, config.limits.queue(), &signing).await?;
-    if !store.is_empty().await? {
-        let action = "give it a database of its own, which `createdb` makes";
-        return Err(Failure::failed("exists", format!("{database} is a gateway's"), action).into());
-    }
     let hash = set.hash();
     let subject = hash.to_string();
     let act = Act { at: OffsetDateTime::now_utc(), actor: "init", act: "load_policy", subject: &subject };

@@ -5,7 +5,7 @@ use std::fs;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::{Failure, output::Output};
+use super::{Failure, init::no_database, output::Output};
 use crate::{
     config::{Config, DatabaseUrl},
     data::{DataFolder, write_private},
@@ -32,7 +32,7 @@ pub struct Arguments {
     to: Engine,
     /// The empty database that it goes to: postgres://USER@HOST:PORT/NAME
     #[arg(long, value_name = "URL")]
-    database: DatabaseUrl,
+    database: String,
 }
 
 pub(super) async fn execute(folder: &DataFolder, arguments: Arguments, output: Output) -> anyhow::Result<()> {
@@ -50,12 +50,13 @@ pub(super) async fn execute(folder: &DataFolder, arguments: Arguments, output: O
         let message = format!("everything is in {before} already");
         return Err(Failure::failed("moved", message, "run the gateway as it is").into());
     };
+    let database = DatabaseUrl::try_from(database).map_err(no_database)?;
     let config = Config { database: Some(database), ..config };
     let after = config.database(folder);
     let moved = migrate(&before, &after).await.map_err(|error| {
         let action = match &error {
-            MigrateError::NotEmpty => "make an empty one with `createdb`; nothing was changed",
-            _ => "the gateway runs on as it was: nothing was changed",
+            MigrateError::NotEmpty => "make a new one with `createdb`; nothing was changed",
+            _ => "the gateway runs on as it was, from the file; before you try again make a new database with `createdb`",
         };
         Failure::failed("not_moved", error.to_string(), action)
     })?;

@@ -310,6 +310,11 @@ pub enum StoreError {
         "the database is written by another gateway: end that one, or give this one a database of its own"
     )]
     OtherGateway,
+    #[error(
+        "another gateway has written the database, or its server did not tell what became of a change: start this one again, \
+         which then goes on from what is there"
+    )]
+    Lost,
     #[error("SQLite {0} can corrupt its write-ahead log; 3.51.3 or newer is needed")]
     OldEngine(String),
     #[error(

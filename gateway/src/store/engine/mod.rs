@@ -19,7 +19,10 @@ pub(super) use self::{
     row::{FromRow, Row, row_of},
     value::{Value, row},
 };
-use crate::store::StoreError;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::{limits, store::StoreError};
 
 /// Where a gateway keeps what it holds.
 #[derive(Clone)]
@@ -30,17 +33,27 @@ pub enum Database {
     Postgres(Box<PgConnectOptions>),
 }
 
+/// What a URL may ask for.
+const PARAMETERS: [&str; 5] = ["sslmode", "sslrootcert", "sslcert", "sslkey", "host"];
+
 /// A text that is no URL of a PostgreSQL database. It is not repeated: it may hold a password.
 #[derive(Debug, thiserror::Error)]
-#[error("the database is to be given as postgres://USER@HOST:PORT/NAME")]
+#[error(
+    "the database is to be given as postgres://USER@HOST:PORT/NAME, with nothing behind it but `?` and sslmode, sslrootcert, sslcert, sslkey or host, and with `%` and two digits for other signs in a password"
+)]
 pub struct NoDatabase;
 
 impl FromStr for Database {
     type Err = NoDatabase;
 
-    /// A PostgreSQL database by its URL.
+    /// A PostgreSQL database by its URL. What it asks for that would be passed over is refused.
     fn from_str(url: &str) -> Result<Self, NoDatabase> {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(NoDatabase);
+        }
+        let asked =
+            url.split_once('?').map_or("", |(_, asked)| asked).split('&').filter(|one| !one.is_empty());
+        if asked.filter_map(|one| one.split('=').next()).any(|name| !PARAMETERS.contains(&name)) {
             return Err(NoDatabase);
         }
         url.parse().map(|options| Self::Postgres(Box::new(options))).map_err(|_| NoDatabase)
@@ -138,7 +151,8 @@ pub(super) struct Soundness {
 #[derive(Clone)]
 pub(super) enum Pool {
     Sqlite(SqlitePool),
-    Postgres(PgPool),
+    /// With what is cancelled once the database is not this gateway's to write any more.
+    Postgres(PgPool, CancellationToken),
 }
 
 impl Pool {
@@ -146,7 +160,7 @@ impl Pool {
     pub(super) async fn begin(&self) -> Result<Transaction, StoreError> {
         Ok(match self {
             Self::Sqlite(pool) => Transaction::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?),
-            Self::Postgres(pool) => Transaction::Postgres(pool.begin().await?),
+            Self::Postgres(pool, lost) => Transaction::Postgres(pool.begin().await?, lost.clone()),
         })
     }
 
@@ -154,15 +168,24 @@ impl Pool {
     pub(super) fn lists<'r, T>(&self, values: &'r [T]) -> std::slice::Chunks<'r, T> {
         values.chunks(longest(match self {
             Self::Sqlite(_) => sqlite::RUNS,
-            Self::Postgres(_) => postgres::RUNS,
+            Self::Postgres(..) => postgres::RUNS,
         }))
+    }
+
+    /// Waits until this gateway can't go on with the database: another has written it since, or it is not known what
+    /// became of a change, which only a start finds out.
+    pub(super) async fn lost(&self) {
+        match self {
+            Self::Sqlite(_) => std::future::pending().await,
+            Self::Postgres(_, lost) => lost.cancelled().await,
+        }
     }
 
     /// Closes the connections.
     pub(super) async fn close(&self) {
         match self {
             Self::Sqlite(pool) => pool.close().await,
-            Self::Postgres(pool) => pool.close().await,
+            Self::Postgres(pool, _) => pool.close().await,
         }
     }
 
@@ -170,7 +193,7 @@ impl Pool {
     pub(super) async fn scrub(&self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(pool) => sqlite::scrub(pool).await,
-            Self::Postgres(_) => Ok(()),
+            Self::Postgres(..) => Ok(()),
         }
     }
 }
@@ -178,7 +201,7 @@ impl Pool {
 /// Changes that are all made, or none.
 pub(super) enum Transaction {
     Sqlite(sqlx::Transaction<'static, Sqlite>),
-    Postgres(sqlx::Transaction<'static, Postgres>),
+    Postgres(sqlx::Transaction<'static, Postgres>, CancellationToken),
 }
 
 impl Transaction {
@@ -186,7 +209,14 @@ impl Transaction {
     pub(super) async fn commit(self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(change) => change.commit().await?,
-            Self::Postgres(change) => change.commit().await?,
+            Self::Postgres(change, lost) => {
+                let committed = timeout(limits::COMMIT, change.commit()).await;
+                // It may be made all the same.
+                if !matches!(committed, Ok(Ok(()))) {
+                    lost.cancel();
+                    return Err(StoreError::Lost);
+                }
+            }
         }
         Ok(())
     }
@@ -204,7 +234,7 @@ impl Transaction {
     fn lengths(&self) -> &'static [usize] {
         match self {
             Self::Sqlite(_) => sqlite::RUNS,
-            Self::Postgres(_) => postgres::RUNS,
+            Self::Postgres(..) => postgres::RUNS,
         }
     }
 }
@@ -221,7 +251,7 @@ impl<'d> From<&'d Pool> for Db<'d> {
     fn from(pool: &'d Pool) -> Self {
         match pool {
             Pool::Sqlite(pool) => Self::SqlitePool(pool),
-            Pool::Postgres(pool) => Self::PostgresPool(pool),
+            Pool::Postgres(pool, _) => Self::PostgresPool(pool),
         }
     }
 }
@@ -230,7 +260,7 @@ impl<'d> From<&'d mut Transaction> for Db<'d> {
     fn from(change: &'d mut Transaction) -> Self {
         match change {
             Transaction::Sqlite(change) => Self::Sqlite(change),
-            Transaction::Postgres(change) => Self::Postgres(change),
+            Transaction::Postgres(change, _) => Self::Postgres(change),
         }
     }
 }

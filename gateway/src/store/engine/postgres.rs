@@ -8,6 +8,8 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use super::{Pool, Soundness, Transaction};
 use crate::{limits, store::StoreError};
 
@@ -23,22 +25,28 @@ const WRITER: i64 = 0x006c_6961_6973_6f6e;
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 pub(super) async fn open(options: &PgConnectOptions) -> Result<(Pool, Pool), StoreError> {
-    let options = options.clone().application_name(APPLICATION).disable_statement_logging();
+    let options = watched(options);
     let turn = take_turn(&options).await?;
+    let lost = CancellationToken::new();
+    let token = lost.clone();
     let writer = PgPoolOptions::new()
         .max_connections(1)
+        // It has the lock, and is not given up for being idle or old.
+        .idle_timeout(None)
+        .max_lifetime(None)
         .test_before_acquire(false)
         .acquire_timeout(limits::DATABASE_BUSY)
         .after_connect(move |connection, _| {
+            let lost = token.clone();
             Box::pin(async move {
                 // What is committed is on the server's disk, whatever its default is.
                 connection.execute("SET synchronous_commit = on").await?;
-                let is_ours = lock(connection).await? && self::turn(connection).await? == turn;
-                if !is_ours {
-                    tracing::error!("another gateway has written the database since: end one of the two");
-                    return Err(sqlx::Error::PoolTimedOut);
+                if self::turn(connection).await? != turn {
+                    lost.cancel();
+                    return Err(sqlx::Error::PoolClosed);
                 }
-                Ok(())
+                // The server may not have noticed yet that the connection before is gone.
+                lock(connection).await?.then_some(()).ok_or(sqlx::Error::PoolTimedOut)
             })
         })
         .connect_with(options.clone())
@@ -49,7 +57,18 @@ pub(super) async fn open(options: &PgConnectOptions) -> Result<(Pool, Pool), Sto
         .acquire_timeout(limits::DATABASE_BUSY)
         .connect_with(options.options([("default_transaction_read_only", "on")]))
         .await?;
-    Ok((Pool::Postgres(writer), Pool::Postgres(readers)))
+    Ok((Pool::Postgres(writer, lost.clone()), Pool::Postgres(readers, lost)))
+}
+
+/// Connections of which the server sees soon that their gateway is gone, with its machine or the line to it.
+fn watched(options: &PgConnectOptions) -> PgConnectOptions {
+    let alive = [
+        ("tcp_keepalives_idle", "10"),
+        ("tcp_keepalives_interval", "5"),
+        ("tcp_keepalives_count", "3"),
+        ("tcp_user_timeout", "25000"),
+    ];
+    options.clone().application_name(APPLICATION).disable_statement_logging().options(alive)
 }
 
 /// Waits until no other gateway writes the database, brings it to this version, and tells its turn.
@@ -82,17 +101,16 @@ async fn lock(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
 
 pub(super) async fn look(options: &PgConnectOptions) -> Result<Transaction, StoreError> {
     let pool = one(options).await?;
-    Ok(Transaction::Postgres(
-        pool.begin_with("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?,
-    ))
+    let moment = pool.begin_with("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    Ok(Transaction::Postgres(moment, CancellationToken::new()))
 }
 
 pub(super) async fn connect(options: &PgConnectOptions) -> Result<Pool, StoreError> {
-    Ok(Pool::Postgres(one(options).await?))
+    Ok(Pool::Postgres(one(options).await?, CancellationToken::new()))
 }
 
 pub(super) async fn exists(options: &PgConnectOptions) -> Result<bool, StoreError> {
-    let mut connection = options.clone().application_name(APPLICATION).connect().await?;
+    let mut connection = watched(options).connect().await?;
     let exists = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
         .fetch_one(&mut connection)
         .await?;
@@ -101,14 +119,13 @@ pub(super) async fn exists(options: &PgConnectOptions) -> Result<bool, StoreErro
 }
 
 async fn one(options: &PgConnectOptions) -> Result<sqlx::PgPool, StoreError> {
-    let options = options.clone().application_name(APPLICATION).disable_statement_logging();
     let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(limits::DATABASE_BUSY);
-    Ok(pool.connect_with(options).await?)
+    Ok(pool.connect_with(watched(options)).await?)
 }
 
 /// What is wrong with how the server keeps the database, and what an administrator should know of it.
 pub(super) async fn faults(options: &PgConnectOptions) -> Result<Soundness, StoreError> {
-    let mut connection = options.clone().application_name(APPLICATION).connect().await?;
+    let mut connection = watched(options).connect().await?;
     let (fsync, pages, synchronous, standbys): (String, String, String, i64) = sqlx::query_as(
         "SELECT current_setting('fsync'), current_setting('full_page_writes'), \
          current_setting('synchronous_standby_names'), (SELECT COUNT(*) FROM pg_stat_replication)",

@@ -142,16 +142,16 @@ impl Stager {
     /// Records an administrative act with what it changes, in the log and in the audit, of which past the limit the
     /// oldest goes.
     pub(super) async fn record(&self, change: &mut Transaction, act: Act<'_>) -> Result<(), StoreError> {
-        let seq: i64 =
-            query("INSERT INTO audit (at, actor, act, subject) VALUES ($1, $2, $3, $4) RETURNING seq")
-                .bind(millis(act.at))
-                .bind(act.actor)
-                .bind(act.act)
-                .bind(act.subject)
-                .fetch_one(&mut *change)
-                .await?;
-        query("DELETE FROM audit WHERE seq <= $1")
-            .bind(seq - limits::AUDIT_ENTRIES)
+        query("INSERT INTO audit (at, actor, act, subject) VALUES ($1, $2, $3, $4)")
+            .bind(millis(act.at))
+            .bind(act.actor)
+            .bind(act.act)
+            .bind(act.subject)
+            .execute(&mut *change)
+            .await?;
+        // By their place, for a server leaves numbers out.
+        query("DELETE FROM audit WHERE seq <= (SELECT seq FROM audit ORDER BY seq DESC LIMIT 1 OFFSET $1)")
+            .bind(limits::AUDIT_ENTRIES)
             .execute(&mut *change)
             .await?;
         self.append(change, [&act.leaf()?]).await

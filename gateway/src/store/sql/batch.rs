@@ -13,7 +13,6 @@ use super::{
     columns::{millis, number},
     forwarded::{self, Ended},
     known::{Before, extend, known_messages, known_threads},
-    queue,
     writer::{Job, Word},
 };
 use crate::store::{
@@ -32,8 +31,6 @@ pub(super) struct Batches {
     bound: QueueBound,
     next_message: i64,
     next_delivery: i64,
-    /// Whether it is known what became of the batch before: one whose commit failed may have been made all the same.
-    is_sure: bool,
 }
 
 pub(super) type Accepts = Vec<(Box<NewMessage>, oneshot::Sender<Result<Accepted, AcceptError>>)>;
@@ -55,26 +52,12 @@ impl Batches {
         (loads, recent): (Loads, Recent),
         bound: QueueBound,
     ) -> Result<Self, StoreError> {
-        let (next_message, next_delivery) = (0, 0);
-        let mut batches =
-            Self { pool, stager, loads, recent, bound, next_message, next_delivery, is_sure: false };
-        batches.look().await?;
-        Ok(batches)
-    }
-
-    /// Takes over the numbers and the account of the queues as the database has them. A number is not given twice, for
-    /// sessions wait for what comes behind the last that they were given.
-    async fn look(&mut self) -> Result<(), StoreError> {
-        let (message, delivery): (i64, i64) = query(
+        let (next_message, next_delivery) = query(
             "SELECT (SELECT COALESCE(MAX(seq), 0) + 1 FROM message), (SELECT COALESCE(MAX(seq), 0) + 1 FROM delivery)",
         )
-        .fetch_one(&self.pool)
+        .fetch_one(&pool)
         .await?;
-        self.next_message = self.next_message.max(message);
-        self.next_delivery = self.next_delivery.max(delivery);
-        self.loads.replace(queue::loads(&self.pool).await?);
-        self.is_sure = true;
-        Ok(())
+        Ok(Self { pool, stager, loads, recent, bound, next_message, next_delivery })
     }
 
     /// Commits a batch and answers each of its changes.
@@ -108,7 +91,6 @@ impl Batches {
                 }
             }
             Err(fault) => {
-                self.is_sure = false;
                 error!(error = &fault as &dyn std::error::Error, "a batch was not committed");
                 for (_, answer) in accepts {
                     let _ = answer.send(Err(StoreError::NotCommitted.into()));
@@ -133,9 +115,6 @@ impl Batches {
         settlements: &Settlements,
         words: &Words,
     ) -> Result<Outcomes, StoreError> {
-        if !self.is_sure {
-            self.look().await?;
-        }
         let mut transaction = self.pool.begin().await?;
         let mut rows = Rows::new(self);
         let changed = rows.change(&mut transaction, changes).await?;
@@ -152,10 +131,10 @@ impl Batches {
         rows.forget_contents(&mut transaction).await?;
         rows.insert(&mut transaction).await?;
         let recent = rows.recent();
-        let Rows { loads, next_message, next_delivery, gone, .. } = rows;
+        let Rows { loads, next_message, next_delivery, gone, narrowed, .. } = rows;
         transaction.commit().await?;
         self.recent.keep(recent);
-        self.recent.forget(gone);
+        self.recent.forget(gone.into_iter().chain(narrowed));
         self.loads.set(loads);
         (self.next_message, self.next_delivery) = (next_message, next_delivery);
         Ok(Outcomes { accepted, changed, settled })
@@ -176,8 +155,9 @@ pub(super) struct Rows<'a> {
     pub(super) leaves: Vec<&'a NewLeaf>,
     /// Messages that lost a delivery, and perhaps their last.
     pub(super) touched: Vec<i64>,
-    /// Deliveries that have ended.
+    /// Deliveries that have ended, and those that are not any more what they were.
     pub(super) gone: Vec<DeliveryId>,
+    pub(super) narrowed: Vec<DeliveryId>,
 }
 
 /// A row of the table of deliveries.
@@ -234,6 +214,7 @@ impl<'a> Rows<'a> {
             leaves: Vec::new(),
             touched: Vec::new(),
             gone: Vec::new(),
+            narrowed: Vec::new(),
         }
     }
 

@@ -103,7 +103,10 @@ impl<'a> Rows<'a> {
                         .execute(&mut *db)
                         .await?;
                 }
-                Next::Narrowed(released) => narrow(db, change.delivery, released).await?,
+                Next::Narrowed(released) => {
+                    narrow(db, change.delivery, released).await?;
+                    self.narrowed.push(change.delivery);
+                }
             }
             let leaves = matches!(change.to, Next::Expired | Next::Quarantined(_));
             if leaves && let Some(row) = queued.remove(&change.delivery) {

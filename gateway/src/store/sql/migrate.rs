@@ -61,7 +61,7 @@ pub struct Contents {
 /// Why nothing was moved.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    #[error("the other database holds a gateway already")]
+    #[error("the other database is a gateway's already, or was to become one")]
     NotEmpty,
     #[error("this version does not move the table {0}")]
     UnknownTable(String),
@@ -77,6 +77,10 @@ pub enum MigrateError {
 /// # Errors
 /// See [`MigrateError`].
 pub async fn migrate(from: &Database, to: &Database) -> Result<Moved, MigrateError> {
+    // Before anything is done to it: a gateway may run on it.
+    if to.exists().await? {
+        return Err(MigrateError::NotEmpty);
+    }
     let mut source = super::Snapshot::of(from).await?.transaction;
     let (writer, readers) = to.open().await?;
     readers.close().await;
@@ -97,13 +101,6 @@ async fn copy(source: &mut Transaction, writer: &Pool) -> Result<Moved, MigrateE
         return Err(MigrateError::UnknownTable(unknown));
     }
     let mut change = writer.begin().await?;
-    let is_empty: bool =
-        query("SELECT NOT EXISTS (SELECT 1 FROM leaf) AND NOT EXISTS (SELECT 1 FROM agency)")
-            .fetch_one(&mut change)
-            .await?;
-    if !is_empty {
-        return Err(MigrateError::NotEmpty);
-    }
     // Those that every new database begins with.
     query("DELETE FROM log").execute(&mut change).await?;
     let mut tables = Vec::with_capacity(TABLES.len());

@@ -43,11 +43,7 @@ pub use self::{
     stated::{AgencyRow, AuditRow, CopyRow, PeerRow, PolicyRow, ThreadRow},
     witnessed::{ForeignKey, Witnessed},
 };
-use super::{
-    Database, Load, Queue, QueueBound, Stager, StoreError,
-    engine::{Pool, query},
-    recent::Recent,
-};
+use super::{Database, Load, Queue, QueueBound, Stager, StoreError, engine::Pool, recent::Recent};
 
 /// The gateway's database.
 #[derive(Clone)]
@@ -76,7 +72,7 @@ impl Store {
         gateway: &SigningKey,
     ) -> Result<Self, StoreError> {
         let (writer, readers) = database.open().await?;
-        let loads = Loads::default();
+        let loads = Loads(Arc::new(Mutex::new(queue::loads(&writer).await?)));
         let stager = Stager::new(gateway);
         let recent = Recent::default();
         let kept = (loads.clone(), recent.clone());
@@ -85,9 +81,9 @@ impl Store {
         Ok(Self { writer, readers, stager, jobs, loads, recent, bound })
     }
 
-    /// Whether nothing was ever logged.
-    pub async fn is_empty(&self) -> Result<bool, StoreError> {
-        query("SELECT NOT EXISTS (SELECT 1 FROM leaf)").fetch_one(&self.readers).await
+    /// Waits until this gateway can't go on with its database.
+    pub async fn lost(&self) {
+        self.writer.lost().await;
     }
 
     /// What waits in a queue.
@@ -124,11 +120,6 @@ impl Loads {
         let loads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let lanes = loads.iter().filter(|(queue, _)| queue.peer() == Some(to));
         lanes.map(|(queue, load)| (queue.clone(), *load)).collect()
-    }
-
-    /// Takes over what waits in all queues.
-    fn replace(&self, all: HashMap<Queue, Load>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = all;
     }
 
     /// Takes over what a committed batch made of some queues.

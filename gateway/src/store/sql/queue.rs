@@ -35,10 +35,13 @@ impl Store {
         .bind(limits::PAGE_DELIVERIES)
         .fetch_all(&self.readers)
         .await?;
-        let recent = self.recent.take(&next.into_iter().map(DeliveryId).collect::<Vec<_>>());
+        let next: Vec<_> = next.into_iter().map(DeliveryId).collect();
+        let recent = self.recent.take(&next);
         if !recent.is_empty() {
             return Ok(recent);
         }
+        // What is read now may be changed before it is asked for again.
+        self.recent.forget(next);
         let rows: Vec<Row> = query(include_str!("queue.sql"))
             .bind(queue.to_string())
             .bind(after.0)
