@@ -22,6 +22,8 @@ impl Directory {
     /// Replays the domain's log of keys to its newest head.
     pub(crate) async fn replay(&self) -> Result<(), Failed> {
         let _alone = self.0.replaying.lock().await;
+        // Nobody is sealed to meanwhile by what was found before: the log may turn out to be another.
+        self.cache().clear();
         let known = self.0.store.key_log().await?.map(|log| log.frontier);
         let replayed = log::keys::replay(&self.0.link, &self.0.store).await;
         if self.0.store.key_log().await?.map(|log| log.frontier) != known {
