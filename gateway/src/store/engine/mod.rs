@@ -13,15 +13,14 @@ use sqlx::{
     PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, migrate::Migrator,
     postgres::PgConnectOptions,
 };
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 pub(super) use self::{
     query::{Query, query},
     row::{FromRow, Row, row_of},
     value::{Value, row},
 };
-use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
-
 use crate::{limits, store::StoreError};
 
 /// Where a gateway keeps what it holds.

@@ -7,7 +7,6 @@ use sqlx::{
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-
 use tokio_util::sync::CancellationToken;
 
 use super::{Pool, Soundness, Transaction};

@@ -43,12 +43,7 @@ impl Query {
     }
 
     /// Goes on with this text.
-    pub(in crate::store) fn sql(self, sql: &'static str) -> Self {
-        self.with(Part::Sql(sql.into()))
-    }
-
-    /// Goes on with a text that was put together of names.
-    pub(in crate::store) fn text(self, sql: String) -> Self {
+    pub(in crate::store) fn sql(self, sql: impl Into<Cow<'static, str>>) -> Self {
         self.with(Part::Sql(sql.into()))
     }
 

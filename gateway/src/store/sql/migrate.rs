@@ -187,14 +187,14 @@ impl Table {
         if let Some(row) = after {
             let values: BTreeMap<&str, Value> =
                 self.columns.iter().map(|(name, _)| name.as_str()).zip(row).collect();
-            page = page.text(format!("WHERE ({key}) > ("));
+            page = page.sql(format!("WHERE ({key}) > ("));
             for (place, column) in self.key.iter().enumerate() {
                 page = page.sql(if place == 0 { "" } else { ", " });
                 page = page.value(values.get(column).cloned().ok_or(StoreError::Corrupt("key of a table"))?);
             }
             page = page.sql(") ");
         }
-        let page = page.text(format!("ORDER BY {key} LIMIT ")).value(limits::MOVED_ROWS);
+        let page = page.sql(format!("ORDER BY {key} LIMIT ")).value(limits::MOVED_ROWS);
         let rows: Vec<Row> = page.fetch_all(db).await?;
         let rows = rows.iter().map(|row| self.values(row)).collect::<Result<Vec<_>, _>>()?;
         Ok((!rows.is_empty()).then_some(rows))
