@@ -2,7 +2,7 @@
 //! recipients acknowledge them.
 
 mod session;
-mod stock;
+pub(crate) mod stock;
 
 use std::{path::Path, sync::Arc};
 
@@ -12,7 +12,10 @@ use liaison_demo::{Gateway, Member, Programs};
 use liaison_tests::{insider::Insider, policies, postgres::Server};
 use tokio::task::JoinSet;
 
-use self::{session::Session, stock::Stock};
+use self::{
+    session::Session,
+    stock::{Cast, Haste, Stock},
+};
 use crate::{
     limits,
     round::{Load, Outcome, Round},
@@ -22,11 +25,13 @@ use crate::{
 
 /// Policies in the active set.
 const POLICIES: usize = 100;
+/// The agency that never connects.
+const ABSENT: &str = "be/load-absent";
 
 /// A gateway with its agencies, one for each connection. Each sends to the next.
 pub(crate) struct GatewayAlone {
     gateway: Gateway,
-    agencies: Vec<Arc<Insider>>,
+    cast: Cast,
     /// What each agency is to send.
     stock: Vec<Stock>,
     /// Where it keeps what it has, if not in a file. After the gateway, so that it ends after it.
@@ -56,12 +61,29 @@ impl GatewayAlone {
             join(&gateway, &address).await?;
             agencies.push(Arc::new(Insider::enrol(&gateway, &address).await?));
         }
-        Ok(Self { gateway, agencies, stock: Vec::new(), server })
+        Ok(Self { gateway, cast: Cast { agencies, absent: None }, stock: Vec::new(), server })
+    }
+
+    /// What it sends is mixed from now on.
+    pub(crate) async fn mix(&mut self) -> Result<()> {
+        join(&self.gateway, ABSENT).await?;
+        self.cast.absent = Some(Arc::new(Insider::enrol(&self.gateway, ABSENT).await?));
+        Ok(())
+    }
+
+    /// Who sends to whom.
+    pub(crate) fn cast(&self) -> Cast {
+        self.cast.clone()
+    }
+
+    /// What the next round sends.
+    pub(crate) fn fill(&mut self, stock: Vec<Stock>) {
+        self.stock = stock;
     }
 
     async fn drive(&mut self, load: &Load) -> Result<Outcome> {
         let mut sessions = Vec::new();
-        for agency in &self.agencies {
+        for agency in &self.cast.agencies {
             sessions.push(Session::open(agency).await?);
         }
         let mut watched = watched(&self.gateway)?;
@@ -93,8 +115,8 @@ impl GatewayAlone {
 impl System for GatewayAlone {
     fn prepare(&mut self, messages: u64) -> LocalBoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            let each = messages.clamp(1, limits::STOCK).div_ceil(self.agencies.len() as u64);
-            self.stock = stock::make(&self.agencies, each).await?;
+            let each = messages.clamp(1, limits::STOCK).div_ceil(self.cast.agencies.len() as u64);
+            self.stock = self.cast().seal(each, Haste::Now).await?;
             Ok(())
         })
     }

@@ -10,12 +10,18 @@ pub(crate) const CONNECTIONS: RangeInclusive<i64> = 2..=64;
 pub(crate) const IN_FLIGHT: RangeInclusive<i64> = 1..=64;
 /// Messages offered in a second to each system, where a rate is given.
 pub(crate) const RATE: RangeInclusive<i64> = 1..=1_000_000;
+/// How long a soak lasts, minutes: one warms up.
+pub(crate) const MINUTES: RangeInclusive<i64> = 2..=10_080;
 
 /// Systems take turns in rounds of about this length, and there are at most so many.
 pub(crate) const ROUND: Duration = Duration::from_secs(2);
 pub(crate) const ROUNDS: u32 = 15;
 /// The round that warms a system up and does not count.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(700);
+/// Rounds in which the most is measured that a gateway does, before a soak.
+pub(crate) const MAXIMUM_ROUNDS: usize = 10;
+/// The part of a soak that is told at once.
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 /// How long what is under way at a round's end has to finish.
 pub(crate) const DRAIN: Duration = Duration::from_secs(60);
 /// How long a system may take until it can be used.

@@ -24,10 +24,16 @@ pub(crate) const SECTIONS: [Category; 6] = [
 
 /// A referral of [`BYTES`] to an agency, which the person consented to.
 pub(crate) fn referral(to: &str) -> Result<SendReferralRequest> {
-    // Texts take all but what their fields and the consent do, the last one what is left over.
+    referral_of(to, BYTES)
+}
+
+/// The same of so many bytes, 1,024 at the least.
+pub(crate) fn referral_of(to: &str, length: usize) -> Result<SendReferralRequest> {
+    // Texts take all but what their fields and the consent do, the last one what is left over. They are longer than 127
+    // bytes each, so that their lengths take two.
     let around = bytes(&content(to, 512, 512))? - 5 * 512;
-    let text = (BYTES - around) / 5;
-    let last = BYTES - around - 4 * text;
+    let text = (length - around) / 5;
+    let last = length - around - 4 * text;
     Ok(SendReferralRequest {
         to: vec![to.to_owned()],
         content: Some(content(to, text, last)),
@@ -68,9 +74,9 @@ mod tests {
 
     #[test]
     fn a_message_has_its_size_and_its_sections() {
-        for to in ["be/a", "be/load-15"] {
-            let content = referral(to).unwrap().content.unwrap();
-            assert_eq!(bytes(&content).unwrap(), BYTES);
+        for (to, length) in [("be/a", BYTES), ("be/load-15", BYTES), ("be/a", 2_048), ("be/a", 16_000)] {
+            let content = referral_of(to, length).unwrap().content.unwrap();
+            assert_eq!(bytes(&content).unwrap(), length);
             let sections = liaison_proto::category::split(&content).unwrap();
             assert_eq!(sections.keys().copied().collect::<Vec<_>>(), SECTIONS);
         }

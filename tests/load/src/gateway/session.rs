@@ -1,7 +1,7 @@
 //! An agent's session as the exchange service sees it: submissions and answers go up, deliveries come down.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -44,8 +44,10 @@ struct Driven {
     round: Arc<Round>,
     connection: usize,
     up: mpsc::Sender<SessionRequest>,
-    /// Submissions without an answer.
-    submitted: Mutex<HashMap<u64, Instant>>,
+    /// Submissions without an answer: since when, and whether anybody will acknowledge them.
+    submitted: Mutex<HashMap<u64, (Instant, bool)>>,
+    /// Messages of this round that were not acknowledged yet. A notice may come a second time, in the next round.
+    unacknowledged: Mutex<HashSet<Uuid>>,
     /// What this agency sent, and what the one before it did.
     sent: Flights,
     coming: Flights,
@@ -73,8 +75,9 @@ impl Session {
         sent: Flights,
         coming: Flights,
     ) -> (impl Future<Output = Result<()>> + Send, impl Future<Output = Result<()>> + Send) {
-        let submitted = Mutex::default();
-        let driven = Arc::new(Driven { round, connection, up: self.up, submitted, sent, coming });
+        let (submitted, unacknowledged) = Default::default();
+        let up = self.up;
+        let driven = Arc::new(Driven { round, connection, up, submitted, unacknowledged, sent, coming });
         (Arc::clone(&driven).send(stock), driven.receive(self.down))
     }
 }
@@ -83,8 +86,12 @@ impl Driven {
     async fn send(self: Arc<Self>, stock: Stock) -> Result<()> {
         for (number, sealed) in (0..).zip(stock) {
             let Some(since) = self.round.turn(self.connection, number).await else { return Ok(()) };
-            locked(&self.sent).insert(sealed.id, (since, sealed.acknowledgement));
-            locked(&self.submitted).insert(number, since);
+            let is_taken = sealed.acknowledgement.is_some();
+            locked(&self.submitted).insert(number, (since, is_taken));
+            if let Some(acknowledgement) = sealed.acknowledgement {
+                locked(&self.unacknowledged).insert(sealed.id);
+                locked(&self.sent).insert(sealed.id, (since, acknowledgement));
+            }
             for (data, last) in chunks(sealed.envelope) {
                 let chunk = SubmissionChunk { submission: number, data, last };
                 self.up.send(frame(session_request::Frame::Submission(chunk))).await?;
@@ -100,8 +107,12 @@ impl Driven {
             let next = down.message().await?.context("the session ended")?;
             match next.frame.context("an empty frame")? {
                 Frame::Accepted(accepted) => {
-                    let since = locked(&self.submitted).remove(&accepted.submission);
-                    self.round.accepted(since.context("an answer to nothing")?);
+                    let submitted = locked(&self.submitted).remove(&accepted.submission);
+                    let (since, is_taken) = submitted.context("an answer to nothing")?;
+                    self.round.accepted(since);
+                    if !is_taken {
+                        self.round.done(self.connection);
+                    }
                 }
                 Frame::Refused(refused) => {
                     bail!("the gateway refused a message: {}", refused.refusal.unwrap_or_default())
@@ -147,10 +158,15 @@ impl Driven {
         Ok(acknowledgement)
     }
 
-    /// What the gateway says of a message that was sent: its recipient acknowledged it.
+    /// What the gateway says of a message that was sent: its recipient acknowledged it, or it expired and there was
+    /// nobody to take it.
     fn notice(&self, notice: &SignedNotice) -> Result<()> {
-        match Notice::decode(notice.notice.clone())?.event {
-            Some(Event::Acknowledged(_)) => self.round.done(self.connection),
+        let notice = Notice::decode(notice.notice.clone())?;
+        let was_awaited = locked(&self.unacknowledged).remove(&Uuid::from_slice(&notice.message_id)?);
+        match notice.event {
+            Some(Event::Acknowledged(_)) if was_awaited => self.round.done(self.connection),
+            Some(Event::Acknowledged(_)) => {}
+            Some(Event::Expired(_)) if !was_awaited => {}
             other => bail!("a message was not delivered: {other:?}"),
         }
         Ok(())
