@@ -1,7 +1,8 @@
 //! A gateway alone: sealed messages come over agents' sessions, are decided, stored and delivered, and their
 //! recipients acknowledge them.
 
-mod session;
+pub(crate) mod crowd;
+pub(crate) mod session;
 pub(crate) mod stock;
 
 use std::{path::Path, sync::Arc};
@@ -18,7 +19,7 @@ use self::{
 };
 use crate::{
     limits,
-    round::{Load, Outcome, Round},
+    round::{Load, Outcome, Pace, Round},
     system::System,
     usage::Watched,
 };
@@ -76,6 +77,38 @@ impl GatewayAlone {
         self.cast.clone()
     }
 
+    pub(crate) fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    /// Ends it as an administrator would, and starts it again.
+    pub(crate) async fn restart(&mut self) -> Result<()> {
+        self.gateway.stop().await?;
+        self.gateway.start().await
+    }
+
+    /// Its processes and folders.
+    pub(crate) fn watched(&self) -> Result<Watched> {
+        let mut watched = watched(&self.gateway)?;
+        if let Some(server) = &self.server {
+            watched.processes.extend(server.pid().map(|pid| ("postgres".to_owned(), pid)));
+            watched.folders.push(server.data());
+        }
+        Ok(watched)
+    }
+
+    /// So many rounds in a closed loop, after one that warms up.
+    pub(crate) async fn closed(&mut self, load: &Load, rounds: usize) -> Result<Vec<Outcome>> {
+        let mut outcomes: Vec<Outcome> = Vec::new();
+        let warm_up = std::iter::once(limits::WARM_UP);
+        for lasts in warm_up.chain(std::iter::repeat_n(limits::ROUND, rounds)) {
+            let load = Load { pace: Pace::Closed, lasts, ..*load };
+            self.prepare(load.messages(outcomes.last().map(Outcome::rate))).await?;
+            outcomes.push(self.round(&load).await?);
+        }
+        Ok(outcomes.split_off(1))
+    }
+
     /// What the next round sends.
     pub(crate) fn fill(&mut self, stock: Vec<Stock>) {
         self.stock = stock;
@@ -86,12 +119,7 @@ impl GatewayAlone {
         for agency in &self.cast.agencies {
             sessions.push(Session::open(agency).await?);
         }
-        let mut watched = watched(&self.gateway)?;
-        if let Some(server) = &self.server {
-            watched.processes.extend(server.pid().map(|pid| ("postgres".to_owned(), pid)));
-            watched.folders.push(server.data());
-        }
-        let round = Round::start(load, watched)?;
+        let round = Round::start(load, self.watched()?)?;
         let flights: Vec<_> = sessions.iter().map(|_| session::Flights::default()).collect();
         let (mut senders, mut receivers) = (JoinSet::new(), JoinSet::new());
         let count = sessions.len();

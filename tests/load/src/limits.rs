@@ -38,3 +38,18 @@ pub(crate) const READERS: usize = 2;
 pub(crate) const LOOK: Duration = Duration::from_millis(2);
 /// Latencies that are told apart, microseconds: a longer one counts as the longest.
 pub(crate) const LONGEST: u64 = 600_000_000;
+
+/// Agencies that are enrolled at once, and from one address of the loopback, of which a gateway takes 300 attempts a minute.
+pub(crate) const ENROLLING: usize = 16;
+pub(crate) const ENROLLED_FROM_ONE: usize = 250;
+/// Agencies of a crowd.
+pub(crate) const CROWD: RangeInclusive<i64> = 2..=9_900;
+/// Sessions that are opened at once.
+pub(crate) const OPENING: usize = 64;
+/// How long a gateway is left alone until its memory is looked at.
+pub(crate) const SETTLE: Duration = Duration::from_secs(10);
+/// Alerts of each kind, and how long one may take.
+pub(crate) const ALERTS: usize = 5;
+pub(crate) const ALERT: Duration = Duration::from_secs(120);
+/// Files that a process may have open beside its sessions' connections.
+pub(crate) const OTHER_FILES: u64 = 500;

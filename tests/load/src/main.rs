@@ -3,6 +3,7 @@
 
 mod broker;
 mod echo;
+mod fanout;
 mod gateway;
 mod limits;
 mod message;
@@ -64,6 +65,8 @@ struct Arguments {
 enum Command {
     /// Drives a gateway at half of what it can for long
     Soak(soak::Options),
+    /// Connects many agencies, and alerts them
+    Fanout(fanout::Options),
     /// What it is in the processes that it starts
     #[command(hide = true)]
     ServeEcho { address: SocketAddr, certificates: PathBuf },
@@ -113,6 +116,7 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     };
     match &arguments.command {
         Some(Command::Soak(options)) => return soak::run(options, load, arguments.json).await,
+        Some(Command::Fanout(options)) => return fanout::run(options, load, arguments.json).await,
         Some(Command::ServeEcho { .. }) | None => {}
     }
     let mut runs = Runs::start(&arguments.against, load).await?;

@@ -1,14 +1,16 @@
-//! What is sent to Liaison: a referral of six sections.
+//! What is sent to Liaison: a referral of six sections, and an alert.
 
 use anyhow::{Context, Result};
 use liaison_proto::{
     case::v1::SendReferralRequest,
     message::v1::{
-        Health, Identity, Location, Narrative, PersonName, ReferralContent, ServiceRequest,
-        data_category::Code as Category, purpose::Code as Purpose, service_type,
+        AlertContent, AlertInfo, Health, Identity, Location, Narrative, PersonName, ReferralContent,
+        ServiceRequest, alert_severity, data_category::Code as Category, purpose::Code as Purpose,
+        service_type,
     },
 };
 use liaison_tests::message;
+use prost::{Message, Name};
 
 /// Bytes of all its sections before they are sealed, and of what every other system carries.
 pub(crate) const BYTES: usize = 4096;
@@ -43,7 +45,6 @@ pub(crate) fn referral_of(to: &str, length: usize) -> Result<SendReferralRequest
 }
 
 fn content(to: &str, text: usize, last: usize) -> ReferralContent {
-    let words = |length| "word ".chars().cycle().take(length).collect::<String>();
     ReferralContent {
         service_request: Some(ServiceRequest {
             services: vec![service_type::Code::Safehouse.into()],
@@ -62,8 +63,29 @@ fn content(to: &str, text: usize, last: usize) -> ReferralContent {
     }
 }
 
+/// What an alert about a missing child says, [`BYTES`] in four sections.
+pub(crate) fn alert() -> Result<AlertContent> {
+    let of = |text: usize, last: usize| AlertContent {
+        info: Some(AlertInfo { severity: alert_severity::Code::Extreme.into(), ..AlertInfo::default() }),
+        identity: Some(Identity {
+            names: vec![PersonName { given: words(text), ..PersonName::default() }],
+            ..Identity::default()
+        }),
+        location: Some(Location { whereabouts: words(text), ..Location::default() }),
+        narrative: Some(Narrative { text: words(last) }),
+        ..AlertContent::default()
+    };
+    let around = bytes(&of(512, 512))? - 3 * 512;
+    let text = (BYTES - around) / 3;
+    Ok(of(text, BYTES - around - 2 * text))
+}
+
+fn words(length: usize) -> String {
+    "word ".chars().cycle().take(length).collect()
+}
+
 /// Of all sections of a content.
-fn bytes(content: &ReferralContent) -> Result<usize> {
+fn bytes<C: Message + Name>(content: &C) -> Result<usize> {
     let sections = liaison_proto::category::split(content).context("the content has no sections")?;
     Ok(sections.values().map(Vec::len).sum())
 }
@@ -80,5 +102,6 @@ mod tests {
             let sections = liaison_proto::category::split(&content).unwrap();
             assert_eq!(sections.keys().copied().collect::<Vec<_>>(), SECTIONS);
         }
+        assert_eq!(bytes(&alert().unwrap()).unwrap(), BYTES);
     }
 }

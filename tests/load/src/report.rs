@@ -85,7 +85,7 @@ impl Summary {
     }
 
     /// Of all processes of the system, microseconds a message.
-    fn cpu(&self) -> f64 {
+    pub(crate) fn cpu(&self) -> f64 {
         self.processes.iter().map(|process| process.cpu).sum()
     }
 

@@ -106,14 +106,8 @@ pub(crate) async fn run(options: &Options, load: Load, json: bool) -> Result<()>
 
 /// Messages a second in a closed loop, the median of rounds.
 async fn maximum(gateway: &mut GatewayAlone, load: &Load) -> Result<f64> {
-    let mut rates = Vec::new();
-    let warm_up = std::iter::once(limits::WARM_UP);
-    for lasts in warm_up.chain(std::iter::repeat_n(limits::ROUND, limits::MAXIMUM_ROUNDS)) {
-        let load = Load { pace: Pace::Closed, lasts, ..*load };
-        gateway.prepare(load.messages(rates.last().copied())).await?;
-        rates.push(gateway.round(&load).await?.rate());
-    }
-    Ok(median(rates.split_off(1)))
+    let outcomes = gateway.closed(load, limits::MAXIMUM_ROUNDS).await?;
+    Ok(median(outcomes.iter().map(Outcome::rate).collect()))
 }
 
 fn tell(out: &mut Option<File>, line: &Value) -> Result<()> {

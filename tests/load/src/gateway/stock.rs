@@ -1,6 +1,12 @@
 //! Messages that are sealed, and acknowledgements that are signed, before the clock starts.
 
-use std::{collections::VecDeque, num::NonZero, process::Command, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    num::NonZero,
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use bytes::Bytes;
@@ -8,8 +14,9 @@ use liaison_proto::{
     category,
     exchange::v1::{ListKeyEntriesRequest, ListReceiptsRequest},
     message::v1::{
-        Acknowledgement, Facts, SignedAcknowledgement, alert_kind::Code as AlertKind, basis::Code as Basis,
-        kind::Code as Kind, purpose::Code as Purpose, status::Code as Status, urgency::Code as Urgency,
+        Acknowledgement, Audience, Facts, SignedAcknowledgement, alert_kind::Code as AlertKind,
+        basis::Code as Basis, data_category::Code as Category, kind::Code as Kind, purpose::Code as Purpose,
+        status::Code as Status, urgency::Code as Urgency,
     },
     times,
 };
@@ -65,14 +72,14 @@ pub(crate) enum Haste {
 }
 
 impl Cast {
+    /// The first one.
+    pub(crate) fn sender(&self) -> Result<Arc<Insider>> {
+        self.agencies.first().cloned().context("there are no agencies")
+    }
+
     /// Seals so many messages for each agency.
     pub(crate) async fn seal(self, each: u64, haste: Haste) -> Result<Vec<Stock>> {
-        // What an honest recipient shows: the newest heads of the logs.
-        let first = self.agencies.first().context("there are no agencies")?;
-        let mut exchange = first.exchange().await?;
-        let receipts = exchange.list_receipts(ListReceiptsRequest::default()).await?.into_inner();
-        let keys = exchange.list_key_entries(ListKeyEntriesRequest::default()).await?.into_inner();
-        let heads = [receipts.head, keys.head].map(Bytes::from);
+        let heads = heads(&*self.sender()?).await?;
         tokio::task::spawn_blocking(move || self.in_threads(each, haste, &heads)).await?
     }
 
@@ -102,11 +109,11 @@ impl Cast {
     fn stock(&self, from: &Insider, to: &Insider, each: u64, heads: &[Bytes; 2]) -> Result<Stock> {
         let lengths = if self.absent.is_some() { LENGTHS.as_slice() } else { &[message::BYTES] };
         let key = key_record::prove(&to.record)?;
-        let to_next = |length: &usize| draft(from, &key, *length, LIFE);
+        let to_next = |length: &usize| referral(from, &key, *length, LIFE);
         let mut drafts: Vec<Draft> = lengths.iter().map(to_next).collect::<Result<_>>()?;
         let mut for_absent = match &self.absent {
             Some(absent) => {
-                Some(draft(from, &key_record::prove(&absent.record)?, message::BYTES, SHORT_LIFE)?)
+                Some(referral(from, &key_record::prove(&absent.record)?, message::BYTES, SHORT_LIFE)?)
             }
             None => None,
         };
@@ -127,6 +134,39 @@ impl Cast {
     }
 }
 
+/// What an honest recipient shows: the newest heads of the logs.
+pub(crate) async fn heads(agency: &Insider) -> Result<[Bytes; 2]> {
+    let mut exchange = agency.exchange().await?;
+    let receipts = exchange.list_receipts(ListReceiptsRequest::default()).await?.into_inner();
+    let keys = exchange.list_key_entries(ListKeyEntriesRequest::default()).await?.into_inner();
+    Ok([receipts.head, keys.head].map(Bytes::from))
+}
+
+/// An alert to all of these, encoded.
+pub(crate) fn alert(from: &Insider, to: &[Arc<Insider>]) -> Result<Bytes> {
+    let sections = category::split(&message::alert()?)?;
+    let bases: BTreeMap<_, _> = sections.keys().map(|category| (*category, Basis::PublicTask)).collect();
+    let recipient = |agency: &Arc<Insider>| -> Result<Recipient> {
+        Ok(Recipient { key: key_record::prove(&agency.record)?, bases: bases.clone() })
+    };
+    let audience = Audience { groups: vec!["network".to_owned()], ..Audience::default() };
+    let draft = Draft {
+        message_id: Uuid::now_v7(),
+        thread: Uuid::now_v7(),
+        kind: Kind::Alert,
+        alert_kind: AlertKind::MissingMinor,
+        facts: Some(Facts {
+            purpose: Purpose::Protection.into(),
+            minor: true,
+            audience: Some(audience),
+            ..Facts::default()
+        }),
+        recipients: to.iter().map(recipient).collect::<Result<_>>()?,
+        ..draft(from, sections, LIFE)
+    };
+    Ok(from.seal(&draft)?.encode_to_vec().into())
+}
+
 /// Lets this thread run only while nobody else wants its processor, by Debian's util-linux: whoever has merely the lowest
 /// priority still holds a processor for a while after another wants it.
 fn give_way() -> Result<()> {
@@ -137,12 +177,18 @@ fn give_way() -> Result<()> {
 }
 
 /// A referral of so many bytes to who has this key.
-fn draft(from: &Insider, key: &ProvenKey, length: usize, life: Duration) -> Result<Draft> {
+fn referral(from: &Insider, key: &ProvenKey, length: usize, life: Duration) -> Result<Draft> {
     let content = message::referral_of(&key.agency.to_string(), length)?.content;
     let sections = category::split(&content.context("a referral has content")?)?;
     let bases = sections.keys().map(|category| (*category, Basis::ConsentOfPerson)).collect();
+    let recipients = vec![Recipient { key: key.clone(), bases }];
+    Ok(Draft { recipients, ..draft(from, sections, life) })
+}
+
+/// A referral to nobody yet.
+fn draft(from: &Insider, sections: BTreeMap<Category, Vec<u8>>, life: Duration) -> Draft {
     let now = OffsetDateTime::now_utc();
-    Ok(Draft {
+    Draft {
         message_id: Uuid::nil(),
         thread: Uuid::nil(),
         sender: from.address.clone(),
@@ -157,8 +203,8 @@ fn draft(from: &Insider, key: &ProvenKey, length: usize, life: Duration) -> Resu
         onward: None,
         facts: Some(Facts { purpose: Purpose::VictimSupport.into(), ..Facts::default() }),
         sections: sections.into_iter().map(|(category, part)| (category, Zeroizing::new(part))).collect(),
-        recipients: vec![Recipient { key: key.clone(), bases }],
-    })
+        recipients: Vec::new(),
+    }
 }
 
 fn acknowledgement(
