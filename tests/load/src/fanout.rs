@@ -89,7 +89,8 @@ pub(crate) async fn run(options: &Options, load: Load, json: bool) -> Result<()>
         [agency.log_head, agency.keys_head] = heads.clone();
     }
     // What enrolling left in its memory would serve the sessions.
-    gateway.restart().await?;
+    gateway.stop().await?;
+    gateway.start_again().await?;
     sleep(limits::SETTLE).await;
     let memory = |watched: &Watched| -> Result<u64> {
         Ok(watched.used()?.processes.iter().map(|process| process.memory).sum())

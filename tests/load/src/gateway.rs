@@ -2,6 +2,7 @@
 //! recipients acknowledge them.
 
 pub(crate) mod crowd;
+mod seed;
 pub(crate) mod session;
 pub(crate) mod stock;
 
@@ -24,8 +25,8 @@ use crate::{
     usage::Watched,
 };
 
-/// Policies in the active set.
-const POLICIES: usize = 100;
+/// Policies in the active set, where nothing else is said.
+pub(crate) const POLICIES: usize = 100;
 /// The agency that never connects.
 const ABSENT: &str = "be/load-absent";
 
@@ -41,21 +42,27 @@ pub(crate) struct GatewayAlone {
 
 impl GatewayAlone {
     pub(crate) async fn start(programs: &Programs, folder: &Path, connections: usize) -> Result<Self> {
-        Self::on(programs, folder, connections, None).await
+        Self::under(programs, folder, connections, POLICIES).await
+    }
+
+    /// The same under so many policies.
+    pub(crate) async fn under(
+        programs: &Programs,
+        folder: &Path,
+        connections: usize,
+        policies: usize,
+    ) -> Result<Self> {
+        Self::on(start(programs, folder, policies, None).await?, connections, None).await
     }
 
     /// The same on PostgreSQL, whose server is under the same folder.
     pub(crate) async fn on_postgres(programs: &Programs, folder: &Path, connections: usize) -> Result<Self> {
-        Self::on(programs, folder, connections, Some(Server::start_in(folder).await?)).await
+        let server = Server::start_in(folder).await?;
+        let gateway = start(programs, folder, POLICIES, Some(&server)).await?;
+        Self::on(gateway, connections, Some(server)).await
     }
 
-    async fn on(
-        programs: &Programs,
-        folder: &Path,
-        connections: usize,
-        server: Option<Server>,
-    ) -> Result<Self> {
-        let gateway = start(programs, folder, server.as_ref()).await?;
+    async fn on(gateway: Gateway, connections: usize, server: Option<Server>) -> Result<Self> {
         let mut agencies = Vec::new();
         for number in 0..connections {
             let address = format!("be/load-{number}");
@@ -81,9 +88,21 @@ impl GatewayAlone {
         &self.gateway
     }
 
-    /// Ends it as an administrator would, and starts it again.
-    pub(crate) async fn restart(&mut self) -> Result<()> {
+    /// Ends it as an administrator would.
+    pub(crate) async fn stop(&mut self) -> Result<()> {
+        self.gateway.stop().await
+    }
+
+    /// Starts it again.
+    pub(crate) async fn start_again(&mut self) -> Result<()> {
+        self.gateway.start().await
+    }
+
+    /// Gives it so many messages that were acknowledged before. It has to have carried some already, and does not run
+    /// meanwhile.
+    pub(crate) async fn seed(&mut self, messages: u64) -> Result<()> {
         self.gateway.stop().await?;
+        seed::seed(&self.gateway.data, &self.cast, messages).await?;
         self.gateway.start().await
     }
 
@@ -154,9 +173,16 @@ impl System for GatewayAlone {
     }
 }
 
-/// A running gateway in a folder of its own, under [`POLICIES`] policies.
-pub(crate) async fn start(programs: &Programs, folder: &Path, server: Option<&Server>) -> Result<Gateway> {
-    let set = policies::write_scheme(&folder.join("policies"), &scheme())?;
+/// A running gateway in a folder of its own, under so many policies.
+pub(crate) async fn start(
+    programs: &Programs,
+    folder: &Path,
+    policies: usize,
+    server: Option<&Server>,
+) -> Result<Gateway> {
+    let files = scheme(policies);
+    let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    let set = policies::write(&folder.join("policies"), &files)?;
     let mut gateway = match server {
         None => Gateway::create(programs, folder, "be", &set).await?,
         Some(server) => {
@@ -188,10 +214,11 @@ pub(crate) fn watched(gateway: &Gateway) -> Result<Watched> {
     Ok(Watched { processes: vec![("gateway".to_owned(), pid)], folders: vec![gateway.data.clone()] })
 }
 
-/// Policies that let everything through, and others, up to [`POLICIES`], that are asked each time and do not apply.
-fn scheme() -> String {
+/// Policies that let everything through, and others, so many in all, that are asked each time and do not apply: the
+/// files of a policy folder.
+fn scheme(count: usize) -> Vec<(String, String)> {
     let open = policies::OPEN.matches("permit(").count();
-    let others = (open..POLICIES).map(|number| {
+    let others = (open..count).map(|number| {
         let (action, resource) = match number % 4 {
             0 => (r#"action == Action::"submit""#, r#"resource in Group::"closed""#.to_owned()),
             1 => (r#"action == Action::"receive""#, r#"resource in Sector::"Employment""#.to_owned()),
@@ -203,7 +230,9 @@ fn scheme() -> String {
         };
         policies::forbid(&format!("load-{number}"), action, &resource)
     });
-    std::iter::once(policies::OPEN.to_owned()).chain(others).collect::<Vec<_>>().join("\n")
+    let all: Vec<String> = std::iter::once(policies::OPEN.to_owned()).chain(others).collect();
+    let file = |(number, part): (usize, &[String])| (format!("scheme/load-{number}.cedar"), part.join("\n"));
+    all.chunks(limits::POLICIES_OF_A_FILE).enumerate().map(file).collect()
 }
 
 #[cfg(test)]
@@ -212,8 +241,10 @@ mod tests {
 
     #[test]
     fn the_set_has_as_many_policies_as_it_says() {
-        let scheme = scheme();
-        assert_eq!(scheme.matches("@id(").count(), POLICIES);
-        assert_eq!(scheme.matches("permit(").count() + scheme.matches("forbid(").count(), POLICIES);
+        for count in [limits::FEW_POLICIES, POLICIES, limits::MANY_POLICIES] {
+            let all: String = scheme(count).into_iter().map(|(_, text)| text).collect();
+            assert_eq!(all.matches("@id(").count(), count);
+            assert_eq!(all.matches("permit(").count() + all.matches("forbid(").count(), count);
+        }
     }
 }

@@ -53,3 +53,20 @@ pub(crate) const ALERTS: usize = 5;
 pub(crate) const ALERT: Duration = Duration::from_secs(120);
 /// Files that a process may have open beside its sessions' connections.
 pub(crate) const OTHER_FILES: u64 = 500;
+
+/// Rounds of two gateways that are compared, and how often each is started.
+pub(crate) const TURNS: usize = 10;
+pub(crate) const STARTS: usize = 5;
+/// Many agencies and policies, and few policies.
+pub(crate) const MANY_AGENCIES: usize = 5_000;
+pub(crate) const MANY_POLICIES: usize = 10_000;
+pub(crate) const FEW_POLICIES: usize = 10;
+/// Policies of one file of a policy folder.
+pub(crate) const POLICIES_OF_A_FILE: usize = 500;
+
+/// Messages that are seeded, bytes that each takes on disk at the most, and in how long they would have come.
+pub(crate) const SEEDED: RangeInclusive<u64> = 1_000..=100_000_000;
+pub(crate) const SEEDED_BYTES: u64 = 3 << 10;
+pub(crate) const SEEDED_DURING: Duration = Duration::from_secs(6 * 3600);
+/// Messages whose rows are put into the database at once.
+pub(crate) const SEEDED_AT_ONCE: usize = 256;

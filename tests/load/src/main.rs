@@ -1,10 +1,12 @@
 //! `cargo load`: how much a gateway and the whole road carry, beside bare gRPC and message brokers on the same machine.
 //! `docs/load.md` tells the method.
 
+mod agencies;
 mod broker;
 mod echo;
 mod fanout;
 mod gateway;
+mod growth;
 mod limits;
 mod message;
 mod plot;
@@ -14,6 +16,7 @@ mod round;
 mod runs;
 mod soak;
 mod system;
+mod turns;
 mod usage;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -67,6 +70,10 @@ enum Command {
     Soak(soak::Options),
     /// Connects many agencies, and alerts them
     Fanout(fanout::Options),
+    /// Compares a gateway of 5,000 agencies and 10,000 policies with one of few
+    Agencies,
+    /// Compares a gateway with many messages behind it with one that has none
+    Growth(growth::Options),
     /// What it is in the processes that it starts
     #[command(hide = true)]
     ServeEcho { address: SocketAddr, certificates: PathBuf },
@@ -117,6 +124,8 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     match &arguments.command {
         Some(Command::Soak(options)) => return soak::run(options, load, arguments.json).await,
         Some(Command::Fanout(options)) => return fanout::run(options, load, arguments.json).await,
+        Some(Command::Agencies) => return agencies::run(load, arguments.json).await,
+        Some(Command::Growth(options)) => return growth::run(options, load, arguments.json).await,
         Some(Command::ServeEcho { .. }) | None => {}
     }
     let mut runs = Runs::start(&arguments.against, load).await?;

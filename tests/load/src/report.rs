@@ -93,7 +93,7 @@ impl Summary {
         self.processes.iter().map(|process| process.written).sum()
     }
 
-    fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let processes: Vec<Value> = self
             .processes
             .iter()

@@ -36,7 +36,7 @@ use zeroize::Zeroizing;
 use crate::message;
 
 /// How long a message may be delivered, and one that nobody takes: longer than a stock is kept.
-const LIFE: Duration = Duration::from_secs(24 * 3600);
+pub(super) const LIFE: Duration = Duration::from_secs(24 * 3600);
 const SHORT_LIFE: Duration = Duration::from_secs(180);
 /// Bytes of the messages in a mixed stock, in turns.
 const LENGTHS: [usize; 4] = [1_024, message::BYTES, 2_048, 12_288];
