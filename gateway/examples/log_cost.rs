@@ -19,7 +19,7 @@ use bytes::Bytes;
 use liaison_gateway::{
     limits,
     log::{Log, Logs},
-    store::{NewCopy, NewLeaf, NewMessage, QueueBound, Released, Store},
+    store::{Company, NewCopy, NewLeaf, NewMessage, QueueBound, Released, Store},
 };
 use liaison_proto::{
     exchange::v1::PreviewRecipient,
@@ -86,7 +86,7 @@ async fn main() {
 async fn open(folder: &Path) -> (Store, Logs) {
     let bound = QueueBound { deliveries: limits::QUEUE_DELIVERIES_MAX, bytes: limits::QUEUE_BYTES_MAX };
     let signing = SigningKey::generate();
-    let store = Store::open(&folder.join("liaison.db").into(), bound, &signing).await.unwrap();
+    let store = Store::open(&folder.join("liaison.db").into(), Company::None, bound, &signing).await.unwrap();
     let logs = Logs::open(&store, &"be".parse().unwrap(), &signing, folder).await.unwrap();
     (store, logs)
 }

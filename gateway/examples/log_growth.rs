@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use liaison_gateway::{
     log::Logs,
-    store::{LogKind, NewLeaf, QueueBound, Staged, Stager, Store},
+    store::{Company, LogKind, NewLeaf, QueueBound, Staged, Stager, Store},
 };
 use liaison_proto::log::v1::{Act, record::Event};
 use liaison_trust::{digest::sha256, keys::SigningKey};
@@ -106,7 +106,8 @@ impl Seeded {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("liaison.db");
         let signing = SigningKey::generate();
-        let store = Store::open(&file.clone().into(), QueueBound::default(), &signing).await.unwrap();
+        let store =
+            Store::open(&file.clone().into(), Company::None, QueueBound::default(), &signing).await.unwrap();
         seed(&file, &signing, leaves).await;
         let domain = "be".parse().unwrap();
         let logs = Logs::open(&store, &domain, &signing, folder.path()).await.unwrap();

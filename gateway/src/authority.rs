@@ -155,6 +155,11 @@ impl Authority {
         self.cas.load().other().map(|other| cas::fingerprint(other.ca()))
     }
 
+    /// The fingerprints of all roots, that of the CA that issues first.
+    pub fn all_fingerprints(&self) -> Vec<u8> {
+        self.cas.load().all().flat_map(|ca| *cas::fingerprint(ca).as_bytes()).collect()
+    }
+
     /// The step of a change of the CA that comes next.
     pub fn next_step(&self) -> Step {
         match self.cas.load().other() {

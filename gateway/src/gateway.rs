@@ -40,6 +40,8 @@ pub struct Gateway {
     pub revised: watch::Sender<()>,
     /// Room for submissions under way, KiB.
     pub submissions: Arc<Semaphore>,
+    /// Whether this gateway leads those of the domain: it signs the logs, sweeps, and has the links to peers.
+    pub leads: watch::Sender<bool>,
     /// Told when something is to be swept before its time, such as the queue of a revoked agency.
     pub sweep: Notify,
     pub started: Instant,
@@ -68,6 +70,7 @@ impl Gateway {
             peers,
             revised: watch::Sender::default(),
             submissions: Arc::new(Semaphore::new(limits::SUBMISSION_BYTES >> 10)),
+            leads: watch::Sender::new(true),
             sweep: Notify::new(),
             started: Instant::now(),
             stop: CancellationToken::new(),

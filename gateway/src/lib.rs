@@ -18,6 +18,7 @@ pub mod health;
 pub mod limits;
 pub mod log;
 pub mod policy;
+mod replicas;
 pub mod revoked;
 pub mod run;
 pub mod server;

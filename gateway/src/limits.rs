@@ -42,6 +42,14 @@ pub const DATABASE_BUSY: Duration = Duration::from_secs(5);
 pub const DATABASE_LOCK_TURN: Duration = Duration::from_millis(100);
 /// How long a database server may take to commit, a standby included, until it counts as lost.
 pub const COMMIT: Duration = Duration::from_secs(30);
+/// How long one of several gateways may hold a change, or the lead, without a word to the server until that ends it.
+pub const CHANGE_FROZEN: Duration = Duration::from_secs(10);
+/// How often a gateway asks whether it leads, and how long it waits until it listens to the others again.
+pub const DATABASE_RETRY: Duration = Duration::from_millis(500);
+/// How long a gateway waits after it took over what others changed until it does so again.
+pub const STATE_REST: Duration = Duration::from_millis(200);
+/// Bytes of one word between gateways on one database, of the 7,999 that a server passes on.
+pub const TOLD_BYTES: usize = 7_500;
 
 /// Deliveries read from a queue at once.
 pub const PAGE_DELIVERIES: u32 = 64;

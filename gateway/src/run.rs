@@ -39,6 +39,7 @@ use crate::{
     config::Config,
     data::{DataError, DataFolder, read_secret},
     delivery::sweep,
+    directory::Directory,
     enrolment::Enrolment,
     exchange,
     federation::{self, peers::Peers},
@@ -46,9 +47,10 @@ use crate::{
     health, limits,
     log::{self, LogError, Logs},
     policy::{PolicyError, PolicyFile, PolicySet},
-    revoked::RevokedFile,
+    replicas,
+    revoked::{Revocations, RevokedFile},
     server,
-    store::{Database, Store, StoreError},
+    store::{Company, Database, Lead, Store, StoreError},
     strict::Strict,
 };
 
@@ -69,6 +71,11 @@ pub enum RunError {
     Store(#[from] StoreError),
     #[error("the log of evidence is not what this gateway signed ({0}); run `liaison-gateway log verify`")]
     Log(#[from] LogError),
+    #[error(
+        "other gateways of the domain run with other CAs: stop this one, and copy ca*.pem and ca*.key from the data folder of \
+         one of them"
+    )]
+    OtherRoots,
     #[error("the database holds no policy set; restore it from a backup")]
     NoPolicy,
     #[error("what the database holds of a peer can't be read ({0}); restore it from a backup")]
@@ -111,7 +118,7 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
     };
     let watched = bind("metrics", config.metrics).await?;
     let metrics = health::record_metrics()?;
-    let (gateway, authority) = load(folder, config).await?;
+    let Loaded { gateway, authority, lead, revoked } = load(folder, config).await?;
 
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
     report(&reporter, ServingStatus::Serving).await;
@@ -138,8 +145,7 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
     });
     if let Some((listener, acceptor, routes)) = federation {
         let addresses = config.federation_addresses();
-        let now = OffsetDateTime::now_utc();
-        gateway.peers.set_own(federation::bundle_of(&gateway, &authority, &addresses, now));
+        federation::begin_own(&gateway, &authority, &addresses).await?;
         parts.spawn({
             let (stop, admit, acceptor) = (stop.clone(), federation::admit(&gateway), Arc::clone(&acceptor));
             async move { Ok(server::serve(stop, admit, acceptor, listener, routes).await?) }
@@ -153,6 +159,7 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
     parts.spawn(to_its_end(log::run(Arc::clone(&gateway))));
     parts.spawn(guard(Arc::clone(&gateway)));
     parts.spawn(keep_database(Arc::clone(&gateway)));
+    parts.spawn(replicas::run(Arc::clone(&gateway), Arc::clone(&authority), lead, revoked));
     parts.spawn(maintain(Arc::clone(&gateway), Arc::clone(&authority)));
     // Readiness is told until all else has ended.
     let drained = CancellationToken::new();
@@ -190,8 +197,18 @@ async fn keep_database(gateway: Arc<Gateway>) -> Result<(), RunError> {
     }
 }
 
+/// Everything that a gateway consists of.
+struct Loaded {
+    gateway: Arc<Gateway>,
+    authority: Arc<Authority>,
+    /// What finds out whether it leads those of the domain.
+    lead: Option<Lead>,
+    /// What the file beside its database holds.
+    revoked: Revocations,
+}
+
 /// Reads everything that a gateway consists of.
-async fn load(folder: &DataFolder, config: &Config) -> Result<(Arc<Gateway>, Arc<Authority>), RunError> {
+async fn load(folder: &DataFolder, config: &Config) -> Result<Loaded, RunError> {
     let cas = Cas::open(folder)?;
     let signing = signing_key(folder)?;
     // Opening would make an empty one, and everything that was accepted would be forgotten.
@@ -199,17 +216,24 @@ async fn load(folder: &DataFolder, config: &Config) -> Result<(Arc<Gateway>, Arc
     if !database.exists().await? {
         return Err(RunError::NoDatabase(database));
     }
-    let store = Store::open(&database, config.limits.queue(), &signing).await?;
-    let (file, revocations) = RevokedFile::open(&folder.revoked())?;
+    let store = Store::open(&database, Company::Gateways, config.limits.queue(), &signing).await?;
+    let (file, revoked) = RevokedFile::open(&folder.revoked())?;
     let now = OffsetDateTime::now_utc();
-    let authority = Authority::start(cas, config, file, &revocations, &store, now).await?;
+    let authority = Authority::start(cas, config, file, &revoked, &store, now).await?;
+    if !store.agrees_on_roots(&authority.all_fingerprints()).await? {
+        return Err(RunError::OtherRoots);
+    }
     let policy = active_policy(&store).await?;
     let peers = Peers::new(store.peers().await?).map_err(RunError::Peers)?;
-    let foreign = federation::from_store(&store.peer_agencies().await?, &peers.all());
-    let directory = store.directory().await?.with_all(foreign);
+    let foreign = federation::from_store(&store.peer_agencies().await?, &peers.all(), &Directory::default());
+    let directory = store.directory(&Directory::default()).await?.with_all(foreign);
     let logs = Logs::open(&store, &config.domain, &signing, folder.path()).await?;
     let gateway = Gateway::new(config.domain.clone(), signing, (store, logs), directory, policy, peers);
-    Ok((Arc::new(gateway), Arc::new(authority)))
+    let mut lead = gateway.store.lead();
+    if let Some(lead) = &mut lead {
+        gateway.leads.send_replace(lead.leads().await);
+    }
+    Ok(Loaded { gateway: Arc::new(gateway), authority: Arc::new(authority), lead, revoked })
 }
 
 /// Reads the key with which the gateway signs.

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use liaison_gateway::{
     limits,
     store::{
-        AcceptError, Accepted, Change, DeliveryId, ForwardedCopy, Item, Load, NewCopy, NewLeaf, NewMessage,
-        NewNotice, Next, Queue, QueueBound, Released, Settled, Settlement, Store, Unit,
+        AcceptError, Accepted, Change, Company, DeliveryId, ForwardedCopy, Item, Load, NewCopy, NewLeaf,
+        NewMessage, NewNotice, Next, Queue, QueueBound, Released, Settled, Settlement, Store, Unit,
     },
 };
 use liaison_proto::{
@@ -139,7 +139,8 @@ async fn a_copy_that_is_offered_again_stays_offered() {
 async fn an_alert_has_to_fit_with_all_its_copies() {
     let folder = TempDir::new().unwrap();
     let bound = QueueBound { deliveries: 2, bytes: 100 };
-    let store = Store::open(&engine::database(folder.path()).await, bound, &signing()).await.unwrap();
+    let store =
+        Store::open(&engine::database(folder.path()).await, Company::None, bound, &signing()).await.unwrap();
     let full = async |message| match store.accept(message).await {
         Err(AcceptError::QueueFull(full)) => assert_eq!(full, queue("hu be/a")),
         other => panic!("{other:?}"),
@@ -370,7 +371,9 @@ fn signing() -> SigningKey {
 }
 
 async fn open(folder: &TempDir) -> Store {
-    Store::open(&engine::database(folder.path()).await, QueueBound::default(), &signing()).await.unwrap()
+    Store::open(&engine::database(folder.path()).await, Company::None, QueueBound::default(), &signing())
+        .await
+        .unwrap()
 }
 
 /// The first and the last delivery of a lane's next message, and its recipients.

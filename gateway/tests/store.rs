@@ -16,8 +16,8 @@ use bytes::Bytes;
 use liaison_gateway::{
     limits,
     store::{
-        AcceptError, Accepted, Change, Database, DeliveryId, Item, Load, NewCopy, NewLeaf, NewMessage,
-        NewNotice, Next, Queue, QueueBound, Queued, Released, Store, Thread,
+        AcceptError, Accepted, Change, Company, Database, DeliveryId, Item, Load, NewCopy, NewLeaf,
+        NewMessage, NewNotice, Next, Queue, QueueBound, Queued, Released, Store, Thread,
     },
 };
 use liaison_proto::{
@@ -99,7 +99,8 @@ async fn a_thread_is_opened_once() {
 async fn a_full_queue_refuses_and_stores_nothing() {
     let folder = TempDir::new().unwrap();
     let bound = QueueBound { deliveries: 2, bytes: 1 << 20 };
-    let store = Store::open(&engine::database(folder.path()).await, bound, &signing()).await.unwrap();
+    let store =
+        Store::open(&engine::database(folder.path()).await, Company::None, bound, &signing()).await.unwrap();
     store.accept(message("be/a", &["be/b"])).await.unwrap();
     store.accept(message("be/a", &["be/b"])).await.unwrap();
     let refused = message("be/a", &["be/c", "be/b"]);
@@ -120,7 +121,8 @@ async fn a_full_queue_refuses_and_stores_nothing() {
 async fn a_queue_is_bounded_by_bytes() {
     let folder = TempDir::new().unwrap();
     let bound = QueueBound { deliveries: 100, bytes: 1_500 };
-    let store = Store::open(&engine::database(folder.path()).await, bound, &signing()).await.unwrap();
+    let store =
+        Store::open(&engine::database(folder.path()).await, Company::None, bound, &signing()).await.unwrap();
     let mut large = message("be/a", &["be/b"]);
     large.content.sections[0].ciphertext = Bytes::from(vec![0; 1_000]);
     let mut second = again(&large);
@@ -133,7 +135,8 @@ async fn a_queue_is_bounded_by_bytes() {
 async fn a_sender_that_takes_no_notices_is_held() {
     let folder = TempDir::new().unwrap();
     let bound = QueueBound { deliveries: 1, bytes: 1 << 20 };
-    let store = Store::open(&engine::database(folder.path()).await, bound, &signing()).await.unwrap();
+    let store =
+        Store::open(&engine::database(folder.path()).await, Company::None, bound, &signing()).await.unwrap();
     store.accept(message("be/a", &["be/b"])).await.unwrap();
     let copy = queue(&store, "be/b").await.remove(0);
     store.change(Change { notice: Some(notice("be/a")), ..gone(copy.id) }).await.unwrap();
@@ -299,7 +302,9 @@ fn signing() -> SigningKey {
 }
 
 async fn open(folder: &Path) -> Store {
-    Store::open(&engine::database(folder).await, QueueBound::default(), &signing()).await.unwrap()
+    Store::open(&engine::database(folder).await, Company::None, QueueBound::default(), &signing())
+        .await
+        .unwrap()
 }
 
 async fn queue(store: &Store, agency: &str) -> Vec<Queued> {

@@ -1,6 +1,7 @@
 //! What the tests that cross crates share: domains of real processes, callers of every kind, and
 //! messages to send. Each test has a realm or a federation of its own and leaves nothing behind.
 
+pub mod balancer;
 pub mod ca;
 pub mod call;
 pub mod called;

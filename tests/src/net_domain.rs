@@ -1,8 +1,8 @@
 //! A domain on a host of its own in a [`Net`], with its gateway and agents.
 
-use std::{collections::BTreeMap, fs, process::Command};
+use std::{collections::BTreeMap, fs};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use liaison_demo::{Agent, Gateway, Programs};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -70,23 +70,6 @@ impl NetDomain {
 
     pub fn agents(&self) -> impl Iterator<Item = &Agent> {
         self.agents.values()
-    }
-
-    /// Stops the gateway where it stands, as a machine that hangs.
-    pub fn freeze(&self) -> Result<()> {
-        self.signal("STOP")
-    }
-
-    /// Lets it go on.
-    pub fn thaw(&self) -> Result<()> {
-        self.signal("CONT")
-    }
-
-    fn signal(&self, signal: &str) -> Result<()> {
-        let pid = self.gateway.pid().context("the gateway does not run")?;
-        let status = Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status()?;
-        ensure!(status.success(), "SIG{signal} was not sent");
-        Ok(())
     }
 
     /// What waits here for a peer, and what it accepted and has not told the end of.

@@ -225,18 +225,18 @@ async fn trouble(domains: &mut [NetDomain], random: &mut StdRng) -> Result<()> {
     wait::until("be and fr are linked again", async || be.is_linked("fr").await.ok()?.then_some(())).await?;
 
     // One hangs.
-    fr.freeze()?;
+    fr.gateway.freeze().await?;
     let before = arrived(hu).await?;
     sleep(HANGS).await;
     ensure!(arrived(hu).await? > before, "a peer that hangs holds up another");
-    fr.thaw()?;
+    fr.gateway.thaw().await?;
 
     // One crawls.
     let end = Instant::now() + CRAWLS;
     while Instant::now() < end {
-        be.freeze()?;
+        be.gateway.freeze().await?;
         sleep(Duration::from_millis(200)).await;
-        be.thaw()?;
+        be.gateway.thaw().await?;
         sleep(Duration::from_millis(50)).await;
     }
 

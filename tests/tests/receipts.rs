@@ -182,7 +182,7 @@ async fn whoever_is_shown_another_history_than_before_sees_it_and_the_gateway_en
     receipts::come(realm.agent(SHELTER)?, &id, &[Event::HandedOver, Event::Acknowledged], IN_TIME).await?;
     realm.agent_mut(SHELTER)?.stop().await?;
     let mut copy = doubled(&mut realm).await?;
-    realm.agent(SHELTER)?.move_to(&copy)?;
+    realm.agent(SHELTER)?.move_to(copy.exchange())?;
     realm.agent_mut(SHELTER)?.start().await?;
     realm.agent(SHELTER)?.connected().await?;
     let there = send(&realm, SHELTER, POLICE).await?;
@@ -198,7 +198,7 @@ async fn whoever_is_shown_another_history_than_before_sees_it_and_the_gateway_en
 
     realm.agent_mut(SHELTER)?.stop().await?;
     copy.stop().await?;
-    realm.agent(SHELTER)?.move_to(&realm.gateway)?;
+    realm.agent(SHELTER)?.move_to(realm.gateway.exchange())?;
     realm.agent_mut(SHELTER)?.start().await?;
     alarmed(&realm, SHELTER, Alarm::Inconsistent, "does not go on from be/log/1").await?;
     let ended = realm.gateway.ended().await?;

@@ -59,11 +59,11 @@ impl Agent {
         })
     }
 
-    /// Makes another gateway its own, from its next start on.
-    pub fn move_to(&self, gateway: &Gateway) -> Result<()> {
+    /// Has it reach its gateway there, from its next start on.
+    pub fn move_to(&self, gateway: SocketAddr) -> Result<()> {
         let config = fs::read_to_string(self.config())?;
         let moved = config.lines().map(|line| match line.starts_with("gateway = ") {
-            true => format!("gateway = \"{}\"\n", gateway.exchange()),
+            true => format!("gateway = \"{gateway}\"\n"),
             false => format!("{line}\n"),
         });
         Ok(fs::write(self.config(), moved.collect::<String>())?)

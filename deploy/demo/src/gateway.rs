@@ -187,6 +187,21 @@ impl Gateway {
         self.process.take().context("the gateway does not run")?.kill()
     }
 
+    /// Stops it where it stands, as a machine that hangs.
+    pub async fn freeze(&self) -> Result<()> {
+        self.signal("STOP").await
+    }
+
+    /// Lets it go on.
+    pub async fn thaw(&self) -> Result<()> {
+        self.signal("CONT").await
+    }
+
+    async fn signal(&self, signal: &str) -> Result<()> {
+        let pid = self.pid().context("the gateway does not run")?.to_string();
+        process::text("kill".as_ref(), ["-s", signal, &pid]).await.map(drop)
+    }
+
     /// Ends it as an administrator would, and waits until it has drained.
     pub async fn stop(&mut self) -> Result<()> {
         let status = self.process.take().context("the gateway does not run")?.stop().await?;

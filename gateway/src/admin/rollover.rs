@@ -37,10 +37,16 @@ impl Desk {
         if step != Step::Prepare && !behind.is_empty() && !request.force {
             return Err(too_early(step, &behind));
         }
+        let gateways = self.gateway.store.gateways().await.map_err(internal)?;
+        if gateways > 1 {
+            return Err(not_alone(gateways - 1));
+        }
         let subject = self.authority.fingerprint().to_string();
         let act = Act { at: now, actor: by, act: act(step), subject: &subject };
         self.gateway.store.record(act).await.map_err(internal)?;
         self.authority.take(step, &self.gateway.store, now).await.map_err(internal)?;
+        let roots = self.authority.all_fingerprints();
+        self.gateway.store.agrees_on_roots(&roots).await.map_err(internal)?;
         if step == Step::Retire {
             // Nobody is to stay on a connection that would not be accepted any more.
             members.iter().for_each(|agency| self.gateway.sessions.cut(agency));
@@ -84,6 +90,15 @@ fn not_now(step: Step, next: Step) -> Refusal {
     };
     let action =
         format!("run `liaison-gateway ca {}` before `ca {}`", next.as_str_name(), step.as_str_name());
+    Refusal::new(ErrorCode::TransitionNotAllowed, message, action)
+}
+
+/// Each gateway has the keys of the CAs in a folder of its own.
+fn not_alone(others: u64) -> Refusal {
+    let message =
+        format!("{others} more gateways of this domain run, whose folders have the CA's keys as well");
+    let action = "stop the others, take this step, copy ca*.pem and ca*.key from this gateway's data folder to theirs (and \
+                  remove there what is not here), then start them again";
     Refusal::new(ErrorCode::TransitionNotAllowed, message, action)
 }
 

@@ -20,7 +20,7 @@ use crate::{
     config::{Config, DatabaseUrl, HostName, Limits},
     data::{DataFolder, PRIVATE_FOLDER, make_private_folder, write_private},
     policy::{self, PolicyFile, PolicySet},
-    store::{Act, Database, NoDatabase, Store},
+    store::{Act, Company, Database, NoDatabase, Store},
 };
 
 /// Where gateways of other domains connect unless said otherwise.
@@ -158,7 +158,7 @@ async fn make(
         // SQLite gives the files beside the database the mode of the database.
         write_private(file, &[])?;
     }
-    let store = Store::open(&database, config.limits.queue(), &signing).await?;
+    let store = Store::open(&database, Company::None, config.limits.queue(), &signing).await?;
     let hash = set.hash();
     let subject = hash.to_string();
     let act = Act { at: OffsetDateTime::now_utc(), actor: "init", act: "load_policy", subject: &subject };

@@ -33,6 +33,9 @@ pub async fn run(gateway: Arc<Gateway>) {
             _ = ticks.tick() => {}
             () = gateway.sweep.notified() => {}
         }
+        if !*gateway.leads.borrow() {
+            continue;
+        }
         let swept = sweep(&gateway, OffsetDateTime::now_utc()).await.map_err(internal);
         if tell_waiting(&gateway).await.and(swept).is_err() {
             error!("a sweep failed; the next one tries again");

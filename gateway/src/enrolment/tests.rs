@@ -25,7 +25,7 @@ use crate::{
     log::Logs,
     policy::{PolicySet, starter},
     revoked::{Revocations, RevokedFile},
-    store::{Act, QueueBound, Store},
+    store::{Act, Company, QueueBound, Store},
 };
 
 mod authority;
@@ -41,9 +41,14 @@ impl Domain {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let signing = SigningKey::generate();
-        let store = Store::open(&folder.path().join("liaison.db").into(), QueueBound::default(), &signing)
-            .await
-            .unwrap();
+        let store = Store::open(
+            &folder.path().join("liaison.db").into(),
+            Company::None,
+            QueueBound::default(),
+            &signing,
+        )
+        .await
+        .unwrap();
         let now = OffsetDateTime::now_utc();
         let shelter = agency("be/shelter");
         store.add_agency(&shelter, act(now)).await.unwrap();
@@ -363,6 +368,7 @@ async fn what_the_file_says_is_revoked_stays_so_in_an_older_database() {
     // A database of before: it knows the agency, and neither its certificate nor its end.
     let older = Store::open(
         &domain.folder.path().join("older.db").into(),
+        Company::None,
         QueueBound::default(),
         &SigningKey::generate(),
     )
@@ -372,11 +378,15 @@ async fn what_the_file_says_is_revoked_stays_so_in_an_older_database() {
     let (_, revocations) = RevokedFile::open(&domain.folder.path().join("revoked")).unwrap();
     older.merge_revocations(&revocations).await.unwrap();
     assert!(older.is_revoked(&serial).await.unwrap());
-    assert_eq!(older.directory().await.unwrap().get(&shelter).unwrap().state, AgencyState::Revoked);
+    assert_eq!(
+        older.directory(&Directory::default()).await.unwrap().get(&shelter).unwrap().state,
+        AgencyState::Revoked
+    );
     assert_eq!(older.revocations(domain.now).await.unwrap()[0].certificate.serial, serial);
     // One of before the agency was added: its address stays taken.
     let oldest = Store::open(
         &domain.folder.path().join("oldest.db").into(),
+        Company::None,
         QueueBound::default(),
         &SigningKey::generate(),
     )

@@ -105,6 +105,7 @@ async fn open(
         attempts: Mutex::default(),
         broken: CancellationToken::new(),
     });
+    session.gateway.store.tell_session(&session.agency).await.map_err(internal)?;
     let policy_hash = session.gateway.policy.load().hash();
     let welcome = Welcome {
         window: SESSION_WINDOW,

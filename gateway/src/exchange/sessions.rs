@@ -71,6 +71,18 @@ impl Sessions {
         std::mem::take(&mut connections.cut).cancel();
     }
 
+    /// Ends the session of an agency, which has opened another one with another gateway of the domain.
+    pub fn replace(&self, agency: &AgencyAddress) {
+        if let Some(open) = self.lock().sessions.get(agency) {
+            open.replaced.cancel();
+        }
+    }
+
+    /// Tells all sessions that something may wait.
+    pub fn wake_all(&self) {
+        self.lock().sessions.values().for_each(|open| open.wake.notify_one());
+    }
+
     /// Whether an agency has a session.
     pub fn is_connected(&self, agency: &AgencyAddress) -> bool {
         self.lock().sessions.contains_key(agency)

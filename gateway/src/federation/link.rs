@@ -32,6 +32,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tracing::{info, warn};
 
 use super::{
@@ -74,15 +75,20 @@ async fn keep(gateway: Arc<Gateway>, authority: Arc<Authority>, domain: Domain) 
         && !gateway.stop.is_cancelled()
     {
         let cut = peer.live.token();
-        let mut linked = None;
+        let (mut linked, mut beside_since) = (None, None);
+        let mut leads = gateway.leads.subscribe();
+        let is_leader = *leads.borrow_and_update();
         let ended = tokio::select! {
-            ended = once(&gateway, &authority, &peer, &cut, &mut linked) => ended,
+            ended = once(&gateway, &authority, &peer, &cut, &mut linked), if is_leader => ended,
+            ended = beside(&authority, &peer, &cut, &mut beside_since), if !is_leader => ended,
+            _ = leads.changed() => Ok(()),
             () = cut.cancelled() => Ok(()),
             () = gateway.stop.cancelled() => Ok(()),
         };
         peer.live.set_channel(None);
         // One that welcomes and hangs up is no better than one that can't be reached.
-        let stood = linked.is_some_and(|since: Instant| since.elapsed() >= limits::LINK_STOOD);
+        let stood =
+            linked.or(beside_since).is_some_and(|since: Instant| since.elapsed() >= limits::LINK_STOOD);
         failures = if stood { 0 } else { failures + 1 };
         match ended {
             Ok(()) => peer.live.set_problem(None),
@@ -103,6 +109,26 @@ fn backoff(failures: u32) -> Duration {
     let (least, most) = limits::LINK_BACKOFF;
     let wait = least.saturating_mul(1 << failures.min(10)).min(most);
     wait.mul_f64(rand::random_range(0.5..1.0))
+}
+
+/// A connection beside the link that another gateway of this domain has, over which its agencies' previews are asked.
+async fn beside(
+    authority: &Authority,
+    peer: &Arc<Peer>,
+    cut: &CancellationToken,
+    since: &mut Option<Instant>,
+) -> Result<(), Refusal> {
+    let channel = dial(authority, peer, cut).await?;
+    peer.live.set_problem(None);
+    peer.live.set_channel(Some(channel.clone()));
+    *since = Some(Instant::now());
+    let mut health = HealthClient::new(channel);
+    loop {
+        sleep(limits::LINK_STOOD).await;
+        let request = HealthCheckRequest::default();
+        let asked = timeout(limits::HELLO, health.check(request)).await;
+        asked.map_err(|_| silent(&peer.domain))?.map_err(|status| broke(peer, &status))?;
+    }
 }
 
 /// One link from its beginning to its end. `linked` is since when it stands.

@@ -250,16 +250,22 @@ pub(super) async fn note(gateway: &Gateway, peer: &Peer, agency: Agency) -> Resu
     Ok(())
 }
 
-/// The agencies of peers that the store knows. One of a country that is not confirmed any more can't be addressed,
+/// The agencies of peers that the store knows; those that are `known` are not proven again. One of a country that is not confirmed any more can't be addressed,
 /// but what it sent and was sent before may have to be decided again.
-pub fn from_store(listed: &[(wire::Agency, bool)], peers: &[Arc<Peer>]) -> Vec<Agency> {
+pub fn from_store(listed: &[(wire::Agency, bool)], peers: &[Arc<Peer>], known: &Directory) -> Vec<Agency> {
     let mut agencies = Vec::with_capacity(listed.len());
     for (agency, is_listed) in listed {
         let domain: Option<Domain> =
             agency.address.parse().ok().map(|address: AgencyAddress| address.domain().clone());
         let Some(peer) = peers.iter().find(|peer| Some(&peer.domain) == domain.as_ref()) else { continue };
-        let read = read(peer, agency)
-            .and_then(|read| Ok(Agency { keys: keys(peer, &read.address, &[], &agency.keys)?, ..read }));
+        let read = read(peer, agency).and_then(|read| {
+            let known = known.get(&read.address).filter(|known| known.to_wire() == *agency);
+            let keys = known.map_or_else(
+                || keys(peer, &read.address, &[], &agency.keys),
+                |known| Ok(known.keys.clone()),
+            )?;
+            Ok(Agency { keys, ..read })
+        });
         match read {
             Ok(read) => {
                 let listed = *is_listed && peer.countries.contains(&read.country);
@@ -301,7 +307,7 @@ mod tests {
         let peer = Arc::new(testing::peer("hu", &["hu"], &["hu"]));
         let kept = [testing::agency("hu/shelter", "hu"), testing::agency("hu/annex", "at")];
         let kept: Vec<_> = kept.iter().map(|agency| (agency.to_wire(), true)).collect();
-        let read = from_store(&kept, &[peer]);
+        let read = from_store(&kept, &[peer], &Directory::default());
         let read: Vec<_> = read.iter().map(|agency| (agency.country.as_str(), agency.listed)).collect();
         assert_eq!(read, [("hu", true), ("at", false)]);
     }

@@ -11,9 +11,10 @@ use liaison_proto::{
 use liaison_trust::statement;
 use time::OffsetDateTime;
 use tokio::time::sleep;
+use tracing::error;
 
 use super::bundle::{self, PROTOCOL};
-use crate::{authority::Authority, gateway::Gateway, limits, log};
+use crate::{authority::Authority, gateway::Gateway, limits, log, store::StoreError};
 
 /// The bundle of this domain as of a moment. Its sequence grows with the clock, and survives a restore.
 pub fn bundle_of(
@@ -40,13 +41,41 @@ pub fn bundle_of(
     statement::sign(&bundle, &gateway.signing)
 }
 
+/// Makes the domain's own bundle, or takes over the one that the gateway made which leads.
+///
+/// # Errors
+/// The store failed.
+pub async fn begin_own(
+    gateway: &Gateway,
+    authority: &Authority,
+    addresses: &[String],
+) -> Result<(), StoreError> {
+    if *gateway.leads.borrow() {
+        return make(gateway, authority, addresses).await;
+    }
+    if let Some(bundle) = gateway.store.shared_bundle().await? {
+        gateway.peers.set_own(bundle);
+    }
+    Ok(())
+}
+
+async fn make(gateway: &Gateway, authority: &Authority, addresses: &[String]) -> Result<(), StoreError> {
+    let bundle = bundle_of(gateway, authority, addresses, OffsetDateTime::now_utc());
+    gateway.store.share_bundle(&bundle).await?;
+    gateway.peers.set_own(bundle);
+    Ok(())
+}
+
 /// Keeps the domain's own bundle true until the gateway stops.
 pub async fn renew_own(gateway: Arc<Gateway>, authority: Arc<Authority>, addresses: Vec<String>) {
     let mut revised = gateway.revised.subscribe();
     let mut roots = authority.revised();
+    let mut leads = gateway.leads.subscribe();
     let mut said = said(&gateway, &authority);
     loop {
         let aged = tokio::select! {
+            // The one that led before had other addresses.
+            _ = leads.changed() => true,
             () = gateway.stop.cancelled() => return,
             () = sleep(limits::BUNDLE_RENEWAL) => true,
             // A peer knows one of a clock that has gone back since.
@@ -57,11 +86,19 @@ pub async fn renew_own(gateway: Arc<Gateway>, authority: Arc<Authority>, address
             _ = revised.changed() => false,
             _ = roots.changed() => false,
         };
+        if !*gateway.leads.borrow() {
+            continue;
+        }
         let says = self::said(&gateway, &authority);
         if aged || says != said {
-            let now = OffsetDateTime::now_utc();
-            gateway.peers.set_own(bundle_of(&gateway, &authority, &addresses, now));
-            said = says;
+            match make(&gateway, &authority, &addresses).await {
+                Ok(()) => said = says,
+                Err(fault) => {
+                    error!(error = &fault as &dyn std::error::Error, "the domain's bundle was not renewed");
+                    sleep(limits::BUNDLE_RETRY).await;
+                    gateway.revised.send_replace(());
+                }
+            }
         }
     }
 }

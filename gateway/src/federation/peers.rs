@@ -19,6 +19,7 @@ use tracing::warn;
 
 use super::{bundle::Bundle, live::Live};
 use crate::{
+    delivery::internal,
     limits,
     store::{KnownPeer, Store},
 };
@@ -136,6 +137,34 @@ impl Peers {
             peers
         });
         self.changed.send_replace(());
+    }
+
+    /// Takes over what another gateway of the domain made of the peers.
+    ///
+    /// # Errors
+    /// The store failed, or holds a bundle that can't be read.
+    pub async fn refresh(&self, store: &Store) -> Result<(), Refusal> {
+        for KnownPeer { domain, state, bundle, countries, .. } in store.peers().await.map_err(internal)? {
+            let bundle = Bundle::read(&bundle)?;
+            let before = self.get(&domain);
+            match before {
+                Some(peer) if peer.state == state && peer.countries == countries => {
+                    if peer.bundle.sequence < bundle.sequence {
+                        self.renew(&domain, &bundle);
+                    }
+                }
+                before => {
+                    let live = before.map(|peer| Arc::clone(&peer.live)).unwrap_or_default();
+                    self.set(Peer { domain, state, bundle, countries, live });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells all links that something may wait.
+    pub fn wake_all(&self) {
+        self.peers.load().values().for_each(|peer| peer.live.wake.notify_one());
     }
 
     /// Tells the link to a domain, if there is one, that something waits for it.

@@ -11,7 +11,7 @@ use liaison_trust::log::{Checkpoint, LogKey, Note, log_number};
 use tokio::sync::Notify;
 use tracing::error;
 
-use super::{Behind, Log, LogError};
+use super::{Behind, Head, Log, LogError};
 use crate::data::{DataError, write_private};
 
 /// The file of one log.
@@ -140,21 +140,39 @@ impl Log {
     /// The store lacks tiles, or the file can't be written.
     pub async fn shown(&self, note: &Note) -> Result<Shown, LogError> {
         let shown = self.stands(note).await?;
-        if let Shown::Ahead(ahead) = &shown
-            && self.guard.refuse(ahead, note)?
-        {
+        if let Shown::Ahead(ahead) = &shown {
+            self.refuse(ahead, note)?;
+        }
+        Ok(shown)
+    }
+
+    /// The database holds fewer leaves than are under the head that this gateway stands by: it is an older copy.
+    pub(super) fn is_behind(&self, known: &Head, leaves: u64) -> Result<(), LogError> {
+        let Some(note) = &known.note else { return Ok(()) };
+        let Some((checkpoint, number)) = self.own(note) else { return Ok(()) };
+        let ahead = Ahead { number, checkpoint, behind: Behind::Fewer(leaves) };
+        self.refuse(&ahead, note)?;
+        Err(ahead.into())
+    }
+
+    fn refuse(&self, ahead: &Ahead, note: &Note) -> Result<(), LogError> {
+        if self.guard.refuse(ahead, note)? {
             error!(
                 log = %self.signer.key().name(),
                 "a head was shown that this gateway signed and its database does not hold: it is an older copy"
             );
             self.guard.found.notify_waiters();
         }
-        Ok(shown)
+        Ok(())
     }
 
     /// How a head stands to this log.
     pub(super) async fn stands(&self, note: &Note) -> Result<Shown, LogError> {
         let Some((checkpoint, number)) = self.own(note) else { return Ok(Shown::Known) };
+        if number == self.number && checkpoint.size() > self.head().size {
+            // Another gateway of the domain may have signed it a moment ago.
+            self.follow().await?;
+        }
         let known = self.head().size;
         let behind = if number > self.number {
             Behind::NoSuchLog

@@ -35,9 +35,12 @@ pub async fn run(gateway: Arc<Gateway>) {
         if is_due {
             guarded = Instant::now();
         }
+        let leads = *gateway.leads.borrow();
         for log in gateway.logs.all() {
             let grown = async {
-                log.grow().await?;
+                if leads {
+                    log.grow().await?;
+                }
                 if is_due { log.write_guard() } else { Ok(()) }
             };
             let grown = grown.await;
@@ -76,7 +79,10 @@ impl Log {
                 return Ok(());
             }
             let started = Instant::now();
-            self.take(&entries).await?;
+            if !self.take(&entries).await? {
+                // Another gateway of the domain was faster.
+                self.follow().await?;
+            }
             histogram!("liaison_gateway_log_growth_seconds").record(started.elapsed());
         }
     }
@@ -86,7 +92,33 @@ impl Log {
         self.head().note.map_or(Ok(()), |note| Ok(self.guard.keep(&note)?))
     }
 
-    async fn take(&self, entries: &[Vec<u8>]) -> Result<(), LogError> {
+    /// Takes over the head that another gateway of the domain signed since.
+    ///
+    /// # Errors
+    /// The database does not go on from the head of before, or it failed.
+    pub async fn follow(&self) -> Result<(), LogError> {
+        let known = self.head();
+        let Some((tree, head)) = self.read(self.number).await? else { return self.is_behind(&known, 0) };
+        if head.size < known.size {
+            return self.is_behind(&known, head.size);
+        }
+        if tree.root(known.size, head.size).await? != known.root
+            || tree.frontier(head.size).await?.root() != head.root
+        {
+            return Err(LogError::Changed(self.origin()));
+        }
+        self.head.send_if_modified(|now| {
+            let is_newer = now.size < head.size;
+            if is_newer {
+                *now = head;
+            }
+            is_newer
+        });
+        Ok(())
+    }
+
+    /// False, and nothing was signed, if the log in the database has another head by now.
+    async fn take(&self, entries: &[Vec<u8>]) -> Result<bool, LogError> {
         let Head { size, root, .. } = self.head();
         let mut frontier = self.tree.frontier(size).await?;
         // What was signed is the beginning of whatever is signed next, whoever changed the database meanwhile.
@@ -101,11 +133,13 @@ impl Log {
         let (size, root) = (frontier.size(), frontier.root());
         let tiles = self.grown(old, size, &complete).await?;
         let note = self.sign(&frontier)?;
-        // Durable before anybody sees it: no other head of this size is ever signed.
-        self.store.grow_log(self.tree.id(), size, note.to_string().as_bytes(), &tiles).await?;
+        // Durable before anybody sees it: no other head of this size is ever shown.
+        if !self.store.grow_log(self.tree.id(), (old, size), note.to_string().as_bytes(), &tiles).await? {
+            return Ok(false);
+        }
         self.head.send_replace(Head { size, root, note: Some(note) });
         gauge!("liaison_gateway_log_leaves", "log" => self.signer.key().name().to_string()).set(size as f64);
-        Ok(())
+        Ok(true)
     }
 
     fn sign(&self, frontier: &Frontier) -> Result<Note, LogError> {

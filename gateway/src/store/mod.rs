@@ -24,14 +24,14 @@ use uuid::Uuid;
 
 use crate::limits;
 
-pub use engine::{Database, NoDatabase};
+pub use engine::{Company, Database, NoDatabase};
 pub use leaf::{About, Act, Leaf, LogHead, LogId, LogKind, NewLeaf, Staged, Stager};
 pub use queue::Queue;
 pub use sql::{
-    Addition, AgencyRow, AuditRow, Contents, CopyRow, DatabaseVersion, Erasure, ForeignKey, Inspection,
-    IssuedBy, IssuedCertificate, KeyRow, KnownPeer, LeafRow, MessageRow, MigrateError, Moved, PeerRow,
-    PolicyRow, Renewal, RevokedCertificate, Snapshot, Store, ThreadRow, Token, TokenUse, ToldPage, Witnessed,
-    migrate, probe,
+    Addition, AgencyRow, AuditRow, Contents, CopyRow, DatabaseVersion, Erasure, ForeignKey, Heard,
+    Inspection, IssuedBy, IssuedCertificate, KeyRow, KnownPeer, Lead, LeafRow, MessageRow, MigrateError,
+    Moved, PeerRow, PolicyRow, Renewal, RevokedCertificate, Snapshot, Store, ThreadRow, Token, TokenUse,
+    Told, ToldPage, Witnessed, migrate, probe,
 };
 
 /// A message to accept, with everything that follows from it: it is all stored, or nothing is.
@@ -264,12 +264,6 @@ impl Load {
     pub fn one(bytes: u64) -> Self {
         Self { deliveries: 1, bytes }
     }
-
-    /// Takes one delivery of this many bytes off.
-    fn take(&mut self, bytes: u64) {
-        self.deliveries = self.deliveries.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(bytes);
-    }
 }
 
 impl AddAssign for Load {
@@ -307,12 +301,14 @@ pub enum StoreError {
     #[error("the database could not be brought to this version: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
     #[error(
-        "the database is written by another gateway: end that one, or give this one a database of its own"
+        "the database is used by another gateway or command: end that one, or give this one a database of its own"
     )]
     OtherGateway,
+    #[error("gateways of another version run on the database: end them, then start this one first")]
+    OtherGateways,
     #[error(
-        "another gateway has written the database, or its server did not tell what became of a change: start this one again, \
-         which then goes on from what is there"
+        "a command or another version has had the database alone, or its server did not tell what became of a change: start this \
+         gateway again, which then goes on from what is there"
     )]
     Lost,
     #[error("SQLite {0} can corrupt its write-ahead log; 3.51.3 or newer is needed")]

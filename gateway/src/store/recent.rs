@@ -7,6 +7,7 @@ use std::{
 };
 
 use liaison_proto::message::v1::error_code::Code as ErrorCode;
+use liaison_trust::names::AgencyAddress;
 
 use super::{DeliveryId, Head, Item, NewCopy, NewMessage, Queued, QueuedCopy};
 use crate::limits;
@@ -46,6 +47,18 @@ impl Recent {
     pub(super) fn forget(&self, ids: impl IntoIterator<Item = DeliveryId>) {
         let mut kept = self.lock();
         for id in ids {
+            kept.remove(id);
+        }
+    }
+
+    /// Drops the copies for an agency, which another gateway hands over from now on.
+    pub(super) fn forget_copies(&self, agency: &AgencyAddress) {
+        let mut kept = self.lock();
+        let is_for =
+            |queued: &Queued| matches!(&queued.item, Item::Copy(copy) if copy.head.recipient == *agency);
+        let copies = kept.queued.values().filter(|(queued, _)| is_for(queued));
+        let copies: Vec<_> = copies.map(|(queued, _)| queued.id).collect();
+        for id in copies {
             kept.remove(id);
         }
     }

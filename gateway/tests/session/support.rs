@@ -13,7 +13,7 @@ use liaison_gateway::{
     log::Logs,
     policy::{self, PolicyFile, PolicySet},
     server,
-    store::{Database, DeliveryId, Queue, QueueBound, Store},
+    store::{Company, Database, DeliveryId, Queue, QueueBound, Store},
 };
 use liaison_proto::{
     admin::v1::agency_state::Code as AgencyState,
@@ -104,7 +104,9 @@ impl World {
             actors.iter().zip(sectors).map(|(actor, sector)| actor.agency(sector)).collect();
         let folder = TempDir::new().unwrap();
         let signing = SigningKey::generate();
-        let store = Store::open(&engine::database(folder.path()).await, bound, &signing).await.unwrap();
+        let store = Store::open(&engine::database(folder.path()).await, Company::None, bound, &signing)
+            .await
+            .unwrap();
         let domain = "be".parse().unwrap();
         let ca = Authority::create(&domain).unwrap();
         let (from, to) = life();

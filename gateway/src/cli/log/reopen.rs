@@ -9,14 +9,14 @@ use crate::{
     data::DataFolder,
     log::reopen::{Reopened, reopen},
     run::signing_key,
-    store::{Act, Store},
+    store::{Act, Company, Store},
 };
 
 pub(super) async fn execute(folder: &DataFolder, output: Output) -> anyhow::Result<()> {
     let config = Config::load(&folder.config())?;
     let _alone = folder.lock()?;
     let signing = signing_key(folder)?;
-    let store = Store::open(&config.database(folder), config.limits.queue(), &signing).await?;
+    let store = Store::open(&config.database(folder), Company::None, config.limits.queue(), &signing).await?;
     let act = Act {
         at: OffsetDateTime::now_utc(),
         actor: "log reopen",

@@ -3,21 +3,23 @@
 
 mod postgres;
 mod query;
+mod replicas;
 mod row;
 mod sqlite;
 mod value;
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
 
 use sqlx::{
     PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, migrate::Migrator,
     postgres::PgConnectOptions,
 };
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
+use self::postgres::Member;
 pub(super) use self::{
     query::{Query, query},
+    replicas::{Candidate, Ears},
     row::{FromRow, Row, row_of},
     value::{Value, row},
 };
@@ -30,6 +32,15 @@ pub enum Database {
     Sqlite(PathBuf),
     /// A database of a PostgreSQL server.
     Postgres(Box<PgConnectOptions>),
+}
+
+/// Who else uses a database at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    /// Nobody.
+    None,
+    /// Gateways of the same domain, where the engine is a server.
+    Gateways,
 }
 
 /// What a URL may ask for.
@@ -90,10 +101,10 @@ impl fmt::Debug for Database {
 
 impl Database {
     /// One connection that writes, and a few that read: opened, made where it isn't there, and brought to this version.
-    pub(super) async fn open(&self) -> Result<(Pool, Pool), StoreError> {
+    pub(super) async fn open(&self, company: Company) -> Result<(Pool, Pool), StoreError> {
         match self {
             Self::Sqlite(file) => sqlite::open(file).await,
-            Self::Postgres(options) => postgres::open(options).await,
+            Self::Postgres(options) => postgres::open(options, company).await,
         }
     }
 
@@ -150,16 +161,17 @@ pub(super) struct Soundness {
 #[derive(Clone)]
 pub(super) enum Pool {
     Sqlite(SqlitePool),
-    /// With what is cancelled once the database is not this gateway's to write any more.
-    Postgres(PgPool, CancellationToken),
+    Postgres(PgPool, Arc<Member>),
 }
 
 impl Pool {
-    /// Begins a change; who holds it is the only writer where this is the pool of the writer.
+    /// Begins a change; whoever holds it is the only one who changes anything.
     pub(super) async fn begin(&self) -> Result<Transaction, StoreError> {
         Ok(match self {
             Self::Sqlite(pool) => Transaction::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?),
-            Self::Postgres(pool, lost) => Transaction::Postgres(pool.begin().await?, lost.clone()),
+            Self::Postgres(pool, member) => {
+                Transaction::Postgres(postgres::begin(pool).await?, Arc::clone(member))
+            }
         })
     }
 
@@ -171,12 +183,49 @@ impl Pool {
         }))
     }
 
-    /// Waits until this gateway can't go on with the database: another has written it since, or it is not known what
-    /// became of a change, which only a start finds out.
+    /// Waits until this gateway can't go on with the database: a command or another version has had it alone since, or it
+    /// is not known what became of a change, which only a start finds out.
     pub(super) async fn lost(&self) {
         match self {
             Self::Sqlite(_) => std::future::pending().await,
-            Self::Postgres(_, lost) => lost.cancelled().await,
+            Self::Postgres(_, member) => member.lost.cancelled().await,
+        }
+    }
+
+    /// Whether other gateways change the database as well, so that what this one remembers of it may be old.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self, Self::Postgres(..))
+    }
+
+    /// Has the other gateways hear something.
+    pub(super) async fn tell(&self, what: &str) -> Result<(), StoreError> {
+        if let Self::Postgres(pool, member) = self {
+            replicas::tell(pool, member, what).await?;
+        }
+        Ok(())
+    }
+
+    /// How many gateways are on the database, this one included.
+    pub(super) async fn gateways(&self) -> Result<u64, StoreError> {
+        match self {
+            Self::Sqlite(_) => Ok(1),
+            Self::Postgres(pool, _) => Ok(postgres::gateways(pool).await?),
+        }
+    }
+
+    /// What the other gateways tell; none where there can't be others.
+    pub(super) async fn ears(&self) -> Result<Option<Ears>, StoreError> {
+        match self {
+            Self::Sqlite(_) => Ok(None),
+            Self::Postgres(_, member) => Ok(Some(Ears::open(Arc::clone(member)).await?)),
+        }
+    }
+
+    /// What finds out which of the gateways leads; none where there can't be others.
+    pub(super) fn candidate(&self) -> Option<Candidate> {
+        match self {
+            Self::Sqlite(_) => None,
+            Self::Postgres(_, member) => Some(Candidate::new(Arc::clone(member))),
         }
     }
 
@@ -200,7 +249,7 @@ impl Pool {
 /// Changes that are all made, or none.
 pub(super) enum Transaction {
     Sqlite(sqlx::Transaction<'static, Sqlite>),
-    Postgres(sqlx::Transaction<'static, Postgres>, CancellationToken),
+    Postgres(sqlx::Transaction<'static, Postgres>, Arc<Member>),
 }
 
 impl Transaction {
@@ -208,14 +257,27 @@ impl Transaction {
     pub(super) async fn commit(self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(change) => change.commit().await?,
-            Self::Postgres(change, lost) => {
+            Self::Postgres(change, member) => {
                 let committed = timeout(limits::COMMIT, change.commit()).await;
                 // It may be made all the same.
                 if !matches!(committed, Ok(Ok(()))) {
-                    lost.cancel();
+                    member.lost.cancel();
                     return Err(StoreError::Lost);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Whether other gateways change the database as well, so that what this one remembers of it may be old.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self, Self::Postgres(..))
+    }
+
+    /// Has the other gateways hear something once the changes are durable.
+    pub(super) async fn tell(&mut self, what: &str) -> Result<(), StoreError> {
+        if let Self::Postgres(change, member) = self {
+            replicas::tell(&mut **change, member, what).await?;
         }
         Ok(())
     }

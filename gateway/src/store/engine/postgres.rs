@@ -1,6 +1,6 @@
-//! PostgreSQL: a database of a server, in which a gateway is the only writer by a lock that the server holds for it.
+//! PostgreSQL: a database of a server, which any number of gateways of one domain use at once, or one command alone.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use sqlx::{
     ConnectOptions, Connection, Executor, PgConnection,
@@ -9,7 +9,7 @@ use sqlx::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Pool, Soundness, Transaction};
+use super::{Company, Pool, Soundness, Transaction};
 use crate::{limits, store::StoreError};
 
 /// What the server calls its connections.
@@ -18,45 +18,80 @@ const APPLICATION: &str = "liaison-gateway";
 /// Rows go as arrays, so a run may have any length.
 pub(super) const RUNS: &[usize] = &[1_024];
 
-/// The advisory lock of the gateway that writes: the letters `liaison`.
-const WRITER: i64 = 0x006c_6961_6973_6f6e;
+/// The advisory lock that every gateway on the database shares, or that one program has alone: the letters `liaison`.
+pub(super) const GATEWAYS: i64 = 0x006c_6961_6973_6f6e;
+
+/// Begins a change: whoever holds this row is the only one who changes anything.
+const BEGIN: &str = "BEGIN; SELECT turn FROM shared FOR UPDATE";
 
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
-pub(super) async fn open(options: &PgConnectOptions) -> Result<(Pool, Pool), StoreError> {
-    let options = watched(options);
-    let turn = take_turn(&options).await?;
-    let lost = CancellationToken::new();
-    let token = lost.clone();
-    let writer = PgPoolOptions::new()
+/// One of the gateways on a database.
+pub(in crate::store) struct Member {
+    /// What its connections are made with.
+    pub(super) options: PgConnectOptions,
+    /// What the others know it by.
+    pub(super) name: String,
+    /// Cancelled once it can't go on with the database.
+    pub(super) lost: CancellationToken,
+}
+
+pub(super) async fn open(options: &PgConnectOptions, company: Company) -> Result<(Pool, Pool), StoreError> {
+    let member = Arc::new(Member {
+        options: watched(options),
+        name: format!("{:016x}", rand::random::<u64>()),
+        lost: CancellationToken::new(),
+    });
+    let (entry, turn) = enter(&member.options, company).await?;
+    if company == Company::None {
+        // The lock ends with its connection, and the writer takes it next.
+        entry.close().await?;
+        return Ok((writer(&member, company, turn).await?, readers(&member).await?));
+    }
+    let writer = writer(&member, company, turn).await?;
+    entry.close().await?;
+    Ok((writer, readers(&member).await?))
+}
+
+/// The one connection that writes. It has the lock, and is not given up for being idle or old.
+async fn writer(member: &Arc<Member>, company: Company, turn: Turn) -> Result<Pool, StoreError> {
+    let lost = member.lost.clone();
+    let frozen = format!("SET idle_in_transaction_session_timeout = {}", limits::CHANGE_FROZEN.as_millis());
+    let pool = PgPoolOptions::new()
         .max_connections(1)
-        // It has the lock, and is not given up for being idle or old.
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
         .acquire_timeout(limits::DATABASE_BUSY)
         .after_connect(move |connection, _| {
-            let lost = token.clone();
+            let (lost, frozen) = (lost.clone(), frozen.clone());
             Box::pin(async move {
                 // What is committed is on the server's disk, whatever its default is.
                 connection.execute("SET synchronous_commit = on").await?;
+                // A gateway that is frozen within a change keeps no other waiting.
+                connection.execute(sqlx::AssertSqlSafe(frozen)).await?;
+                // The server may not have noticed yet that the connection before is gone.
+                lock(connection, company).await?.then_some(()).ok_or(sqlx::Error::PoolTimedOut)?;
                 if self::turn(connection).await? != turn {
                     lost.cancel();
                     return Err(sqlx::Error::PoolClosed);
                 }
-                // The server may not have noticed yet that the connection before is gone.
-                lock(connection).await?.then_some(()).ok_or(sqlx::Error::PoolTimedOut)
+                Ok(())
             })
         })
-        .connect_with(options.clone())
+        .connect_with(member.options.clone())
         .await?;
-    let readers = PgPoolOptions::new()
+    Ok(Pool::Postgres(pool, Arc::clone(member)))
+}
+
+async fn readers(member: &Arc<Member>) -> Result<Pool, StoreError> {
+    let pool = PgPoolOptions::new()
         .max_connections(limits::READERS)
         .test_before_acquire(false)
         .acquire_timeout(limits::DATABASE_BUSY)
-        .connect_with(options.options([("default_transaction_read_only", "on")]))
+        .connect_with(member.options.clone().options([("default_transaction_read_only", "on")]))
         .await?;
-    Ok((Pool::Postgres(writer, lost.clone()), Pool::Postgres(readers, lost)))
+    Ok(Pool::Postgres(pool, Arc::clone(member)))
 }
 
 /// Connections of which the server sees soon that their gateway is gone, with its machine or the line to it.
@@ -70,42 +105,111 @@ fn watched(options: &PgConnectOptions) -> PgConnectOptions {
     options.clone().application_name(APPLICATION).disable_statement_logging().options(alive)
 }
 
-/// Waits until no other gateway writes the database, brings it to this version, and tells its turn.
-async fn take_turn(options: &PgConnectOptions) -> Result<i64, StoreError> {
+/// Waits until there is room beside those who use the database, and tells its turn. Whoever is alone there brings it to
+/// this version and makes the account of the queues anew.
+async fn enter(options: &PgConnectOptions, company: Company) -> Result<(PgConnection, Turn), StoreError> {
     let until = Instant::now() + limits::DATABASE_BUSY;
     let mut connection = options.connect().await?;
-    // One that has just ended, the server may not have noticed yet.
-    while !lock(&mut connection).await? {
+    loop {
+        if lock(&mut connection, Company::None).await? {
+            MIGRATIONS.run(&mut connection).await?;
+            begin_turn(&mut connection, company).await?;
+            if company == Company::Gateways {
+                lock(&mut connection, company).await?;
+                sqlx::query("SELECT pg_advisory_unlock($1)").bind(GATEWAYS).execute(&mut connection).await?;
+            }
+            break;
+        }
+        if company == Company::Gateways && lock(&mut connection, company).await? {
+            let newest = MIGRATIONS.iter().map(|migration| migration.version).max();
+            if turn(&mut connection).await?.1 != newest {
+                return Err(StoreError::OtherGateways);
+            }
+            break;
+        }
         if Instant::now() >= until {
             return Err(StoreError::OtherGateway);
         }
+        // One that has just ended, the server may not have noticed yet.
         tokio::time::sleep(limits::DATABASE_LOCK_TURN).await;
     }
-    MIGRATIONS.run(&mut connection).await?;
-    sqlx::query("UPDATE writer SET turn = turn + 1").execute(&mut connection).await?;
     let turn = turn(&mut connection).await?;
-    // The lock ends with its connection.
-    connection.close().await?;
-    Ok(turn)
+    Ok((connection, turn))
 }
 
-async fn turn(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("SELECT turn FROM writer").fetch_one(connection).await
+/// What a gateway relies on for as long as it is there: how often a command had the database alone, and the version of the
+/// database.
+type Turn = (i64, Option<i64>);
+
+async fn begin_turn(connection: &mut PgConnection, company: Company) -> Result<(), sqlx::Error> {
+    let mut change = connection.begin().await?;
+    sqlx::query(
+        "UPDATE shared SET turn = turn + $1, \
+         next_message = GREATEST(next_message, (SELECT COALESCE(MAX(seq), 0) + 1 FROM message)), \
+         next_delivery = GREATEST(next_delivery, (SELECT COALESCE(MAX(seq), 0) + 1 FROM delivery))",
+    )
+    .bind(i64::from(company == Company::None))
+    .execute(&mut *change)
+    .await?;
+    sqlx::query("DELETE FROM load").execute(&mut *change).await?;
+    sqlx::query(
+        "INSERT INTO load (queue, deliveries, bytes) SELECT queue, COUNT(*), SUM(bytes) FROM delivery \
+         WHERE quarantined IS NULL GROUP BY queue",
+    )
+    .execute(&mut *change)
+    .await?;
+    change.commit().await
 }
 
-/// Makes a connection the writer's, unless another is.
-async fn lock(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(WRITER).fetch_one(connection).await
+async fn turn(connection: &mut PgConnection) -> Result<Turn, sqlx::Error> {
+    sqlx::query_as("SELECT turn, (SELECT MAX(version) FROM _sqlx_migrations) FROM shared")
+        .fetch_one(connection)
+        .await
+}
+
+/// Makes a connection one of those who use the database, unless others are in its way.
+async fn lock(connection: &mut PgConnection, company: Company) -> Result<bool, sqlx::Error> {
+    let lock = match company {
+        Company::None => "SELECT pg_try_advisory_lock($1)",
+        Company::Gateways => "SELECT pg_try_advisory_lock_shared($1)",
+    };
+    sqlx::query_scalar(lock).bind(GATEWAYS).fetch_one(connection).await
+}
+
+/// Begins a change beside those of other gateways.
+pub(super) async fn begin(
+    pool: &sqlx::PgPool,
+) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, sqlx::Error> {
+    pool.begin_with(BEGIN).await
+}
+
+/// How many gateways are on the database.
+pub(super) async fn gateways(pool: &sqlx::PgPool) -> Result<u64, sqlx::Error> {
+    let count: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND mode = 'ShareLock' \
+         AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+         AND (classid::BIGINT << 32) + objid::BIGINT = $1 AND objsubid = 1",
+    )
+    .bind(GATEWAYS)
+    .fetch_one(pool)
+    .await?;
+    Ok(count.unsigned_abs())
 }
 
 pub(super) async fn look(options: &PgConnectOptions) -> Result<Transaction, StoreError> {
     let pool = one(options).await?;
     let moment = pool.begin_with("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    Ok(Transaction::Postgres(moment, CancellationToken::new()))
+    Ok(Transaction::Postgres(moment, member(options)))
 }
 
 pub(super) async fn connect(options: &PgConnectOptions) -> Result<Pool, StoreError> {
-    Ok(Pool::Postgres(one(options).await?, CancellationToken::new()))
+    Ok(Pool::Postgres(one(options).await?, member(options)))
+}
+
+/// Somebody who is none of the gateways.
+fn member(options: &PgConnectOptions) -> Arc<Member> {
+    let (options, lost) = (options.clone(), CancellationToken::new());
+    Arc::new(Member { options, name: String::new(), lost })
 }
 
 pub(super) async fn exists(options: &PgConnectOptions) -> Result<bool, StoreError> {
@@ -116,10 +220,9 @@ pub(super) async fn exists(options: &PgConnectOptions) -> Result<bool, StoreErro
     connection.close().await?;
     Ok(exists)
 }
-
-async fn one(options: &PgConnectOptions) -> Result<sqlx::PgPool, StoreError> {
+pub(super) async fn one(options: &PgConnectOptions) -> Result<sqlx::PgPool, sqlx::Error> {
     let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(limits::DATABASE_BUSY);
-    Ok(pool.connect_with(watched(options)).await?)
+    pool.connect_with(watched(options)).await
 }
 
 /// What is wrong with how the server keeps the database, and what an administrator should know of it.

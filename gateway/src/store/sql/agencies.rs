@@ -35,11 +35,11 @@ pub enum Addition {
 type AgencyRow = (String, String, String, String, String, i32, Vec<u8>);
 
 impl Store {
-    /// Every agency with its key records.
+    /// Every agency with its key records; those that are `known` are not proven again.
     ///
     /// # Errors
     /// The database failed, or holds what can't be read.
-    pub async fn directory(&self) -> Result<Directory, StoreError> {
+    pub async fn directory(&self, known: &Directory) -> Result<Directory, StoreError> {
         let rows: Vec<AgencyRow> =
             query("SELECT address, name, country, sectors, groups, state, services FROM agency")
                 .fetch_all(&self.readers)
@@ -49,7 +49,13 @@ impl Store {
             .map(|row| {
                 let agency = read(row)?;
                 let records = keys.remove(&agency.address).unwrap_or_default();
-                let keys = if records.is_empty() { Ok(Vec::new()) } else { prove_chain(&records) };
+                let proven = known.get(&agency.address).map(|known| &known.keys);
+                let proven = proven.filter(|keys| keys.iter().map(|key| &key.signed).eq(&records));
+                let keys = match proven {
+                    Some(proven) => Ok(proven.clone()),
+                    None if records.is_empty() => Ok(Vec::new()),
+                    None => prove_chain(&records),
+                };
                 Ok(Agency { keys: keys.map_err(|_| StoreError::Corrupt("key record"))?, ..agency })
             })
             .collect()
@@ -91,7 +97,7 @@ impl Store {
         .execute(&mut change)
         .await?;
         self.stager.record(&mut change, act).await?;
-        change.commit().await?;
+        change.commit_state().await?;
         Ok(Addition::Added)
     }
 
@@ -112,7 +118,7 @@ impl Store {
             .execute(&mut change)
             .await?;
         self.stager.record(&mut change, act).await?;
-        change.commit().await?;
+        change.commit_state().await?;
         Ok(())
     }
 
@@ -133,7 +139,7 @@ impl Store {
             .execute(&mut change)
             .await?;
         self.stager.record(&mut change, act).await?;
-        change.commit().await?;
+        change.commit_state().await?;
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tracing::error;
 
 use super::{
-    Loads,
+    account::{self, Account, Next},
     columns::{millis, number},
     forwarded::{self, Ended},
     known::{Before, extend, known_messages, known_threads},
@@ -26,11 +26,9 @@ use crate::store::{
 pub(super) struct Batches {
     pool: Pool,
     stager: Stager,
-    loads: Loads,
+    account: Account,
     recent: Recent,
     bound: QueueBound,
-    next_message: i64,
-    next_delivery: i64,
 }
 
 pub(super) type Accepts = Vec<(Box<NewMessage>, oneshot::Sender<Result<Accepted, AcceptError>>)>;
@@ -46,18 +44,14 @@ struct Outcomes {
 }
 
 impl Batches {
-    pub(super) async fn new(
+    pub(super) fn new(
         pool: Pool,
         stager: Stager,
-        (loads, recent): (Loads, Recent),
+        account: Account,
+        recent: Recent,
         bound: QueueBound,
-    ) -> Result<Self, StoreError> {
-        let (next_message, next_delivery) = query(
-            "SELECT (SELECT COALESCE(MAX(seq), 0) + 1 FROM message), (SELECT COALESCE(MAX(seq), 0) + 1 FROM delivery)",
-        )
-        .fetch_one(&pool)
-        .await?;
-        Ok(Self { pool, stager, loads, recent, bound, next_message, next_delivery })
+    ) -> Self {
+        Self { pool, stager, account, recent, bound }
     }
 
     /// Commits a batch and answers each of its changes.
@@ -116,6 +110,9 @@ impl Batches {
         words: &Words,
     ) -> Result<Outcomes, StoreError> {
         let mut transaction = self.pool.begin().await?;
+        let copies = accepts.iter().flat_map(|(message, _)| &message.copies);
+        let filled: HashSet<_> = copies.flat_map(|copy| [&copy.queue, &copy.answers]).collect();
+        self.account.begin(&mut transaction, filled).await?;
         let mut rows = Rows::new(self);
         let changed = rows.change(&mut transaction, changes).await?;
         let settled = rows.settle(&mut transaction, settlements).await?;
@@ -131,12 +128,15 @@ impl Batches {
         rows.forget_contents(&mut transaction).await?;
         rows.insert(&mut transaction).await?;
         let recent = rows.recent();
-        let Rows { loads, next_message, next_delivery, gone, narrowed, .. } = rows;
+        let Rows { queues, next, gone, narrowed, .. } = rows;
+        transaction.tell_queues(queues.keys()).await?;
+        let loads = self.account.end(&mut transaction, next, queues).await?;
+        let _in_order = self.account.loads.order().await;
         transaction.commit().await?;
         self.recent.keep(recent);
         self.recent.forget(gone.into_iter().chain(narrowed));
-        self.loads.set(loads);
-        (self.next_message, self.next_delivery) = (next_message, next_delivery);
+        self.account.loads.set(loads);
+        self.account.next = next;
         Ok(Outcomes { accepted, changed, settled })
     }
 }
@@ -144,9 +144,9 @@ impl Batches {
 /// What a batch is going to write, and the account of queues and numbers as it will stand then.
 pub(super) struct Rows<'a> {
     batches: &'a Batches,
-    loads: HashMap<Queue, Load>,
-    next_message: i64,
-    next_delivery: i64,
+    /// By how much each queue changes.
+    queues: account::Changes,
+    next: Next,
     messages: Vec<(i64, &'a NewMessage)>,
     /// Messages that were accepted before, and are now for more recipients.
     extended: Vec<(i64, &'a NewMessage)>,
@@ -204,9 +204,8 @@ impl<'a> Rows<'a> {
     fn new(batches: &'a Batches) -> Self {
         Self {
             batches,
-            loads: HashMap::new(),
-            next_message: batches.next_message,
-            next_delivery: batches.next_delivery,
+            queues: HashMap::new(),
+            next: batches.account.next,
             messages: Vec::new(),
             extended: Vec::new(),
             threads: Vec::new(),
@@ -218,8 +217,13 @@ impl<'a> Rows<'a> {
         }
     }
 
-    pub(super) fn load(&mut self, queue: &Queue) -> &mut Load {
-        self.loads.entry(queue.clone()).or_insert_with(|| self.batches.loads.get(queue))
+    pub(super) fn queue(&mut self, queue: &Queue) -> &mut account::Change {
+        self.queues.entry(queue.clone()).or_default()
+    }
+
+    /// What waits in a queue with this batch.
+    fn load(&self, queue: &Queue) -> Load {
+        self.batches.account.loads.after(queue, self.queues.get(queue).copied().unwrap_or_default())
     }
 
     async fn accept(
@@ -247,9 +251,9 @@ impl<'a> Rows<'a> {
                         return Err(AcceptError::ThreadTaken);
                     }
                     self.check_room(message)?;
-                    self.next_message += 1;
-                    self.messages.push((self.next_message - 1, message));
-                    self.next_message - 1
+                    self.next.message += 1;
+                    self.messages.push((self.next.message - 1, message));
+                    self.next.message - 1
                 }
             };
             self.leaves.extend(message.leaf.as_ref());
@@ -262,19 +266,19 @@ impl<'a> Rows<'a> {
         Ok(outcomes.collect())
     }
 
-    fn check_room(&mut self, message: &NewMessage) -> Result<(), AcceptError> {
+    fn check_room(&self, message: &NewMessage) -> Result<(), AcceptError> {
         let bound = self.batches.bound;
         let content = message.content.encoded_len();
         let mut more: BTreeMap<&Queue, Load> = BTreeMap::new();
         for copy in &message.copies {
             // Where notices are not taken, no more of them are to come.
-            if !bound.has_room(*self.load(&copy.answers), Load::one(0)) {
+            if !bound.has_room(self.load(&copy.answers), Load::one(0)) {
                 return Err(AcceptError::QueueFull(copy.answers.clone()));
             }
             *more.entry(&copy.queue).or_default() += Load::one((content + copy.proof.encoded_len()) as u64);
         }
         for (queue, more) in more {
-            if !bound.has_room(*self.load(queue), more) {
+            if !bound.has_room(self.load(queue), more) {
                 return Err(AcceptError::QueueFull(queue.clone()));
             }
         }
@@ -301,9 +305,9 @@ impl<'a> Rows<'a> {
         bytes: u64,
         what: What<'a>,
     ) {
-        *self.load(queue) += Load::one(bytes);
-        self.deliveries.push(Delivery { seq: self.next_delivery, agency, queue, expires, bytes, what });
-        self.next_delivery += 1;
+        self.queue(queue).add(Load::one(bytes));
+        self.deliveries.push(Delivery { seq: self.next.delivery, agency, queue, expires, bytes, what });
+        self.next.delivery += 1;
     }
 
     /// Takes what peers said of copies that they accepted; each end once.
@@ -316,7 +320,7 @@ impl<'a> Rows<'a> {
         for (settlement, _) in settlements {
             let (outcome, ended) = forwarded::settle(db, settlement).await?;
             if let Some(Ended { queue, bytes, message }) = ended {
-                self.load(&queue).take(bytes);
+                self.queue(&queue).take(bytes);
                 self.touched.push(message);
             }
             if outcome == Settled::Done {

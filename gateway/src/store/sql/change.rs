@@ -34,7 +34,7 @@ impl<'a> Rows<'a> {
                 let row = ended.remove(&change.delivery);
                 outcomes.push(row.is_some());
                 if let Some(row) = row {
-                    self.load(&row.queue).take(row.bytes);
+                    self.queue(&row.queue).take(row.bytes);
                     self.touched.extend(row.message);
                     self.gone.push(change.delivery);
                     self.add_notice(change.notice.as_ref());
@@ -72,8 +72,11 @@ impl<'a> Rows<'a> {
                     .await?;
                 }
                 Next::HandedOver(leaf) => {
-                    handed_over.push(change.delivery.0);
-                    self.leaves.push(leaf);
+                    // Once, whoever else hands it over.
+                    if !std::mem::replace(&mut row.handed_over, true) {
+                        handed_over.push(change.delivery.0);
+                        self.leaves.push(leaf);
+                    }
                 }
                 Next::Offered(leaf) => {
                     row.offered = true;
@@ -110,7 +113,7 @@ impl<'a> Rows<'a> {
             }
             let leaves = matches!(change.to, Next::Expired | Next::Quarantined(_));
             if leaves && let Some(row) = queued.remove(&change.delivery) {
-                self.load(&row.queue).take(row.bytes);
+                self.queue(&row.queue).take(row.bytes);
             }
             self.add_notice(change.notice.as_ref());
             outcomes.push(true);
@@ -132,8 +135,8 @@ impl<'a> Rows<'a> {
         row: &mut QueuedRow,
         queue: Queue,
     ) -> Result<(), StoreError> {
-        self.load(&row.queue).take(row.bytes);
-        *self.load(&queue) += Load::one(row.bytes);
+        self.queue(&row.queue).take(row.bytes);
+        self.queue(&queue).add(Load::one(row.bytes));
         query("UPDATE delivery SET queue = $1 WHERE seq = $2")
             .bind(queue.to_string())
             .bind(delivery.0)

@@ -106,6 +106,7 @@ pub(super) struct QueuedRow {
     pub(super) message: Option<i64>,
     pub(super) offered: bool,
     pub(super) forwarded: bool,
+    pub(super) handed_over: bool,
     /// Whom it is for.
     pub(super) agency: AgencyAddress,
 }
@@ -117,7 +118,7 @@ pub(super) async fn queued(
     let mut queued = HashMap::new();
     for run in db.lists(deliveries) {
         let select = query(
-            "SELECT seq, agency, queue, bytes, message, offered, forwarded FROM delivery WHERE quarantined IS NULL AND seq ",
+            "SELECT seq, agency, queue, bytes, message, offered, forwarded, handed_over FROM delivery WHERE quarantined IS NULL AND seq ",
         );
         for row in select.one_of(run.iter().map(|delivery| delivery.0)).fetch_all::<Row>(&mut *db).await? {
             let (queue, bytes): (String, i64) = (row.get("queue")?, row.get("bytes")?);
@@ -127,6 +128,7 @@ pub(super) async fn queued(
                 message: row.get("message")?,
                 offered: row.get("offered")?,
                 forwarded: row.get("forwarded")?,
+                handed_over: row.get("handed_over")?,
                 agency: address(row.get("agency")?)?,
             };
             queued.insert(DeliveryId(row.get("seq")?), queued_row);

@@ -58,29 +58,34 @@ impl Store {
         Ok(kept.and_then(|kept| kept.get(..bytes).map(<[u8]>::to_vec)))
     }
 
-    /// Writes what a log has grown by: its tiles, and the checkpoint that is signed over them.
+    /// Writes what a log has grown by from `old` leaves: its tiles, and the checkpoint that is signed over them. False, and
+    /// nothing written, if it has another size by now.
     pub async fn grow_log(
         &self,
         log: LogId,
-        size: u64,
+        (old, size): (u64, u64),
         checkpoint: &[u8],
         tiles: &[(Tile, Vec<u8>)],
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let mut change = self.writer.begin().await?;
+        let grown = query("UPDATE log SET size = $1, checkpoint = $2 WHERE id = $3 AND size = $4")
+            .bind(number(size))
+            .bind(checkpoint)
+            .bind(log.0)
+            .bind(number(old))
+            .execute(&mut change)
+            .await?;
+        if grown == 0 {
+            return Ok(false);
+        }
         for run in change.runs(tiles) {
             let write = query("INSERT INTO tile (log, level, idx, hashes) ")
                 .rows(run, |(tile, content)| row![log.0, tile.level(), number(tile.index()), content]);
             let write = write.sql(" ON CONFLICT (log, level, idx) DO UPDATE SET hashes = excluded.hashes");
             write.execute(&mut change).await?;
         }
-        query("UPDATE log SET size = $1, checkpoint = $2 WHERE id = $3")
-            .bind(number(size))
-            .bind(checkpoint)
-            .bind(log.0)
-            .execute(&mut change)
-            .await?;
-        change.commit().await?;
-        Ok(())
+        change.commit_head().await?;
+        Ok(true)
     }
 
     /// Keeps a checkpoint with the cosignatures that it has.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use liaison_trust::digest::{Digest, sha256};
 
-use super::super::engine::{Database, Db, Pool, Row, Transaction, Value, query};
+use super::super::engine::{Company, Database, Db, Pool, Row, Transaction, Value, query};
 use crate::{
     limits,
     store::{LogKind, StoreError},
@@ -39,8 +39,8 @@ const TABLES: [(&str, &[&str]); 21] = [
 const NUMBERED: [(&str, &str); 4] =
     [("audit", "seq"), ("log", "id"), ("foreign_key", "seq"), ("conflict", "seq")];
 
-/// What holds nothing that is to be kept: how often the database was opened, and what readiness writes.
-const LEFT: [&str; 3] = ["_sqlx_migrations", "probe", "writer"];
+/// What holds nothing that is to be kept: what was done to the database, and what readiness writes.
+const LEFT: [&str; 2] = ["_sqlx_migrations", "probe"];
 
 /// What was moved.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ pub async fn migrate(from: &Database, to: &Database) -> Result<Moved, MigrateErr
         return Err(MigrateError::NotEmpty);
     }
     let mut source = super::Snapshot::of(from).await?.transaction;
-    let (writer, readers) = to.open().await?;
+    let (writer, readers) = to.open(Company::None).await?;
     readers.close().await;
     let moved = copy(&mut source, &writer).await;
     writer.close().await;

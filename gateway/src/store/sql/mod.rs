@@ -1,5 +1,6 @@
 //! What is kept, and the statements that keep it: one connection writes, a few read.
 
+mod account;
 mod agencies;
 mod authority;
 mod batch;
@@ -17,20 +18,17 @@ mod migrate;
 mod peers;
 mod policies;
 mod queue;
+mod replicas;
 mod snapshot;
 mod stated;
 mod sweep;
 mod witnessed;
 mod writer;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
-
 use liaison_trust::{keys::SigningKey, names::Domain};
 use tokio::sync::mpsc;
 
+use self::account::{Account, Loads};
 pub use self::{
     agencies::Addition,
     authority::IssuedBy,
@@ -39,11 +37,12 @@ pub use self::{
     inspect::{DatabaseVersion, Inspection, probe},
     migrate::{Contents, MigrateError, Moved, migrate},
     peers::{KnownPeer, ToldPage},
+    replicas::{Heard, Lead, Told},
     snapshot::{KeyRow, LeafRow, MessageRow, Snapshot},
     stated::{AgencyRow, AuditRow, CopyRow, PeerRow, PolicyRow, ThreadRow},
     witnessed::{ForeignKey, Witnessed},
 };
-use super::{Database, Load, Queue, QueueBound, Stager, StoreError, engine::Pool, recent::Recent};
+use super::{Company, Database, Load, Queue, QueueBound, Stager, StoreError, engine::Pool, recent::Recent};
 
 /// The gateway's database.
 #[derive(Clone)]
@@ -58,25 +57,21 @@ pub struct Store {
     bound: QueueBound,
 }
 
-/// What waits in each queue: the writer's account of the queues, kept beside the database so that
-/// a bound costs no query.
-#[derive(Clone, Default)]
-struct Loads(Arc<Mutex<HashMap<Queue, Load>>>);
-
 impl Store {
-    /// Opens the database of the gateway that signs with this key, makes it if it isn't there, and brings it to this
-    /// version.
+    /// Opens the database of the gateways that sign with this key, in this company; makes it if it isn't there, and brings
+    /// it to this version.
     pub async fn open(
         database: &Database,
+        company: Company,
         bound: QueueBound,
         gateway: &SigningKey,
     ) -> Result<Self, StoreError> {
-        let (writer, readers) = database.open().await?;
-        let loads = Loads(Arc::new(Mutex::new(queue::loads(&writer).await?)));
+        let (writer, readers) = database.open(company).await?;
         let stager = Stager::new(gateway);
         let recent = Recent::default();
-        let kept = (loads.clone(), recent.clone());
-        let batches = batch::Batches::new(writer.clone(), stager.clone(), kept, bound).await?;
+        let account = Account::read(&writer).await?;
+        let loads = account.loads.clone();
+        let batches = batch::Batches::new(writer.clone(), stager.clone(), account, recent.clone(), bound);
         let jobs = writer::start(batches);
         Ok(Self { writer, readers, stager, jobs, loads, recent, bound })
     }
@@ -107,30 +102,5 @@ impl Store {
             deliveries: all.deliveries + load.deliveries,
             bytes: all.bytes + load.bytes,
         })
-    }
-}
-
-impl Loads {
-    fn get(&self, queue: &Queue) -> Load {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(queue).copied().unwrap_or_default()
-    }
-
-    /// The lanes to a domain that hold something.
-    fn of(&self, to: &Domain) -> Vec<(Queue, Load)> {
-        let loads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let lanes = loads.iter().filter(|(queue, _)| queue.peer() == Some(to));
-        lanes.map(|(queue, load)| (queue.clone(), *load)).collect()
-    }
-
-    /// Takes over what a committed batch made of some queues.
-    fn set(&self, changed: HashMap<Queue, Load>) {
-        let mut loads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (queue, load) in changed {
-            if load.deliveries > 0 {
-                loads.insert(queue, load);
-            } else {
-                loads.remove(&queue);
-            }
-        }
     }
 }

@@ -95,7 +95,7 @@ impl Store {
                 .await?;
         }
         self.stager.record(&mut change, act).await?;
-        change.commit().await?;
+        change.commit_state().await?;
         Ok(())
     }
 
@@ -104,12 +104,13 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn renew_bundle(&self, domain: &Domain, bundle: &SignedBundle) -> Result<(), StoreError> {
+        let mut change = self.writer.begin().await?;
         query("UPDATE peer SET bundle = $1 WHERE domain = $2")
             .bind(bundle.encode_to_vec())
             .bind(domain.as_str())
-            .execute(&self.writer)
+            .execute(&mut change)
             .await?;
-        Ok(())
+        change.commit_state().await
     }
 
     /// The agencies of all peers, each with whether it is listed.
@@ -139,7 +140,7 @@ impl Store {
         .bind(agency.encode_to_vec())
         .execute(&mut change)
         .await?;
-        change.commit().await?;
+        change.commit_state().await?;
         Ok(())
     }
 
@@ -209,7 +210,7 @@ impl Store {
             .execute(&mut change)
             .await?;
         }
-        change.commit().await?;
+        change.commit_state().await?;
         Ok(gone)
     }
 }

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::{
     Store,
-    columns::{decode, millis},
+    columns::{decode, digest, millis},
     inspect::write_probe,
 };
 use crate::{
@@ -45,7 +45,7 @@ impl Store {
         .execute(&mut change)
         .await?;
         self.stager.record(&mut change, act).await?;
-        change.commit().await?;
+        change.commit_state().await?;
         Ok(())
     }
 
@@ -57,6 +57,16 @@ impl Store {
         let files: Option<Vec<u8>> =
             query("SELECT files FROM policy_set WHERE active = TRUE").fetch_optional(&self.readers).await?;
         files.map(decode).transpose()
+    }
+
+    /// The hash of the active policy set; none before the first was loaded.
+    ///
+    /// # Errors
+    /// The database failed, or holds what can't be read.
+    pub async fn active_policy_hash(&self) -> Result<Option<Digest>, StoreError> {
+        let hash: Option<Vec<u8>> =
+            query("SELECT hash FROM policy_set WHERE active = TRUE").fetch_optional(&self.readers).await?;
+        hash.as_deref().map(digest).transpose()
     }
 
     /// Closes the database, so that its file alone holds everything. Changes are refused from then on.

@@ -1,7 +1,5 @@
 //! Reads of queues and threads.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use liaison_proto::message::v1::{Envelope, error_code::Code as ErrorCode, status::Code as Status};
 use liaison_trust::{
@@ -13,13 +11,13 @@ use uuid::Uuid;
 
 use super::{
     Store,
-    columns::{address, decode, digest, id, millis, moment, number, queue},
+    columns::{address, decode, digest, id, millis, moment, number},
 };
 use crate::{
     limits,
     store::{
-        DeliveryId, Head, Item, Load, Queue, Queued, QueuedCopy, Released, StoreError, Thread, Unit,
-        engine::{Pool, Row, query},
+        DeliveryId, Head, Item, Queue, Queued, QueuedCopy, Released, StoreError, Thread, Unit,
+        engine::{Row, query},
         remembered_since,
     },
 };
@@ -182,21 +180,6 @@ impl Store {
         })
         .transpose()
     }
-}
-
-/// What waits in each queue that holds something.
-pub(super) async fn loads(db: &Pool) -> Result<HashMap<Queue, Load>, StoreError> {
-    let rows: Vec<(String, i64, i64)> = query(
-        "SELECT queue, COUNT(*), CAST(SUM(bytes) AS BIGINT) FROM delivery WHERE quarantined IS NULL GROUP BY queue",
-    )
-    .fetch_all(db)
-    .await?;
-    rows.into_iter()
-        .map(|(name, deliveries, bytes)| {
-            let load = Load { deliveries: deliveries.unsigned_abs(), bytes: bytes.unsigned_abs() };
-            Ok((queue(&name)?, load))
-        })
-        .collect()
 }
 
 fn queued(row: Row) -> Result<Queued, StoreError> {

@@ -71,6 +71,8 @@ impl Store {
         size: u64,
         checkpoint: &[u8],
     ) -> Result<bool, StoreError> {
+        // What is compared stays so until it is replaced, whoever else cosigns.
+        let mut change = self.writer.begin().await?;
         let kept = query(
             "INSERT INTO witnessed (origin, size, checkpoint) SELECT $1, $3, $4 \
              WHERE $2 IS NOT DISTINCT FROM (SELECT size FROM witnessed WHERE origin = $1) \
@@ -80,8 +82,9 @@ impl Store {
         .bind(old.map(number))
         .bind(number(size))
         .bind(checkpoint)
-        .execute(&self.writer)
+        .execute(&mut change)
         .await?;
+        change.commit().await?;
         Ok(kept == 1)
     }
 
