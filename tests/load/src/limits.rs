@@ -55,7 +55,7 @@ pub(crate) const ALERT: Duration = Duration::from_secs(120);
 pub(crate) const OTHER_FILES: u64 = 500;
 
 /// Rounds of two gateways that are compared, and how often each is started.
-pub(crate) const TURNS: usize = 10;
+pub(crate) const TURNS: usize = 20;
 pub(crate) const STARTS: usize = 5;
 /// Many agencies and policies, and few policies.
 pub(crate) const MANY_AGENCIES: usize = 5_000;

@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use liaison_gateway::{
     data::{DataFolder, read_secret},
     log::Logs,
-    store::{LogKind, NewLeaf, QueueBound, Staged, Stager, Store},
+    store::{Company, LogKind, NewLeaf, QueueBound, Staged, Stager, Store},
 };
 use liaison_proto::{
     log::v1::{Record, outcome::Event as What, record::Event},
@@ -116,7 +116,7 @@ pub(super) async fn seed(folder: &Path, cast: &Cast, messages: u64) -> Result<()
     change.commit().await?;
     database.close().await?;
     eprintln!("growing the log");
-    let store = Store::open(&file.into(), QueueBound::default(), &gateway).await?;
+    let store = Store::open(&file.into(), Company::None, QueueBound::default(), &gateway).await?;
     let logs = Logs::open(&store, &"be".parse()?, &gateway, folder).await?;
     logs.evidence.grow().await?;
     store.close().await;
