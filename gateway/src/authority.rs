@@ -48,6 +48,8 @@ pub struct Authority {
     stale: AtomicBool,
     /// Held while the acceptor's view is replaced, so that an older list never follows a newer one.
     revoked: Mutex<RevokedFile>,
+    /// What this gateway was asked to write into that file, or has read there.
+    ended: std::sync::Mutex<Revocations>,
     revised: watch::Sender<()>,
 }
 
@@ -121,6 +123,7 @@ impl Authority {
             own: RwLock::new(own),
             stale: AtomicBool::new(false),
             revoked: Mutex::new(file),
+            ended: std::sync::Mutex::new(revocations.clone()),
             revised: watch::Sender::new(()),
         })
     }
@@ -288,7 +291,7 @@ impl Authority {
                 .collect(),
             peerings: Vec::new(),
         };
-        Ok(self.revoked.lock().await.append(&revocations)?)
+        self.write_down(revocations).await
     }
 
     /// Writes down, durably and outside the database, that a peering began or ended. The database is the
@@ -297,8 +300,18 @@ impl Authority {
     /// # Errors
     /// The file could not be written.
     pub async fn remember_peering(&self, peering: Peering) -> Result<(), AuthorityError> {
-        let revocations = Revocations { peerings: vec![peering], ..Revocations::default() };
+        self.write_down(Revocations { peerings: vec![peering], ..Revocations::default() }).await
+    }
+
+    async fn write_down(&self, revocations: Revocations) -> Result<(), AuthorityError> {
+        // Whether or not it can be written: nobody comes back by what another gateway, or a database of before, says.
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).extend(revocations.clone());
         Ok(self.revoked.lock().await.append(&revocations)?)
+    }
+
+    /// What ended, as far as this gateway was asked to write it down.
+    pub fn ended(&self) -> Revocations {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Makes a new revocation list of what the database holds, and lets every handshake from now on

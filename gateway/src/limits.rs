@@ -46,6 +46,17 @@ pub const COMMIT: Duration = Duration::from_secs(30);
 pub const CHANGE_FROZEN: Duration = Duration::from_secs(10);
 /// How often a gateway asks whether it leads, and how long it waits until it listens to the others again.
 pub const DATABASE_RETRY: Duration = Duration::from_millis(500);
+/// How often each of several gateways says that it is there, and after how much silence one takes itself for deaf.
+pub const ALIVE: Duration = Duration::from_secs(2);
+pub const DEAF: Duration = Duration::from_secs(6);
+/// How often a gateway reads the account of the queues anew, whatever it was told.
+pub const ACCOUNT: Duration = Duration::from_secs(10);
+/// How long what is to be decided waits until the gateway has taken over what others changed.
+pub const VIEW: Duration = Duration::from_secs(5);
+/// After which a message is to be offered again that was decided before the gateway knew of a change.
+pub const VIEW_RETRY: Duration = Duration::from_millis(300);
+/// What others tell that is taken in one go.
+pub const TOLD: usize = 256;
 /// How long a gateway waits after it took over what others changed until it does so again.
 pub const STATE_REST: Duration = Duration::from_millis(200);
 /// Bytes of one word between gateways on one database, of the 7,999 that a server passes on.

@@ -11,20 +11,22 @@ use liaison_trust::names::AgencyAddress;
 use metrics::gauge;
 use time::OffsetDateTime;
 use tokio::{
-    sync::Notify,
-    time::{MissedTickBehavior, interval, sleep},
+    sync::{Notify, mpsc},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::{
     authority::Authority,
+    directory::Agency,
     federation,
     gateway::Gateway,
     limits,
     policy::{PolicyFile, PolicySet},
     revoked::{Peering, Revocations},
     run::RunError,
-    store::{Heard, Lead, Told},
+    store::{Heard, KnownPeer, Lead, Told},
 };
 
 /// Goes on with the other gateways of the domain until this one stops.
@@ -35,25 +37,25 @@ pub(crate) async fn run(
     gateway: Arc<Gateway>,
     authority: Arc<Authority>,
     lead: Option<Lead>,
-    revoked: Revocations,
 ) -> Result<(), RunError> {
     let (Some(lead), Some(told)) = (lead, gateway.store.told().await?) else {
         gateway.stop.cancelled().await;
         return Ok(());
     };
-    let changed = Notify::new();
-    let mut view = View { gateway: Arc::clone(&gateway), authority, revoked: Known::new(&revoked) };
-    tokio::select! {
-        () = gateway.stop.cancelled() => {}
-        () = contend(&gateway, lead) => {}
-        () = hear(&gateway, told, &changed) => {}
-        () = view.keep(&changed) => {}
-    }
+    let changed = Arc::new(Notify::new());
+    let (words, heard) = mpsc::channel(limits::TOLD);
+    let mut parts = JoinSet::new();
+    parts.spawn(contend(Arc::clone(&gateway), lead));
+    parts.spawn(listen(told, words));
+    parts.spawn(hear(Arc::clone(&gateway), heard, Arc::clone(&changed)));
+    parts.spawn(keep_account(Arc::clone(&gateway)));
+    parts.spawn(keep_state(Arc::clone(&gateway), authority, changed));
+    gateway.stop.cancelled().await;
     Ok(())
 }
 
 /// Leads as soon as no other gateway does.
-async fn contend(gateway: &Gateway, mut lead: Lead) {
+async fn contend(gateway: Arc<Gateway>, mut lead: Lead) {
     let mut ticks = interval(limits::DATABASE_RETRY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -67,20 +69,43 @@ async fn contend(gateway: &Gateway, mut lead: Lead) {
     }
 }
 
-/// Passes on what the other gateways tell.
-async fn hear(gateway: &Gateway, mut told: Told, changed: &Notify) {
-    loop {
-        match told.next().await {
-            Heard::Queues(queues) => queues.iter().for_each(|queue| gateway.wake(queue)),
-            Heard::State => changed.notify_one(),
-            Heard::Head => follow(gateway).await,
-            Heard::Session(agency) => gateway.sessions.replace(&agency),
-            Heard::Anything => {
-                changed.notify_one();
-                follow(gateway).await;
-                gateway.sessions.wake_all();
-                gateway.peers.wake_all();
+/// Passes on what the other gateways tell, in order.
+async fn listen(mut told: Told, words: mpsc::Sender<Heard>) {
+    while words.send(told.next().await).await.is_ok() {}
+}
+
+/// Takes over what the other gateways told: all that has come at once.
+async fn hear(gateway: Arc<Gateway>, mut heard: mpsc::Receiver<Heard>, changed: Arc<Notify>) {
+    let mut words = Vec::new();
+    while heard.recv_many(&mut words, limits::TOLD).await > 0 {
+        let (mut queues, mut is_all, mut is_head) = (Vec::new(), false, false);
+        for word in words.drain(..) {
+            match word {
+                Heard::Queues(named) => queues.extend(named),
+                Heard::State => changed.notify_one(),
+                Heard::Head => is_head = true,
+                Heard::Session(agency) => {
+                    gateway.sessions.replace(&agency);
+                    gateway.store.forget_recent(Some(&agency));
+                }
+                Heard::Anything => is_all = true,
             }
+        }
+        if is_head || is_all {
+            follow(&gateway).await;
+        }
+        queues.sort_unstable();
+        queues.dedup();
+        let account = gateway.store.refresh_account((!is_all).then_some(&queues));
+        if let Err(fault) = account.await {
+            // The next look at all of it finds it.
+            warn!(error = &fault as &dyn std::error::Error, "the account of the queues was not read");
+        }
+        queues.iter().for_each(|queue| gateway.wake(queue));
+        if is_all {
+            gateway.store.forget_recent(None);
+            changed.notify_one();
+            wake_all(&gateway);
         }
     }
 }
@@ -96,76 +121,95 @@ async fn follow(gateway: &Gateway) {
     }
 }
 
-/// What this gateway holds in memory and beside its database.
+fn wake_all(gateway: &Gateway) {
+    gateway.sessions.wake_all();
+    gateway.peers.wake_all();
+}
+
+/// Says that this gateway is there, and looks at the account of the queues whatever it was told.
+async fn keep_account(gateway: Arc<Gateway>) {
+    let mut read = Instant::now();
+    loop {
+        sleep(limits::ALIVE).await;
+        // Where the database does not answer, the ears find out.
+        _ = gateway.store.tell_alive().await;
+        if read.elapsed() >= limits::ACCOUNT && gateway.store.refresh_account(None).await.is_ok() {
+            read = Instant::now();
+            wake_all(&gateway);
+        }
+    }
+}
+
+/// Reads what this gateway holds in memory, and beside its database, whenever it was changed.
+async fn keep_state(gateway: Arc<Gateway>, authority: Arc<Authority>, changed: Arc<Notify>) {
+    let mut view = View { gateway, authority, left: BTreeSet::new() };
+    loop {
+        let is_wanted = tokio::select! {
+            () = changed.notified() => false,
+            () = view.gateway.store.wanted() => true,
+        };
+        if let Err(fault) = view.refresh().await {
+            error!(
+                error = &fault as &dyn std::error::Error,
+                "what another gateway changed was not taken over"
+            );
+            sleep(limits::DATABASE_RETRY).await;
+            changed.notify_one();
+        } else if !is_wanted {
+            // Many changes are read at once, unless something waits for them.
+            tokio::select! {
+                () = sleep(limits::STATE_REST) => {}
+                () = view.gateway.store.wanted() => changed.notify_one(),
+            }
+        }
+    }
+}
+
+/// What this gateway holds in memory, and beside its database.
 struct View {
     gateway: Arc<Gateway>,
     authority: Arc<Authority>,
-    revoked: Known,
-}
-
-/// What stands in the file of revocations.
-struct Known {
-    agencies: BTreeSet<AgencyAddress>,
-    certificates: HashSet<Vec<u8>>,
-    peerings: Vec<Peering>,
-}
-
-impl Known {
-    fn new(revocations: &Revocations) -> Self {
-        Self {
-            agencies: revocations.agencies.iter().map(|(agency, _)| agency.clone()).collect(),
-            certificates: revocations.certificates.iter().map(|one| one.certificate.serial.clone()).collect(),
-            peerings: revocations.peerings.clone(),
-        }
-    }
+    /// Agencies that were active, are no more, and may still be connected.
+    left: BTreeSet<AgencyAddress>,
 }
 
 impl View {
-    /// Reads it anew whenever another gateway has changed it.
-    async fn keep(&mut self, changed: &Notify) {
-        loop {
-            changed.notified().await;
-            if let Err(fault) = self.refresh().await {
-                error!(
-                    error = &fault as &dyn std::error::Error,
-                    "what another gateway changed was not taken over"
-                );
-                sleep(limits::DATABASE_RETRY).await;
-                changed.notify_one();
-            }
-            // Many changes are read at once.
-            sleep(limits::STATE_REST).await;
-        }
-    }
-
+    /// Reads all of it anew. What fails keeps nothing else from being read, least of all who is to be cut off.
     async fn refresh(&mut self) -> Result<(), RunError> {
-        let gateway = &self.gateway;
-        gateway.peers.refresh(&gateway.store).await.map_err(RunError::Peers)?;
-        let left = self.directory().await?;
-        self.policy().await?;
-        if !*gateway.leads.borrow()
-            && let Some(bundle) = gateway.store.shared_bundle().await?
-            && bundle != *gateway.peers.own().borrow()
-        {
-            gateway.peers.set_own(bundle);
-        }
+        let gateway = Arc::clone(&self.gateway);
+        let state = gateway.store.state().await?;
         let now = OffsetDateTime::now_utc();
-        self.authority.publish(&gateway.store, now).await?;
-        left.iter().for_each(|agency| gateway.sessions.cut(agency));
-        self.revocations(now).await?;
-        self.gateway.revised.send_replace(());
-        self.gateway.sweep.notify_one();
+        let ended = self.authority.ended();
+        let peers = gateway.peers.refresh(&gateway.store, |peer| has_ended(&ended, peer)).await;
+        let directory = self.directory(&ended).await;
+        let published = self.authority.publish(&gateway.store, now).await;
+        let cut = self.cut_off(&ended, now).await;
+        let bundle = self.bundle().await;
+        let policy = policy(&gateway).await;
+        gateway.revised.send_replace(());
+        gateway.sweep.notify_one();
+        peers.map_err(RunError::Peers)?;
+        directory?;
+        published?;
+        cut?;
+        bundle?;
+        policy?;
+        gateway.store.knows(state);
         Ok(())
     }
 
-    /// Takes over the directory; the agencies that were active and are no more.
-    async fn directory(&self) -> Result<Vec<AgencyAddress>, RunError> {
+    /// Takes over the directory.
+    async fn directory(&mut self, ended: &Revocations) -> Result<(), RunError> {
         let gateway = &self.gateway;
         loop {
             let before = gateway.directory.load_full();
             let (foreign, peers) = (gateway.store.peer_agencies().await?, gateway.peers.all());
             let foreign = federation::from_store(&foreign, &peers, &before);
-            let directory = Arc::new(gateway.store.directory(&before).await?.with_all(foreign));
+            let directory = gateway.store.directory(&before).await?.with_all(foreign);
+            let revoked = ended.agencies.iter().filter_map(|(agency, _)| directory.get(agency));
+            let revoked =
+                revoked.map(|agency| Agency { state: AgencyState::Revoked, ..Agency::clone(agency) });
+            let directory = Arc::new(directory.with_all(revoked.collect::<Vec<_>>()));
             // What this gateway changed meanwhile may not have been read yet.
             let replaced = gateway.directory.compare_and_swap(&before, Arc::clone(&directory));
             if !Arc::ptr_eq(&replaced, &before) {
@@ -174,61 +218,82 @@ impl View {
             let is_active = |agency: &AgencyAddress| {
                 directory.get(agency).is_some_and(|agency| agency.state == AgencyState::Active)
             };
-            let left = before.iter().filter(|agency| agency.state == AgencyState::Active);
-            let left = left.map(|agency| &agency.address).filter(|agency| !is_active(agency));
-            return Ok(left.cloned().collect());
+            let active = before.iter().filter(|agency| agency.state == AgencyState::Active);
+            let left = active.map(|agency| &agency.address).filter(|agency| !is_active(agency));
+            self.left.extend(left.cloned());
+            return Ok(());
         }
     }
 
-    async fn policy(&self) -> Result<(), RunError> {
+    /// Cuts off whom another gateway suspended or revoked, and writes into the file beside this gateway's database what that
+    /// one wrote into its own.
+    async fn cut_off(&mut self, ended: &Revocations, now: OffsetDateTime) -> Result<(), RunError> {
         let gateway = &self.gateway;
-        loop {
-            let before = gateway.policy.load_full();
-            if gateway.store.active_policy_hash().await?.is_none_or(|hash| hash == before.hash()) {
-                return Ok(());
-            }
-            let files = gateway.store.active_policy().await?.ok_or(RunError::NoPolicy)?.files;
-            let files: Vec<_> = files.into_iter().map(PolicyFile::from).collect();
-            let set = tokio::task::spawn_blocking(move || PolicySet::load(&files)).await;
-            let set = set.map_err(|_| RunError::Ended)??;
-            let replaced = gateway.policy.compare_and_swap(&before, Arc::new(set));
-            if Arc::ptr_eq(&replaced, &before) {
-                return Ok(());
-            }
+        self.left.iter().for_each(|agency| gateway.sessions.cut(agency));
+        self.left.clear();
+        let known: HashSet<&[u8]> =
+            ended.certificates.iter().map(|one| one.certificate.serial.as_slice()).collect();
+        let certificates = gateway.store.revocations(now).await?.into_iter().map(|one| one.certificate);
+        let certificates: Vec<_> =
+            certificates.filter(|one| !known.contains(one.serial.as_slice())).collect();
+        certificates.iter().for_each(|certificate| gateway.sessions.cut(&certificate.agency));
+        if !certificates.is_empty() {
+            self.authority.remember(None, certificates, now).await?;
         }
-    }
-
-    /// Cuts off whom another gateway has revoked, and writes into the file beside this gateway's database what that one
-    /// wrote into its own.
-    async fn revocations(&mut self, now: OffsetDateTime) -> Result<(), RunError> {
-        let directory = self.gateway.directory.load_full();
-        for agency in directory.of(&self.gateway.domain).filter(|agency| agency.state == AgencyState::Revoked)
-        {
-            if !self.revoked.agencies.contains(&agency.address) {
-                self.authority.remember(Some(&agency.address), Vec::new(), now).await?;
-                self.revoked.agencies.insert(agency.address.clone());
-            }
+        let known: BTreeSet<&AgencyAddress> = ended.agencies.iter().map(|(agency, _)| agency).collect();
+        let directory = gateway.directory.load_full();
+        let revoked = directory.of(&gateway.domain).filter(|agency| agency.state == AgencyState::Revoked);
+        for agency in revoked.filter(|agency| !known.contains(&agency.address)) {
+            self.authority.remember(Some(&agency.address), Vec::new(), now).await?;
         }
-        let certificates = self.gateway.store.revocations(now).await?.into_iter().map(|one| one.certificate);
-        let new: Vec<_> =
-            certificates.filter(|one| !self.revoked.certificates.contains(&one.serial)).collect();
-        for certificate in &new {
-            self.gateway.sessions.cut(&certificate.agency);
-            self.revoked.certificates.insert(certificate.serial.clone());
-        }
-        if !new.is_empty() {
-            self.authority.remember(None, new, now).await?;
-        }
-        for peer in self.gateway.peers.all() {
-            let last = self.revoked.peerings.iter().rfind(|peering| peering.domain == peer.domain);
+        for peer in gateway.peers.all() {
+            // Of a peering that never ended, nothing needs to stand there.
+            let Some(at) = peer.removed else { continue };
             let with = (peer.state != PeerState::Removed).then_some(peer.bundle.signing);
-            // Of a peer of which nothing stands there, its end alone is to.
-            if last.map_or(with.is_none(), |last| last.with != with) {
-                let peering = Peering { domain: peer.domain.clone(), with, at: now };
-                self.authority.remember_peering(peering.clone()).await?;
-                self.revoked.peerings.push(peering);
+            let last = ended.peerings.iter().rfind(|peering| peering.domain == peer.domain);
+            if last.is_none_or(|last| last.with != with && last.at.unix_timestamp() <= at.unix_timestamp()) {
+                self.authority.remember_peering(Peering { domain: peer.domain.clone(), with, at }).await?;
             }
         }
         Ok(())
+    }
+
+    /// Takes over the domain's own bundle from the gateway that leads.
+    async fn bundle(&self) -> Result<(), RunError> {
+        let gateway = &self.gateway;
+        if !*gateway.leads.borrow()
+            && let Some(bundle) = gateway.store.shared_bundle().await?
+            && bundle != *gateway.peers.own().borrow()
+        {
+            gateway.peers.set_own(bundle);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a peering ended later than the database knows.
+fn has_ended(ended: &Revocations, peer: &KnownPeer) -> bool {
+    let last = ended.peerings.iter().rfind(|peering| peering.domain == peer.domain);
+    last.is_some_and(|last| {
+        let is_known = peer.removed.is_some_and(|known| known.unix_timestamp() >= last.at.unix_timestamp());
+        last.with.is_none() && !is_known
+    })
+}
+
+/// Takes over the active policy set.
+async fn policy(gateway: &Gateway) -> Result<(), RunError> {
+    loop {
+        let before = gateway.policy.load_full();
+        if gateway.store.active_policy_hash().await?.is_none_or(|hash| hash == before.hash()) {
+            return Ok(());
+        }
+        let files = gateway.store.active_policy().await?.ok_or(RunError::NoPolicy)?.files;
+        let files: Vec<_> = files.into_iter().map(PolicyFile::from).collect();
+        let set = tokio::task::spawn_blocking(move || PolicySet::load(&files)).await;
+        let set = Arc::new(set.map_err(|_| RunError::Ended)??);
+        let replaced = gateway.policy.compare_and_swap(&before, set);
+        if Arc::ptr_eq(&replaced, &before) {
+            return Ok(());
+        }
     }
 }

@@ -110,6 +110,13 @@ impl Revocations {
         Self::parse(path, text.get(..whole).unwrap_or_default())
     }
 
+    /// Adds others behind these.
+    pub fn extend(&mut self, more: Self) {
+        self.agencies.extend(more.agencies);
+        self.certificates.extend(more.certificates);
+        self.peerings.extend(more.peerings);
+    }
+
     /// When the peering with the gateway of a domain that signs with `key` ended, if it did. The order of the
     /// lines decides and not their moments, so that a clock that was set back changes nothing.
     pub fn end_of_peering(&self, domain: &Domain, key: &[u8]) -> Option<OffsetDateTime> {

@@ -48,7 +48,7 @@ use crate::{
     log::{self, LogError, Logs},
     policy::{PolicyError, PolicyFile, PolicySet},
     replicas,
-    revoked::{Revocations, RevokedFile},
+    revoked::RevokedFile,
     server,
     store::{Company, Database, Lead, Store, StoreError},
     strict::Strict,
@@ -118,7 +118,7 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
     };
     let watched = bind("metrics", config.metrics).await?;
     let metrics = health::record_metrics()?;
-    let Loaded { gateway, authority, lead, revoked } = load(folder, config).await?;
+    let Loaded { gateway, authority, lead } = load(folder, config).await?;
 
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
     report(&reporter, ServingStatus::Serving).await;
@@ -159,7 +159,7 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
     parts.spawn(to_its_end(log::run(Arc::clone(&gateway))));
     parts.spawn(guard(Arc::clone(&gateway)));
     parts.spawn(keep_database(Arc::clone(&gateway)));
-    parts.spawn(replicas::run(Arc::clone(&gateway), Arc::clone(&authority), lead, revoked));
+    parts.spawn(replicas::run(Arc::clone(&gateway), Arc::clone(&authority), lead));
     parts.spawn(maintain(Arc::clone(&gateway), Arc::clone(&authority)));
     // Readiness is told until all else has ended.
     let drained = CancellationToken::new();
@@ -203,8 +203,6 @@ struct Loaded {
     authority: Arc<Authority>,
     /// What finds out whether it leads those of the domain.
     lead: Option<Lead>,
-    /// What the file beside its database holds.
-    revoked: Revocations,
 }
 
 /// Reads everything that a gateway consists of.
@@ -220,7 +218,7 @@ async fn load(folder: &DataFolder, config: &Config) -> Result<Loaded, RunError> 
     let (file, revoked) = RevokedFile::open(&folder.revoked())?;
     let now = OffsetDateTime::now_utc();
     let authority = Authority::start(cas, config, file, &revoked, &store, now).await?;
-    if !store.agrees_on_roots(&authority.all_fingerprints()).await? {
+    if !store.agree_on_roots(&authority.all_fingerprints()).await? {
         return Err(RunError::OtherRoots);
     }
     let policy = active_policy(&store).await?;
@@ -233,7 +231,7 @@ async fn load(folder: &DataFolder, config: &Config) -> Result<Loaded, RunError> 
     if let Some(lead) = &mut lead {
         gateway.leads.send_replace(lead.leads().await);
     }
-    Ok(Loaded { gateway: Arc::new(gateway), authority: Arc::new(authority), lead, revoked })
+    Ok(Loaded { gateway: Arc::new(gateway), authority: Arc::new(authority), lead })
 }
 
 /// Reads the key with which the gateway signs.

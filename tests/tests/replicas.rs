@@ -6,7 +6,6 @@ use std::{collections::BTreeSet, time::Duration};
 use anyhow::{Context, Result, ensure};
 use liaison_demo::{Gateway, wait};
 use liaison_proto::{
-    admin::v1::{StatusRequest, admin_service_client::AdminServiceClient},
     case::v1::{PreviewRequest, preview_request},
     message::v1::{error_code::Code as ErrorCode, referral_state::Code as State, verdict::Code as Verdict},
 };
@@ -25,12 +24,16 @@ use liaison_tests::{
 };
 use liaison_trust::tls::{Fault, TlsError};
 use rand::RngExt;
+use serde_json::Value;
 use tempfile::TempDir;
 
 const KILLS: u32 = 8;
 
 /// In which a party that one of the gateways cuts off has to be cut off by the others.
 const CUT: Duration = Duration::from_secs(5);
+
+/// Longer than a gateway waits for its database.
+const AWAY: Duration = Duration::from_secs(8);
 
 /// A domain with two gateways, of which the realm's own is one.
 struct Two {
@@ -160,17 +163,8 @@ async fn what_one_changes_the_others_follow() -> Result<()> {
     let waits = call::send(two.realm.agent(HOSPITAL)?, content).await?;
     call::referral_in(two.realm.agent(HOSPITAL)?, &waits, State::Requested).await?;
 
-    // A policy that is loaded at the first holds at the second.
+    // A policy that is loaded at the first holds at the second, for whatever is sent once that is said.
     two.realm.load_scheme(&policies::closed_for(SHELTER)).await?;
-    let active = async |gateway: &Gateway| {
-        let mut admin = AdminServiceClient::new(call::admin(gateway).await?);
-        Ok::<_, anyhow::Error>(admin.status(StatusRequest {}).await?.into_inner().policy_hash)
-    };
-    let newest = active(&two.realm.gateway).await?;
-    wait::within(CUT, "the second gateway has the new policy", async || {
-        (active(&two.second).await.ok()? == newest).then_some(())
-    })
-    .await?;
     let id = call::send(two.realm.agent(HOSPITAL)?, message::small_referral(SHELTER)).await?;
     let seen = call::referral_in(two.realm.agent(HOSPITAL)?, &id, State::Refused).await?;
     let code = seen.refusal.map(|refusal| refusal.code());
@@ -186,6 +180,8 @@ async fn what_one_changes_the_others_follow() -> Result<()> {
         Err(other) => return Err(other.into()),
         Ok(_) => anyhow::bail!("a revoked certificate is admitted"),
     }
+    let revived = two.second.attempt(&["agency", "resume", SHELTER]).await?;
+    ensure!(!revived.status.success(), "one gateway brings back whom another has revoked");
     // And stays so, whichever of them meets a database of before.
     wait::until("the second gateway writes down who was revoked", async || {
         let revoked = std::fs::read_to_string(two.second.data.join("revoked")).ok()?;
@@ -214,6 +210,84 @@ async fn what_one_changes_the_others_follow() -> Result<()> {
     let said = String::from_utf8_lossy(&reopened.stderr).into_owned();
     ensure!(said.contains("used by another gateway"), "{said}");
     two.second.stop().await
+}
+
+#[tokio::test]
+async fn gateways_hear_each_other_again_after_their_server_was_away() -> Result<()> {
+    let mut two = Two::start().await?;
+    two.realm.join(&[HOSPITAL]).await?;
+    two.server.kill()?;
+    tokio::time::sleep(AWAY).await;
+    two.server.run().await?;
+    for gateway in [&two.realm.gateway, &two.second] {
+        wait::until("the gateway is ready again", async || {
+            let answer =
+                liaison_demo::http::request(gateway.metrics(), "GET", "/readyz", &[], &[]).await.ok()?;
+            (answer.status == 200).then_some(())
+        })
+        .await?;
+    }
+    // Each hears of what the other does, and not by chance: the account is read every ten seconds, the state is not.
+    two.realm.gateway.command(&["agency", "suspend", HOSPITAL]).await?;
+    shows(&two.second, HOSPITAL, "suspended").await?;
+    two.second.command(&["agency", "resume", HOSPITAL]).await?;
+    shows(&two.realm.gateway, HOSPITAL, "active").await
+}
+
+async fn shows(gateway: &Gateway, agency: &str, state: &str) -> Result<()> {
+    let what = format!("{agency} is {state} at the other gateway");
+    wait::within(CUT, &what, async || {
+        let shown = gateway.command(&["--json", "agency", "show", agency]).await.ok()?;
+        let shown: Value = serde_json::from_str(&shown).ok()?;
+        (shown.get("state")?.as_str()? == state).then_some(())
+    })
+    .await
+}
+
+/// Both files of revocations say that a peering has ended; the database is of before, and both start at once.
+#[tokio::test]
+async fn a_peering_that_ended_stays_so_whatever_database_is_met() -> Result<()> {
+    let mut two = Two::start().await?;
+    let mut hu = Realm::prepare_domain(HU, &[("scheme/test.cedar", policies::OPEN)]).await?;
+    hu.gateway.start().await?;
+    two.realm.gateway.peer_with(&hu.gateway).await?;
+    two.realm.gateway.command(&["peer", "remove", "hu"]).await?;
+    let ended = |gateway: &Gateway| {
+        let revoked = std::fs::read_to_string(gateway.data.join("revoked")).unwrap_or_default();
+        revoked.lines().any(|line| line.starts_with("peer hu removed"))
+    };
+    wait::within(CUT, "both files say that it ended", async || {
+        (ended(&two.realm.gateway) && ended(&two.second)).then_some(())
+    })
+    .await?;
+    let is_removed = async |gateway: &Gateway| {
+        Ok::<_, anyhow::Error>(gateway.peer("hu").await?.get("state") == Some(&"removed".into()))
+    };
+    ensure!(is_removed(&two.second).await?, "the second gateway goes on with it");
+    for _ in 0..3 {
+        two.realm.gateway.stop().await?;
+        two.second.stop().await?;
+        let before = "UPDATE peer SET state = 1, removed = NULL";
+        let mut database = two.server.connect("be").await?;
+        sqlx::query(before).execute(&mut database).await?;
+        let (first, second) = tokio::join!(two.realm.gateway.start(), two.second.start());
+        first.and(second)?;
+        ensure!(
+            is_removed(&two.realm.gateway).await? && is_removed(&two.second).await?,
+            "it is a peer again"
+        );
+    }
+    // It begins anew by an administrator's word alone, and then for both.
+    two.second.peer_with(&hu.gateway).await?;
+    wait::within(CUT, "both have it as a peer", async || {
+        let removed = [is_removed(&two.realm.gateway).await.ok()?, is_removed(&two.second).await.ok()?];
+        (removed == [false, false]).then_some(())
+    })
+    .await?;
+    two.realm.gateway.stop().await?;
+    two.realm.gateway.start().await?;
+    ensure!(!is_removed(&two.realm.gateway).await?, "what began anew ends with a start");
+    Ok(())
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@ ALTER TABLE shared
     -- The numbers of the next message and the next delivery: none is given out twice.
     ADD COLUMN next_message  BIGINT NOT NULL DEFAULT 1,
     ADD COLUMN next_delivery BIGINT NOT NULL DEFAULT 1,
+    -- How often agencies, policies, peers or what is revoked changed: a gateway that remembers fewer changes reads them anew.
+    ADD COLUMN state         BIGINT NOT NULL DEFAULT 0,
     -- The SHA-256 of the roots of the domain's CAs, the one that issues first.
     ADD COLUMN roots         BYTEA,
     -- The domain's newest bundle, an encoded SignedBundle.
@@ -18,3 +20,6 @@ CREATE TABLE load (
     deliveries BIGINT NOT NULL,
     bytes      BIGINT NOT NULL
 ) WITH (fillfactor = 50);
+
+-- When the peering ended last, milliseconds since 1970: a removal in a file of revocations that is no later is known here.
+ALTER TABLE peer ADD COLUMN removed BIGINT;

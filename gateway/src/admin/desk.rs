@@ -14,7 +14,7 @@ use liaison_proto::{
 };
 use liaison_trust::names::AgencyAddress;
 use time::{Duration, OffsetDateTime};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tracing::{error, info};
 
 use super::agencies;
@@ -38,7 +38,7 @@ pub(super) struct Desk {
     pub(super) authority: Arc<Authority>,
     /// Where agents reach the gateway, for tokens.
     reachable_at: String,
-    /// Acts happen one at a time, so that what runs is what was stored last.
+    /// Acts of this gateway's administrators happen one at a time, so that what runs is what was stored last.
     pub(super) acts: Mutex<()>,
 }
 
@@ -48,9 +48,19 @@ impl Desk {
         Self { gateway, authority, reachable_at, acts: Mutex::default() }
     }
 
+    /// The turn of an act, which sees what others did before.
+    pub(super) async fn one_act(&self) -> MutexGuard<'_, ()> {
+        let turn = self.acts.lock().await;
+        if let Err(fault) = self.gateway.store.fresh().await {
+            // It keeps nobody from being cut off; what does not fit the database is refused there.
+            error!(error = &fault as &dyn std::error::Error, "an act goes by what is known here");
+        }
+        turn
+    }
+
     pub(super) async fn add(&self, request: AddAgencyRequest, by: &str) -> Result<AgencyStatus, Refusal> {
         let agency = agencies::parse(request, &self.gateway.domain)?;
-        let _one_at_a_time = self.acts.lock().await;
+        let _one_at_a_time = self.one_act().await;
         let address = agency.address.to_string();
         let act = Act { at: OffsetDateTime::now_utc(), actor: by, act: "add_agency", subject: &address };
         match self.gateway.store.add_agency(&agency, act).await.map_err(internal)? {
@@ -83,7 +93,7 @@ impl Desk {
     }
 
     pub(super) async fn suspend(&self, request: AgencyRequest, by: &str) -> Result<AgencyStatus, Refusal> {
-        let _one_at_a_time = self.acts.lock().await;
+        let _one_at_a_time = self.one_act().await;
         let agency = self.agency(&request.address)?;
         match agency.state {
             AgencyState::Suspended => {}
@@ -97,7 +107,7 @@ impl Desk {
     }
 
     pub(super) async fn resume(&self, request: AgencyRequest, by: &str) -> Result<AgencyStatus, Refusal> {
-        let _one_at_a_time = self.acts.lock().await;
+        let _one_at_a_time = self.one_act().await;
         let agency = self.agency(&request.address)?;
         match agency.state {
             AgencyState::Suspended => {
@@ -121,7 +131,9 @@ impl Desk {
     ) -> Result<(), Refusal> {
         let address = agency.address.to_string();
         let act = Act { at: OffsetDateTime::now_utc(), actor: by, act, subject: &address };
-        self.gateway.store.set_agency_state(&agency.address, state, act).await.map_err(internal)?;
+        if !self.gateway.store.set_agency_state(&agency.address, state, act).await.map_err(internal)? {
+            return Err(not_in_state(&Agency { state: AgencyState::Revoked, ..Agency::clone(agency) }));
+        }
         self.gateway.set_state(&agency.address, &ALIVE, state);
         info!(agency = %address, by, state = state.as_str_name(), "agency's state changed");
         Ok(())
@@ -133,7 +145,7 @@ impl Desk {
         by: &str,
     ) -> Result<AgencyStatus, Refusal> {
         let services = agencies::services(request.services.unwrap_or_default())?;
-        let _one_at_a_time = self.acts.lock().await;
+        let _one_at_a_time = self.one_act().await;
         let agency = self.agency(&request.address)?;
         if !ALIVE.contains(&agency.state) {
             return Err(not_in_state(&agency));
@@ -149,7 +161,7 @@ impl Desk {
     /// Revokes: outside the database first, so that no crash and no restore lets the agency in again;
     /// then in what runs, even if that failed, so that a full disk doesn't either; then in the database.
     pub(super) async fn revoke(&self, request: AgencyRequest, by: &str) -> Result<AgencyStatus, Refusal> {
-        let _one_at_a_time = self.acts.lock().await;
+        let _one_at_a_time = self.one_act().await;
         let gateway = &self.gateway;
         let agency = self.agency(&request.address)?.address.clone();
         let address = agency.to_string();
@@ -219,7 +231,7 @@ impl Desk {
         let (policies, tests) = (count(set.policies()), count(set.tests()));
         let subject = hash.to_string();
         let act = Act { at: OffsetDateTime::now_utc(), actor: by, act: "load_policy", subject: &subject };
-        let _one_at_a_time = self.acts.lock().await;
+        let _one_at_a_time = self.one_act().await;
         self.gateway.store.activate_policy(&hash, &request, act).await.map_err(internal)?;
         self.gateway.activate(set);
         info!(%hash, policies, tests, by, "policy set activated");

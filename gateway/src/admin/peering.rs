@@ -77,7 +77,7 @@ impl Desk {
                 "set the clock that is wrong; if it was that domain's, ask its administrator for a new bundle",
             ));
         }
-        let _one_at_a_time = self.acts.lock().await;
+        let _one_at_a_time = self.one_act().await;
         let known = self.gateway.peers.get(&domain);
         self.may_replace(known.as_deref(), &bundle)?;
         let state = match &known {
@@ -98,10 +98,11 @@ impl Desk {
             state,
             countries,
             bundle,
+            removed: known.as_ref().and_then(|known| known.removed),
             live: known.map_or_else(Arc::default, |known| Arc::clone(&known.live)),
         };
         // Outside the database as well, so that no removal of before counts for it after a restore.
-        self.remember(&domain, Some(peer.bundle.signing)).await.map_err(internal)?;
+        self.remember(&domain, Some(peer.bundle.signing), now).await.map_err(internal)?;
         self.keep(peer, "accept_peer", by).await?;
         self.show_peer(&domain).await
     }
@@ -168,14 +169,10 @@ impl Desk {
         act: &'static str,
         by: &str,
     ) -> Result<PeerStatus, Refusal> {
-        let _one_at_a_time = self.acts.lock().await;
+        let _one_at_a_time = self.one_act().await;
         let peer = self.peer(domain)?;
         if peer.state == PeerState::Removed && state != PeerState::Removed {
-            return Err(Refusal::new(
-                ErrorCode::TransitionNotAllowed,
-                format!("the peering with {domain} was ended"),
-                "accept a bundle of that domain to peer with it anew",
-            ));
+            return Err(ended(&peer.domain));
         }
         // What was cut stands so on disk only if that worked the last time.
         if peer.state != state || state != PeerState::Active {
@@ -193,13 +190,17 @@ impl Desk {
             state,
             bundle: peer.bundle.signed.clone(),
             countries: peer.countries.clone(),
+            removed: None,
             directory: Default::default(),
         };
         let subject = domain.to_string();
-        let act = Act { at: OffsetDateTime::now_utc(), actor: by, act, subject: &subject };
+        let at = OffsetDateTime::now_utc();
+        let act = Act { at, actor: by, act, subject: &subject };
         if state == PeerState::Active {
             let is_anew = self.peer(domain.as_str()).is_ok_and(|before| before.state == PeerState::Removed);
-            gateway.store.set_peer(&known, is_anew, act).await.map_err(internal)?;
+            if !gateway.store.set_peer(&known, is_anew, act).await.map_err(internal)? {
+                return Err(ended(&domain));
+            }
             if is_anew {
                 // It may have been rebuilt, and its agencies have other keys.
                 gateway.directory.rcu(|directory| directory.without(&domain));
@@ -212,17 +213,24 @@ impl Desk {
             if state == PeerState::Removed {
                 self.forget_agencies(&domain, |_| true);
                 // Outside the database before in it, so that no crash and no restore brings it back.
-                self.remember(&domain, None).await.map_err(internal)?;
+                self.remember(&domain, None, at).await.map_err(internal)?;
             }
-            gateway.store.set_peer(&known, false, act).await.map_err(internal)?;
+            if !gateway.store.set_peer(&known, false, act).await.map_err(internal)? {
+                return Err(ended(&domain));
+            }
         }
         info!(peer = %domain, by, state = state.as_str_name(), "a peering changed");
         Ok(())
     }
 
     /// Writes down, outside the database, with whose key a peering begins, or that it ended.
-    async fn remember(&self, domain: &Domain, with: Option<VerifyingKey>) -> Result<(), AuthorityError> {
-        let peering = Peering { domain: domain.clone(), with, at: OffsetDateTime::now_utc() };
+    async fn remember(
+        &self,
+        domain: &Domain,
+        with: Option<VerifyingKey>,
+        at: OffsetDateTime,
+    ) -> Result<(), AuthorityError> {
+        let peering = Peering { domain: domain.clone(), with, at };
         self.authority.remember_peering(peering).await
     }
 
@@ -288,4 +296,12 @@ impl Desk {
             violations: live.violations(),
         })
     }
+}
+
+fn ended(domain: &Domain) -> Refusal {
+    Refusal::new(
+        ErrorCode::TransitionNotAllowed,
+        format!("the peering with {domain} was ended"),
+        "accept a bundle of that domain to peer with it anew",
+    )
 }

@@ -54,6 +54,12 @@ pub async fn commit(gateway: &Gateway, message: NewMessage) -> Result<Bytes, Ref
             "open a new thread for each referral",
         )),
         Err(AcceptError::Erased) => Err(erased()),
+        Err(AcceptError::Outdated) => Err(Refusal::new(
+            ErrorCode::RateLimited,
+            "another gateway of the domain has changed what the message is decided by",
+            "offer the message again",
+        )
+        .retry_after(limits::VIEW_RETRY)),
         Err(AcceptError::QueueFull(queue)) => Err(queue_full(&queue, &sender)),
         Err(AcceptError::Store(fault)) => Err(internal(fault)),
     }

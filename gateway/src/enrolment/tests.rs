@@ -139,7 +139,7 @@ impl Domain {
         let gateway = &self.registrar.gateway;
         match state {
             AgencyState::Revoked => gateway.store.revoke_agency(&address, act(self.now)).await.unwrap(),
-            _ => gateway.store.set_agency_state(&address, state, act(self.now)).await.unwrap(),
+            _ => drop(gateway.store.set_agency_state(&address, state, act(self.now)).await.unwrap()),
         }
         gateway.change(&address, |agency| agency.state = state);
     }

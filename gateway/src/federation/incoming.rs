@@ -303,7 +303,7 @@ fn replaced() -> Refusal {
     Refusal::new(
         ErrorCode::ShuttingDown,
         "a newer link of the same gateway took this one's place",
-        "run one gateway for each domain",
+        "look for two gateways of the domain that both hold its links",
     )
 }
 
@@ -320,14 +320,22 @@ pub(super) async fn renew(
     to_the_end(async move {
         let live = Arc::clone(&gateway.peers.active(&domain)?.live);
         let _one_at_a_time = live.renewing.lock().await;
-        let known = gateway.peers.active(&domain)?.bundle.clone();
-        let newer: Bundle = known.renewed(&signed, OffsetDateTime::now_utc())?;
-        if newer != known {
-            gateway.store.renew_bundle(&domain, &newer.signed).await.map_err(internal)?;
+        loop {
+            let known = gateway.peers.active(&domain)?.bundle.clone();
+            let newer: Bundle = known.renewed(&signed, OffsetDateTime::now_utc())?;
+            if newer == known {
+                return Ok(());
+            }
+            let kept = gateway.store.renew_bundle(&domain, &known.signed, &newer.signed).await;
+            if !kept.map_err(internal)? {
+                // Another gateway of this domain was told of one meanwhile.
+                gateway.store.fresh().await.map_err(internal)?;
+                continue;
+            }
             gateway.peers.renew(&domain, &newer);
             info!(peer = %domain, sequence = newer.sequence, roots = newer.roots.len(), "a peer's bundle was renewed");
+            return Ok(());
         }
-        Ok(())
     })
     .await
 }

@@ -14,6 +14,7 @@ use liaison_proto::{
 };
 use liaison_trust::names::Domain;
 use metrics::{counter, gauge};
+use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
 use tracing::warn;
 
@@ -44,6 +45,8 @@ pub struct Peer {
     pub bundle: Bundle,
     /// Countries that an administrator believes it to speak for.
     pub countries: BTreeSet<String>,
+    /// When the peering ended last, if it did.
+    pub removed: Option<OffsetDateTime>,
     pub live: Arc<Live>,
 }
 
@@ -60,6 +63,7 @@ impl Peers {
                 state: known.state,
                 bundle,
                 countries: known.countries,
+                removed: known.removed,
                 live: Arc::default(),
             };
             Ok((peer.domain.clone(), Arc::new(peer)))
@@ -139,27 +143,43 @@ impl Peers {
         self.changed.send_replace(());
     }
 
-    /// Takes over what another gateway of the domain made of the peers.
+    /// Takes over what another gateway of the domain made of the peers. Of one whose peering is `ended` later than the
+    /// store knows, that stands.
     ///
     /// # Errors
-    /// The store failed, or holds a bundle that can't be read.
-    pub async fn refresh(&self, store: &Store) -> Result<(), Refusal> {
-        for KnownPeer { domain, state, bundle, countries, .. } in store.peers().await.map_err(internal)? {
-            let bundle = Bundle::read(&bundle)?;
+    /// The store failed, or holds a bundle that can't be read; the other peers are taken over.
+    pub async fn refresh(
+        &self,
+        store: &Store,
+        ended: impl Fn(&KnownPeer) -> bool + Send,
+    ) -> Result<(), Refusal> {
+        let mut outcome = Ok(());
+        for known in store.peers().await.map_err(internal)? {
+            let state = if ended(&known) { State::Removed } else { known.state };
+            let KnownPeer { domain, bundle, countries, removed, .. } = known;
+            let bundle = match Bundle::read(&bundle) {
+                Ok(bundle) => bundle,
+                Err(refusal) => {
+                    outcome = Err(refusal);
+                    continue;
+                }
+            };
             let before = self.get(&domain);
             match before {
-                Some(peer) if peer.state == state && peer.countries == countries => {
+                Some(peer)
+                    if (peer.state, peer.removed) == (state, removed) && peer.countries == countries =>
+                {
                     if peer.bundle.sequence < bundle.sequence {
                         self.renew(&domain, &bundle);
                     }
                 }
                 before => {
                     let live = before.map(|peer| Arc::clone(&peer.live)).unwrap_or_default();
-                    self.set(Peer { domain, state, bundle, countries, live });
+                    self.set(Peer { domain, state, bundle, countries, removed, live });
                 }
             }
         }
-        Ok(())
+        outcome
     }
 
     /// Tells all links that something may wait.

@@ -34,6 +34,7 @@ pub(super) fn peer(domain: &str, countries: &[&str], named: &[&str]) -> Peer {
             signed: SignedBundle::default(),
         },
         countries: set(countries),
+        removed: None,
         live: Arc::default(),
     }
 }

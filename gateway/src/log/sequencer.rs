@@ -40,6 +40,8 @@ pub async fn run(gateway: Arc<Gateway>) {
             let grown = async {
                 if leads {
                     log.grow().await?;
+                } else if is_due {
+                    log.follow().await?;
                 }
                 if is_due { log.write_guard() } else { Ok(()) }
             };
@@ -102,11 +104,20 @@ impl Log {
         if head.size < known.size {
             return self.is_behind(&known, head.size);
         }
+        if head.size == known.size {
+            return Ok(());
+        }
         if tree.root(known.size, head.size).await? != known.root
             || tree.frontier(head.size).await?.root() != head.root
         {
             return Err(LogError::Changed(self.origin()));
         }
+        self.replace_head(head);
+        Ok(())
+    }
+
+    /// Stands by a head, unless it stands by a later one already.
+    fn replace_head(&self, head: Head) {
         self.head.send_if_modified(|now| {
             let is_newer = now.size < head.size;
             if is_newer {
@@ -114,7 +125,6 @@ impl Log {
             }
             is_newer
         });
-        Ok(())
     }
 
     /// False, and nothing was signed, if the log in the database has another head by now.
@@ -137,7 +147,8 @@ impl Log {
         if !self.store.grow_log(self.tree.id(), (old, size), note.to_string().as_bytes(), &tiles).await? {
             return Ok(false);
         }
-        self.head.send_replace(Head { size, root, note: Some(note) });
+        let head = Head { size, root, note: Some(note) };
+        self.replace_head(head);
         gauge!("liaison_gateway_log_leaves", "log" => self.signer.key().name().to_string()).set(size as f64);
         Ok(true)
     }

@@ -110,6 +110,8 @@ pub enum AcceptError {
     Erased,
     #[error("the queue of {0} is full")]
     QueueFull(Queue),
+    #[error("it was decided before this gateway knew what another one changed")]
+    Outdated,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -327,6 +329,8 @@ pub enum StoreError {
     ForeignLeaf(u64),
     #[error(transparent)]
     RecordTooLong(#[from] RecordTooLong),
+    #[error("what another gateway of the domain changed could not be taken over in time; the log says why")]
+    Outdated,
     #[error("the change was not committed; the log says why")]
     NotCommitted,
     #[error("the store has stopped")]

@@ -51,6 +51,11 @@ impl Recent {
         }
     }
 
+    /// Drops everything.
+    pub(super) fn clear(&self) {
+        *self.lock() = Kept::default();
+    }
+
     /// Drops the copies for an agency, which another gateway hands over from now on.
     pub(super) fn forget_copies(&self, agency: &AgencyAddress) {
         let mut kept = self.lock();

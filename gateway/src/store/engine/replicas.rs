@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, PgExecutor, postgres::PgListener};
 use tokio::time::{sleep, timeout};
+use tracing::warn;
 
 use super::postgres::{self, Member};
 use crate::{limits, store::StoreError};
@@ -35,22 +36,30 @@ impl Ears {
     /// What another gateway tells next; none where something may have been missed before now.
     pub(in crate::store) async fn hear(&mut self) -> Option<String> {
         loop {
-            match self.listener.try_recv().await {
-                Ok(Some(heard)) => {
+            // Nobody is silent for so long: this one hears itself as well.
+            match timeout(limits::DEAF, self.listener.try_recv()).await {
+                Ok(Ok(Some(heard))) => {
                     let other = heard.payload().split_once(' ').filter(|(from, _)| *from != self.member.name);
                     if let Some((_, what)) = other {
                         return Some(what.to_owned());
                     }
                 }
-                Ok(None) => return None,
-                Err(_) => {
-                    sleep(limits::DATABASE_RETRY).await;
-                    if let Ok(listener) = listen(&self.member).await {
-                        self.listener = listener;
-                        return None;
-                    }
+                Ok(Ok(None)) => return None,
+                Ok(Err(_)) | Err(_) => {
+                    self.listen_again().await;
+                    return None;
                 }
             }
+        }
+    }
+
+    async fn listen_again(&mut self) {
+        loop {
+            if let Ok(Ok(listener)) = timeout(limits::DATABASE_BUSY, listen(&self.member)).await {
+                self.listener = listener;
+                return;
+            }
+            sleep(limits::DATABASE_RETRY).await;
         }
     }
 }
@@ -67,20 +76,31 @@ pub(in crate::store) struct Candidate {
     /// With the lock, if this gateway leads.
     connection: Option<PgConnection>,
     leads: bool,
+    /// Whether the last attempt to find out failed.
+    failed: bool,
 }
 
 impl Candidate {
     pub(super) fn new(member: Arc<Member>) -> Self {
-        Self { member, connection: None, leads: false }
+        Self { member, connection: None, leads: false, failed: false }
     }
 
     /// Whether this gateway leads now. For a moment two may: one whose connection is gone and who has not noticed.
     pub(in crate::store) async fn leads(&mut self) -> bool {
         let asked = timeout(limits::DATABASE_BUSY, self.ask()).await;
         self.leads = matches!(asked, Ok(Ok(true)));
-        if !matches!(asked, Ok(Ok(_))) {
+        let failed = !matches!(asked, Ok(Ok(_)));
+        if failed {
             self.connection = None;
         }
+        if failed && !self.failed {
+            let fault = asked.map_or_else(
+                |late| late.to_string(),
+                |asked| asked.err().map_or(String::new(), |fault| fault.to_string()),
+            );
+            warn!(fault, "it can't be found out whether this gateway leads those of the domain");
+        }
+        self.failed = failed;
         self.leads
     }
 

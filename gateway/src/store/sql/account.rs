@@ -29,10 +29,13 @@ pub(super) struct Next {
 
 /// What waits in each queue that holds something.
 #[derive(Clone)]
-pub(super) struct Loads {
-    queues: Arc<Mutex<HashMap<Queue, Load>>>,
-    /// Held from a commit, or from a look at the database, until what it told is in `queues`: nothing older follows.
-    order: Arc<tokio::sync::Mutex<()>>,
+pub(super) struct Loads(Arc<Mutex<Remembered>>);
+
+#[derive(Default)]
+struct Remembered {
+    queues: HashMap<Queue, Load>,
+    /// How many batches of this gateway are in it: what was read before the last of them is not put over it.
+    batches: u64,
 }
 
 /// By how much a batch changes what waits in a queue.
@@ -53,24 +56,27 @@ impl Account {
         )
         .fetch_one(db)
         .await?;
-        let loads = Loads { queues: Arc::new(Mutex::new(counted(db).await?)), order: Arc::default() };
+        let queues = if db.is_shared() { kept(db).await? } else { counted(db).await? };
+        let queues = queues.into_iter().collect();
+        let loads = Loads(Arc::new(Mutex::new(Remembered { queues, batches: 0 })));
         Ok(Self { loads, next: Next { message, delivery } })
     }
 
-    /// Brings it up to date for a batch that puts something into these queues.
+    /// Brings it up to date for a batch that puts something into these queues; how often the domain's state has changed.
     pub(super) async fn begin<'q>(
         &mut self,
         db: &mut Transaction,
         filled: impl IntoIterator<Item = &'q Queue>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<u64, StoreError> {
         if !db.is_shared() {
-            return Ok(());
+            return Ok(0);
         }
-        let (message, delivery) =
-            query("SELECT next_message, next_delivery FROM shared").fetch_one(&mut *db).await?;
+        let (message, delivery, state): (i64, i64, i64) =
+            query("SELECT next_message, next_delivery, state FROM shared").fetch_one(&mut *db).await?;
         self.next = Next { message, delivery };
         // Nobody else changes them until this batch is committed.
-        self.loads.refresh(db, filled).await
+        self.loads.put(select(db, filled).await?);
+        Ok(state.unsigned_abs())
     }
 
     /// Keeps it with the batch; what is to be remembered of it once that is durable.
@@ -121,7 +127,7 @@ impl Change {
 
 impl Loads {
     pub(super) fn get(&self, queue: &Queue) -> Load {
-        self.lock().get(queue).copied().unwrap_or_default()
+        self.lock().queues.get(queue).copied().unwrap_or_default()
     }
 
     /// What waits in a queue once it is changed so.
@@ -135,71 +141,95 @@ impl Loads {
 
     /// The lanes to a domain that hold something.
     pub(super) fn of(&self, to: &Domain) -> Vec<(Queue, Load)> {
-        let loads = self.lock();
-        let lanes = loads.iter().filter(|(queue, _)| queue.peer() == Some(to));
+        let remembered = self.lock();
+        let lanes = remembered.queues.iter().filter(|(queue, _)| queue.peer() == Some(to));
         lanes.map(|(queue, load)| (queue.clone(), *load)).collect()
     }
 
-    /// Takes over what became of some queues.
+    /// Takes over what a batch made of some queues.
     pub(super) fn set(&self, changed: impl IntoIterator<Item = (Queue, Load)>) {
-        let mut loads = self.lock();
-        for (queue, load) in changed {
-            if load.deliveries > 0 {
-                loads.insert(queue, load);
-            } else {
-                loads.remove(&queue);
-            }
-        }
+        let mut remembered = self.lock();
+        remembered.batches += 1;
+        remembered.put(changed);
     }
 
-    /// Reads some queues anew that other gateways may have changed.
-    pub(super) async fn refresh<'q>(
-        &self,
-        db: impl Into<Db<'_>>,
-        queues: impl IntoIterator<Item = &'q Queue>,
-    ) -> Result<(), StoreError> {
-        let names: Vec<String> = queues.into_iter().map(ToString::to_string).collect();
-        if names.is_empty() {
+    /// Takes over what some queues hold.
+    fn put(&self, read: Vec<(Queue, Load)>) {
+        self.lock().put(read);
+    }
+
+    /// Reads some queues anew that other gateways have changed, or all; once more where a batch of this one was quicker.
+    pub(super) async fn refresh(&self, db: &Pool, queues: Option<&[Queue]>) -> Result<(), StoreError> {
+        loop {
+            let batches = self.lock().batches;
+            let read = match queues {
+                Some(queues) => select(db, queues).await?,
+                None => kept(db).await?,
+            };
+            let mut remembered = self.lock();
+            if remembered.batches != batches {
+                continue;
+            }
+            if queues.is_none() {
+                remembered.queues.clear();
+            }
+            remembered.put(read);
             return Ok(());
         }
-        let _in_order = self.order.lock().await;
-        let select = query("SELECT queue, deliveries, bytes FROM load WHERE queue ").one_of(names);
-        self.set(read(select.fetch_all(db).await?)?);
-        Ok(())
     }
 
-    /// Reads all queues anew.
-    pub(super) async fn refresh_all(&self, db: &Pool) -> Result<(), StoreError> {
-        let _in_order = self.order.lock().await;
-        let all = read(query("SELECT queue, deliveries, bytes FROM load").fetch_all(db).await?)?;
-        self.lock().clear();
-        self.set(all);
-        Ok(())
-    }
-
-    /// Held while a batch is committed, until [`Self::set`] has what became of it.
-    pub(super) async fn order(&self) -> tokio::sync::OwnedMutexGuard<()> {
-        Arc::clone(&self.order).lock_owned().await
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Queue, Load>> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Remembered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What waits, counted.
-async fn counted(db: &Pool) -> Result<HashMap<Queue, Load>, StoreError> {
+impl Remembered {
+    fn put(&mut self, read: impl IntoIterator<Item = (Queue, Load)>) {
+        for (queue, load) in read {
+            if load.deliveries > 0 {
+                self.queues.insert(queue, load);
+            } else {
+                self.queues.remove(&queue);
+            }
+        }
+    }
+}
+
+/// What some queues hold, as the database has it.
+async fn select<'q>(
+    db: impl Into<Db<'_>>,
+    queues: impl IntoIterator<Item = &'q Queue>,
+) -> Result<Vec<(Queue, Load)>, StoreError> {
+    let names: Vec<String> = queues.into_iter().map(ToString::to_string).collect();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let select = query("SELECT queue, deliveries, bytes FROM load WHERE queue ").one_of(names);
+    read(select.fetch_all(db).await?)
+}
+
+/// What all queues hold, as the database has it.
+async fn kept(db: &Pool) -> Result<Vec<(Queue, Load)>, StoreError> {
+    read(query("SELECT queue, deliveries, bytes FROM load").fetch_all(db).await?)
+}
+
+/// What all queues hold, counted.
+async fn counted(db: &Pool) -> Result<Vec<(Queue, Load)>, StoreError> {
     let rows = query(
         "SELECT queue, COUNT(*), CAST(SUM(bytes) AS BIGINT) FROM delivery WHERE quarantined IS NULL GROUP BY queue",
     )
     .fetch_all(db)
     .await?;
-    Ok(read(rows)?.into_iter().collect())
+    read(rows)
 }
 
 fn read(rows: Vec<(String, i64, i64)>) -> Result<Vec<(Queue, Load)>, StoreError> {
     let load = |(name, deliveries, bytes): (String, i64, i64)| {
-        Ok((queue(&name)?, Load { deliveries: deliveries.unsigned_abs(), bytes: bytes.unsigned_abs() }))
+        Ok((queue(&name)?, Load { deliveries: count(deliveries), bytes: count(bytes) }))
     };
     rows.into_iter().map(load).collect()
+}
+
+fn count(kept: i64) -> u64 {
+    u64::try_from(kept).unwrap_or_default()
 }

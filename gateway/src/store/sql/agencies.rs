@@ -97,7 +97,7 @@ impl Store {
         .execute(&mut change)
         .await?;
         self.stager.record(&mut change, act).await?;
-        change.commit_state().await?;
+        self.commit_state(change).await?;
         Ok(Addition::Added)
     }
 
@@ -118,11 +118,11 @@ impl Store {
             .execute(&mut change)
             .await?;
         self.stager.record(&mut change, act).await?;
-        change.commit_state().await?;
+        change.commit_told().await?;
         Ok(())
     }
 
-    /// Suspends or resumes an agency.
+    /// Suspends or resumes an agency. False, and nothing changed, if it is revoked.
     ///
     /// # Errors
     /// The database failed.
@@ -131,16 +131,20 @@ impl Store {
         address: &AgencyAddress,
         state: AgencyState,
         act: Act<'_>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let mut change = self.writer.begin().await?;
-        query("UPDATE agency SET state = $1 WHERE address = $2")
+        let changed = query("UPDATE agency SET state = $1 WHERE address = $2 AND state <> $3")
             .bind(i32::from(state))
             .bind(address.to_string())
+            .bind(i32::from(AgencyState::Revoked))
             .execute(&mut change)
             .await?;
+        if changed == 0 {
+            return Ok(false);
+        }
         self.stager.record(&mut change, act).await?;
-        change.commit_state().await?;
-        Ok(())
+        self.commit_state(change).await?;
+        Ok(true)
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
     columns::{millis, number},
     forwarded::{self, Ended},
     known::{Before, extend, known_messages, known_threads},
+    view::View,
     writer::{Job, Word},
 };
 use crate::store::{
@@ -28,6 +29,7 @@ pub(super) struct Batches {
     stager: Stager,
     account: Account,
     recent: Recent,
+    view: View,
     bound: QueueBound,
 }
 
@@ -48,10 +50,10 @@ impl Batches {
         pool: Pool,
         stager: Stager,
         account: Account,
-        recent: Recent,
+        (recent, view): (Recent, View),
         bound: QueueBound,
     ) -> Self {
-        Self { pool, stager, account, recent, bound }
+        Self { pool, stager, account, recent, view, bound }
     }
 
     /// Commits a batch and answers each of its changes.
@@ -112,8 +114,8 @@ impl Batches {
         let mut transaction = self.pool.begin().await?;
         let copies = accepts.iter().flat_map(|(message, _)| &message.copies);
         let filled: HashSet<_> = copies.flat_map(|copy| [&copy.queue, &copy.answers]).collect();
-        self.account.begin(&mut transaction, filled).await?;
-        let mut rows = Rows::new(self);
+        let state = self.account.begin(&mut transaction, filled).await?;
+        let mut rows = Rows::new(self, self.view.is_behind(state));
         let changed = rows.change(&mut transaction, changes).await?;
         let settled = rows.settle(&mut transaction, settlements).await?;
         let accepted = rows.accept(&mut transaction, accepts).await?;
@@ -131,7 +133,6 @@ impl Batches {
         let Rows { queues, next, gone, narrowed, .. } = rows;
         transaction.tell_queues(queues.keys()).await?;
         let loads = self.account.end(&mut transaction, next, queues).await?;
-        let _in_order = self.account.loads.order().await;
         transaction.commit().await?;
         self.recent.keep(recent);
         self.recent.forget(gone.into_iter().chain(narrowed));
@@ -144,6 +145,8 @@ impl Batches {
 /// What a batch is going to write, and the account of queues and numbers as it will stand then.
 pub(super) struct Rows<'a> {
     batches: &'a Batches,
+    /// Whether what is new was decided before the gateway knew of a change.
+    is_outdated: bool,
     /// By how much each queue changes.
     queues: account::Changes,
     next: Next,
@@ -201,9 +204,10 @@ impl Delivery<'_> {
 }
 
 impl<'a> Rows<'a> {
-    fn new(batches: &'a Batches) -> Self {
+    fn new(batches: &'a Batches, is_outdated: bool) -> Self {
         Self {
             batches,
+            is_outdated,
             queues: HashMap::new(),
             next: batches.account.next,
             messages: Vec::new(),
@@ -241,6 +245,7 @@ impl<'a> Rows<'a> {
                 Some(before) if message.extends.as_ref() != Some(&before.acceptance) => {
                     return Ok(Accepted::Again(before.acceptance.clone()));
                 }
+                _ if self.is_outdated => return Err(AcceptError::Outdated),
                 Some(before) => {
                     self.check_room(message)?;
                     self.extended.push((before.seq, message));

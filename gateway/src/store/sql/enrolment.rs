@@ -165,7 +165,7 @@ impl Store {
         insert_certificate(&mut change, issued, by, now).await?;
         let act = Act { at: now, actor: &agency, act: "enrol", subject: &agency };
         self.stager.record(&mut change, act).await?;
-        change.commit_state().await?;
+        self.commit_state(change).await?;
         issued_to(&issued.agency, replaced).map(Some)
     }
 
@@ -254,7 +254,7 @@ impl Store {
         let mut change = self.writer.begin().await?;
         revoke(&mut change, &agency.to_string(), act.at).await?;
         self.stager.record(&mut change, act).await?;
-        change.commit_state().await?;
+        self.commit_state(change).await?;
         Ok(())
     }
 
@@ -279,15 +279,15 @@ impl Store {
             .execute(&mut change)
             .await?;
         }
-        change.commit_state().await?;
-        // Where others run, what became of peerings is known: they may have begun anew since this file was written.
-        if self.gateways().await? > 1 {
-            return Ok(());
-        }
+        self.commit_state(change).await?;
         for peer in self.peers().await? {
             let bundle: Bundle = decode(peer.bundle.bundle.to_vec())?;
             let ended = revocations.end_of_peering(&peer.domain, &bundle.gateway_signing_key);
-            if let Some(at) = ended.filter(|_| peer.state != PeerState::Removed) {
+            // A removal that the database knows is older than what it holds.
+            let is_known = |at: &OffsetDateTime| {
+                peer.removed.is_some_and(|known| known.unix_timestamp() >= at.unix_timestamp())
+            };
+            if let Some(at) = ended.filter(|at| peer.state != PeerState::Removed && !is_known(at)) {
                 let subject = peer.domain.to_string();
                 let act = Act { at, actor: "the revoked file", act: "remove_peer", subject: &subject };
                 self.set_peer(&KnownPeer { state: PeerState::Removed, ..peer }, false, act).await?;

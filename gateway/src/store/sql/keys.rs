@@ -38,7 +38,7 @@ impl Store {
             .execute(&mut change)
             .await?;
         self.stager.append_keys(&mut change, &[record]).await?;
-        change.commit_state().await?;
+        change.commit_told().await?;
         Ok(true)
     }
 

@@ -22,13 +22,17 @@ mod replicas;
 mod snapshot;
 mod stated;
 mod sweep;
+mod view;
 mod witnessed;
 mod writer;
 
 use liaison_trust::{keys::SigningKey, names::Domain};
 use tokio::sync::mpsc;
 
-use self::account::{Account, Loads};
+use self::{
+    account::{Account, Loads},
+    view::View,
+};
 pub use self::{
     agencies::Addition,
     authority::IssuedBy,
@@ -54,6 +58,7 @@ pub struct Store {
     jobs: mpsc::Sender<writer::Job>,
     loads: Loads,
     recent: Recent,
+    view: View,
     bound: QueueBound,
 }
 
@@ -70,10 +75,17 @@ impl Store {
         let stager = Stager::new(gateway);
         let recent = Recent::default();
         let account = Account::read(&writer).await?;
+        let view = View::of(&writer).await?;
         let loads = account.loads.clone();
-        let batches = batch::Batches::new(writer.clone(), stager.clone(), account, recent.clone(), bound);
+        let batches = batch::Batches::new(
+            writer.clone(),
+            stager.clone(),
+            account,
+            (recent.clone(), view.clone()),
+            bound,
+        );
         let jobs = writer::start(batches);
-        Ok(Self { writer, readers, stager, jobs, loads, recent, bound })
+        Ok(Self { writer, readers, stager, jobs, loads, recent, view, bound })
     }
 
     /// Waits until this gateway can't go on with its database.

@@ -9,10 +9,11 @@ use liaison_proto::{
 };
 use liaison_trust::names::{AgencyAddress, Domain};
 use prost::Message;
+use time::OffsetDateTime;
 
 use super::{
     Store,
-    columns::{decode, number},
+    columns::{decode, millis, moment, number},
 };
 use crate::store::{Act, StoreError, engine::query};
 
@@ -25,6 +26,8 @@ pub struct KnownPeer {
     pub bundle: SignedBundle,
     /// Countries that an administrator believes it to speak for.
     pub countries: BTreeSet<String>,
+    /// When the peering ended last.
+    pub removed: Option<OffsetDateTime>,
     /// How much of its directory is known; the epoch is empty for nothing.
     pub directory: (Vec<u8>, u64),
 }
@@ -46,18 +49,20 @@ impl Store {
     /// # Errors
     /// The database failed, or holds what can't be read.
     pub async fn peers(&self) -> Result<Vec<KnownPeer>, StoreError> {
-        type PeerRow = (String, i32, Vec<u8>, String, Option<Vec<u8>>, i64);
-        let rows: Vec<PeerRow> =
-            query("SELECT domain, state, bundle, countries, directory_epoch, directory_sequence FROM peer")
-                .fetch_all(&self.readers)
-                .await?;
+        type PeerRow = (String, i32, Vec<u8>, String, Option<Vec<u8>>, i64, Option<i64>);
+        let rows: Vec<PeerRow> = query(
+            "SELECT domain, state, bundle, countries, directory_epoch, directory_sequence, removed FROM peer",
+        )
+        .fetch_all(&self.readers)
+        .await?;
         rows.into_iter()
-            .map(|(domain, state, bundle, countries, epoch, sequence)| {
+            .map(|(domain, state, bundle, countries, epoch, sequence, removed)| {
                 Ok(KnownPeer {
                     domain: domain.parse().map_err(|_| StoreError::Corrupt("domain"))?,
                     state: PeerState::try_from(state).map_err(|_| StoreError::Corrupt("state of a peer"))?,
                     bundle: decode(bundle)?,
                     countries: countries.split_whitespace().map(str::to_owned).collect(),
+                    removed: removed.map(moment).transpose()?,
                     directory: (epoch.unwrap_or_default(), sequence.unsigned_abs()),
                 })
             })
@@ -65,23 +70,33 @@ impl Store {
     }
 
     /// Keeps a peer as an administrator's act left it: it is to tell its directory anew. Of one that was removed,
-    /// no agency is listed any more; of one that is a peer anew, none is known.
+    /// no agency is listed any more; of one that is a peer anew, none is known. False, and nothing changed, if the peering
+    /// has ended meanwhile and this does not begin it anew.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn set_peer(&self, peer: &KnownPeer, is_anew: bool, act: Act<'_>) -> Result<(), StoreError> {
+    pub async fn set_peer(&self, peer: &KnownPeer, is_anew: bool, act: Act<'_>) -> Result<bool, StoreError> {
         let mut change = self.writer.begin().await?;
-        query(
-            "INSERT INTO peer (domain, state, bundle, countries) VALUES ($1, $2, $3, $4) \
+        let removed = i32::from(PeerState::Removed);
+        let kept = query(
+            "INSERT INTO peer (domain, state, bundle, countries, removed) VALUES ($1, $2, $3, $4, $5) \
              ON CONFLICT (domain) DO UPDATE SET state = excluded.state, bundle = excluded.bundle, \
-             countries = excluded.countries, directory_epoch = NULL, directory_sequence = 0",
+             countries = excluded.countries, removed = COALESCE(excluded.removed, peer.removed), \
+             directory_epoch = NULL, directory_sequence = 0 \
+             WHERE peer.state <> $6 OR excluded.state = $6 OR $7",
         )
         .bind(peer.domain.as_str())
         .bind(i32::from(peer.state))
         .bind(peer.bundle.encode_to_vec())
         .bind(joined(&peer.countries))
+        .bind((peer.state == PeerState::Removed).then(|| millis(act.at)))
+        .bind(removed)
+        .bind(is_anew)
         .execute(&mut change)
         .await?;
+        if kept == 0 {
+            return Ok(false);
+        }
         if peer.state == PeerState::Removed {
             query("UPDATE peer_agency SET listed = FALSE WHERE domain = $1")
                 .bind(peer.domain.as_str())
@@ -95,22 +110,29 @@ impl Store {
                 .await?;
         }
         self.stager.record(&mut change, act).await?;
-        change.commit_state().await?;
-        Ok(())
+        self.commit_state(change).await?;
+        Ok(true)
     }
 
-    /// Keeps a newer bundle of a peer.
+    /// Keeps a newer bundle of a peer in the place of one. False, and nothing changed, if another has taken that place.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn renew_bundle(&self, domain: &Domain, bundle: &SignedBundle) -> Result<(), StoreError> {
+    pub async fn renew_bundle(
+        &self,
+        domain: &Domain,
+        before: &SignedBundle,
+        bundle: &SignedBundle,
+    ) -> Result<bool, StoreError> {
         let mut change = self.writer.begin().await?;
-        query("UPDATE peer SET bundle = $1 WHERE domain = $2")
+        let kept = query("UPDATE peer SET bundle = $1 WHERE domain = $2 AND bundle = $3")
             .bind(bundle.encode_to_vec())
             .bind(domain.as_str())
+            .bind(before.encode_to_vec())
             .execute(&mut change)
             .await?;
-        change.commit_state().await
+        self.commit_state(change).await?;
+        Ok(kept == 1)
     }
 
     /// The agencies of all peers, each with whether it is listed.
@@ -140,7 +162,7 @@ impl Store {
         .bind(agency.encode_to_vec())
         .execute(&mut change)
         .await?;
-        change.commit_state().await?;
+        change.commit_told().await?;
         Ok(())
     }
 
@@ -210,7 +232,7 @@ impl Store {
             .execute(&mut change)
             .await?;
         }
-        change.commit_state().await?;
+        change.commit_told().await?;
         Ok(gone)
     }
 }

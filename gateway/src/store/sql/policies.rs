@@ -45,7 +45,7 @@ impl Store {
         .execute(&mut change)
         .await?;
         self.stager.record(&mut change, act).await?;
-        change.commit_state().await?;
+        self.commit_state(change).await?;
         Ok(())
     }
 

@@ -25,6 +25,8 @@ use crate::{
 impl Store {
     /// The next page of a queue behind a delivery, in order: bounded in number and bytes.
     pub async fn queue(&self, queue: &Queue, after: DeliveryId) -> Result<Vec<Queued>, StoreError> {
+        // Whatever woke the reader, it decides by what was changed before.
+        self.fresh().await?;
         let next: Vec<i64> = query(
             "SELECT seq FROM delivery WHERE queue = $1 AND seq > $2 AND quarantined IS NULL ORDER BY seq LIMIT $3",
         )
@@ -52,6 +54,7 @@ impl Store {
 
     /// What a lane holds next behind a delivery: all copies of one message, or one notice.
     pub async fn unit(&self, lane: &Queue, after: DeliveryId) -> Result<Option<Unit>, StoreError> {
+        self.fresh().await?;
         let rows: Vec<Row> = query(include_str!("unit.sql"))
             .bind(lane.to_string())
             .bind(after.0)

@@ -3,7 +3,6 @@
 use liaison_proto::federation::v1::SignedBundle;
 use liaison_trust::names::AgencyAddress;
 use prost::Message;
-use tokio::time::sleep;
 
 use super::{Store, columns::decode};
 use crate::{
@@ -33,10 +32,10 @@ const QUEUES: &str = "queues";
 const STATE: &str = "state";
 const HEAD: &str = "head";
 const SESSION: &str = "session";
+const ALIVE: &str = "alive";
 
 /// What the other gateways on the database tell.
 pub struct Told {
-    store: Store,
     ears: Ears,
     /// Whether this is the first look: nobody listened before.
     is_first: bool,
@@ -67,8 +66,8 @@ impl Transaction {
         if said.len() > QUEUES.len() { self.tell(&said).await } else { Ok(()) }
     }
 
-    /// Makes changes durable that other gateways have to know of, and has them read what they hold in memory anew.
-    pub(super) async fn commit_state(mut self) -> Result<(), StoreError> {
+    /// Makes changes durable, and has the other gateways read what they hold in memory anew.
+    pub(super) async fn commit_told(mut self) -> Result<(), StoreError> {
         self.tell(STATE).await?;
         self.commit().await
     }
@@ -81,28 +80,12 @@ impl Transaction {
 }
 
 impl Told {
-    /// What comes next. The account of the queues is up to date with it.
+    /// What comes next.
     pub async fn next(&mut self) -> Heard {
         loop {
             let said = if std::mem::take(&mut self.is_first) { None } else { self.ears.hear().await };
             let Some(heard) = said.map_or(Some(Heard::Anything), |said| Heard::read(&said)) else { continue };
-            while self.remember(&heard).await.is_err() {
-                sleep(limits::DATABASE_RETRY).await;
-            }
             return heard;
-        }
-    }
-
-    async fn remember(&self, heard: &Heard) -> Result<(), StoreError> {
-        match heard {
-            Heard::Queues(queues) => self.store.loads.refresh(&self.store.readers, queues).await,
-            Heard::Anything => self.store.loads.refresh_all(&self.store.readers).await,
-            Heard::Session(agency) => {
-                // What another gateway hands over it may hand over narrower.
-                self.store.recent.forget_copies(agency);
-                Ok(())
-            }
-            Heard::State | Heard::Head => Ok(()),
         }
     }
 }
@@ -137,7 +120,7 @@ impl Store {
     /// The database failed.
     pub async fn told(&self) -> Result<Option<Told>, StoreError> {
         let ears = self.writer.ears().await?;
-        Ok(ears.map(|ears| Told { store: self.clone(), ears, is_first: true }))
+        Ok(ears.map(|ears| Told { ears, is_first: true }))
     }
 
     /// What finds out whether this gateway leads; none where there can't be others.
@@ -161,12 +144,12 @@ impl Store {
         self.readers.tell(&format!("{SESSION} {agency}")).await
     }
 
-    /// Whether the gateways on the database have the same CAs, named by these digests of their roots, one behind the
-    /// other. Those of one that is alone are from now on those of all.
+    /// Makes these the roots of the domain's CAs, named by their digests, one behind the other. False, and they are not,
+    /// if other gateways are there that have others.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn agrees_on_roots(&self, roots: &[u8]) -> Result<bool, StoreError> {
+    pub async fn agree_on_roots(&self, roots: &[u8]) -> Result<bool, StoreError> {
         let mut change = self.writer.begin().await?;
         if !change.is_shared() {
             return Ok(true);
@@ -182,6 +165,42 @@ impl Store {
         Ok(true)
     }
 
+    /// The one gateway that runs has these CAs from now on. Without roots none can start beside it.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn set_roots(&self, roots: &[u8]) -> Result<(), StoreError> {
+        let mut change = self.writer.begin().await?;
+        if change.is_shared() {
+            query("UPDATE shared SET roots = $1").bind(roots).execute(&mut change).await?;
+        }
+        change.commit().await
+    }
+
+    /// Tells the other gateways, and hears itself, that this one is there.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn tell_alive(&self) -> Result<(), StoreError> {
+        self.readers.tell(ALIVE).await
+    }
+
+    /// Reads the account of some queues anew, or of all.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn refresh_account(&self, queues: Option<&[Queue]>) -> Result<(), StoreError> {
+        self.loads.refresh(&self.readers, queues).await
+    }
+
+    /// Drops what is remembered to be handed over: to one agency, or to all. Another gateway may hand it over narrower.
+    pub fn forget_recent(&self, to: Option<&AgencyAddress>) {
+        match to {
+            Some(agency) => self.recent.forget_copies(agency),
+            None => self.recent.clear(),
+        }
+    }
+
     /// Gives the other gateways the domain's own bundle, which one of them makes.
     ///
     /// # Errors
@@ -191,7 +210,7 @@ impl Store {
         if change.is_shared() {
             query("UPDATE shared SET bundle = $1").bind(bundle.encode_to_vec()).execute(&mut change).await?;
         }
-        change.commit_state().await
+        change.commit_told().await
     }
 
     /// The domain's own bundle as the gateway that leads made it last; none where there is only one.
