@@ -1,7 +1,13 @@
 //! A member agency whose agent is the test itself: it has genuine keys and certificates, speaks the
 //! exchange API directly, and need not be honest.
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Mutex,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -34,7 +40,11 @@ use liaison_trust::{
 };
 use prost::Message;
 use time::OffsetDateTime;
-use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    sync::mpsc,
+    time::timeout,
+};
 use tonic::{
     Streaming,
     transport::{Channel, Endpoint},
@@ -63,12 +73,19 @@ pub struct Insider {
 impl Insider {
     /// Enrols an agency that the gateway knows, and publishes its keys.
     pub async fn enrol(gateway: &Gateway, address: &str) -> Result<Self> {
-        let trust = trust(gateway)?;
         let token = gateway.token(address).await?;
+        Self::enrol_with(gateway, address, token, Ipv4Addr::LOCALHOST).await
+    }
+
+    /// The same with a token, from an address of the loopback: a gateway counts attempts by that.
+    pub async fn enrol_with(gateway: &Gateway, address: &str, token: String, from: Ipv4Addr) -> Result<Self> {
+        let trust = trust(gateway)?;
         let key = TlsKey::generate()?;
         let request =
             EnrollRequest { token, certificate_request: Bytes::copy_from_slice(&certificate_request(&key)?) };
-        let channel = connect(gateway.exchange(), &trust, None).await?;
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((from, 0).into())?;
+        let channel = over(socket.connect(gateway.exchange()).await?, &trust, None).await?;
         let enrolled = EnrolmentServiceClient::new(channel).enroll(request).await?.into_inner();
         let chain = enrolled.certificates.iter().map(|der| der.to_vec().into()).collect();
         let gateway_key = enrolled.bundle.context("no bundle came")?.gateway_signing_key;
@@ -192,11 +209,15 @@ pub async fn connect(
     trust: &DomainTrust,
     identity: Option<&Identity>,
 ) -> Result<Channel, TlsError> {
+    let tcp = TcpStream::connect(to).await.map_err(|error| TlsError::from_io(&error))?;
+    over(tcp, trust, identity).await
+}
+
+async fn over(tcp: TcpStream, trust: &DomainTrust, identity: Option<&Identity>) -> Result<Channel, TlsError> {
     let connector = Connector::new(trust.clone(), identity.cloned()).map_err(|error| {
         // Only a test's own mistake can end here: its roots or its key are unusable.
         TlsError::from_io(&std::io::Error::other(error))
     })?;
-    let tcp = TcpStream::connect(to).await.map_err(|error| TlsError::from_io(&error))?;
     let gateway = SpiffeId::Gateway(trust.domain.clone());
     let stream = admitted(connector.connect(tcp, &gateway).await?).await?;
     let stream = Mutex::new(Some(TokioIo::new(stream)));

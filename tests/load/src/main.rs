@@ -1,9 +1,12 @@
 //! `cargo load`: how much a gateway and the whole road carry, beside bare gRPC and message brokers on the same machine.
 //! `docs/load.md` tells the method.
 
+mod agencies;
 mod broker;
 mod echo;
+mod fanout;
 mod gateway;
+mod growth;
 mod limits;
 mod message;
 mod plot;
@@ -11,7 +14,9 @@ mod report;
 mod road;
 mod round;
 mod runs;
+mod soak;
 mod system;
+mod turns;
 mod usage;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -21,7 +26,10 @@ use clap::{Parser, Subcommand, ValueEnum, value_parser};
 use liaison_demo::Programs;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::runs::Runs;
+use crate::{
+    round::{Load, Pace},
+    runs::Runs,
+};
 
 /// Measures a gateway and the road between two case APIs, all of it durable, on this machine's loopback and disk.
 #[derive(Debug, Parser)]
@@ -30,7 +38,7 @@ struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     /// Print one JSON object instead of the table
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
     /// How long each system is measured, in rounds in which they take turns
     #[arg(long, default_value_t = 20, value_parser = value_parser!(u32).range(limits::SECONDS))]
@@ -51,13 +59,22 @@ struct Arguments {
     #[arg(long)]
     svg: Option<PathBuf>,
     /// Use the gateway and the agent that were built before
-    #[arg(long)]
+    #[arg(long, global = true)]
     no_build: bool,
 }
 
-/// What this program is in the processes that it starts.
+/// What else this program does.
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Drives a gateway at half of what it can for long
+    Soak(soak::Options),
+    /// Connects many agencies, and alerts them
+    Fanout(fanout::Options),
+    /// Compares a gateway of 5,000 agencies and 10,000 policies with one of few
+    Agencies,
+    /// Compares a gateway with many messages behind it with one that has none
+    Growth(growth::Options),
+    /// What it is in the processes that it starts
     #[command(hide = true)]
     ServeEcho { address: SocketAddr, certificates: PathBuf },
 }
@@ -80,8 +97,8 @@ pub(crate) enum Against {
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    if let Some(Command::ServeEcho { address, certificates }) = arguments.command {
-        return echo::serve(address, &certificates).await;
+    if let Some(Command::ServeEcho { address, certificates }) = &arguments.command {
+        return echo::serve(*address, certificates).await;
     }
     let mut terminated = signal(SignalKind::terminate())?;
     // Whatever ends this program, what it started ends with it.
@@ -98,13 +115,20 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     }
     // The brokers' clients take the process's provider.
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-    let mut runs = Runs::start(
-        &arguments.against,
-        arguments.rate,
-        arguments.connections as usize,
-        arguments.in_flight as usize,
-    )
-    .await?;
+    let load = Load {
+        pace: arguments.rate.map_or(Pace::Closed, |rate| Pace::Open(rate.into())),
+        connections: arguments.connections as usize,
+        in_flight: arguments.in_flight as usize,
+        lasts: limits::WARM_UP,
+    };
+    match &arguments.command {
+        Some(Command::Soak(options)) => return soak::run(options, load, arguments.json).await,
+        Some(Command::Fanout(options)) => return fanout::run(options, load, arguments.json).await,
+        Some(Command::Agencies) => return agencies::run(load, arguments.json).await,
+        Some(Command::Growth(options)) => return growth::run(options, load, arguments.json).await,
+        Some(Command::ServeEcho { .. }) | None => {}
+    }
+    let mut runs = Runs::start(&arguments.against, load).await?;
     let summaries = runs.measure(Duration::from_secs(arguments.seconds.into())).await?;
     if let Some(file) = &arguments.svg {
         std::fs::write(file, plot::svg(&summaries))

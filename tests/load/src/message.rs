@@ -1,14 +1,16 @@
-//! What is sent to Liaison: a referral of six sections.
+//! What is sent to Liaison: a referral of six sections, and an alert.
 
 use anyhow::{Context, Result};
 use liaison_proto::{
     case::v1::SendReferralRequest,
     message::v1::{
-        Health, Identity, Location, Narrative, PersonName, ReferralContent, ServiceRequest,
-        data_category::Code as Category, purpose::Code as Purpose, service_type,
+        AlertContent, AlertInfo, Health, Identity, Location, Narrative, PersonName, ReferralContent,
+        ServiceRequest, alert_severity, data_category::Code as Category, purpose::Code as Purpose,
+        service_type,
     },
 };
 use liaison_tests::message;
+use prost::{Message, Name};
 
 /// Bytes of all its sections before they are sealed, and of what every other system carries.
 pub(crate) const BYTES: usize = 4096;
@@ -24,10 +26,16 @@ pub(crate) const SECTIONS: [Category; 6] = [
 
 /// A referral of [`BYTES`] to an agency, which the person consented to.
 pub(crate) fn referral(to: &str) -> Result<SendReferralRequest> {
-    // Texts take all but what their fields and the consent do, the last one what is left over.
+    referral_of(to, BYTES)
+}
+
+/// The same of so many bytes, 1,024 at the least.
+pub(crate) fn referral_of(to: &str, length: usize) -> Result<SendReferralRequest> {
+    // Texts take all but what their fields and the consent do, the last one what is left over. They are longer than 127
+    // bytes each, so that their lengths take two.
     let around = bytes(&content(to, 512, 512))? - 5 * 512;
-    let text = (BYTES - around) / 5;
-    let last = BYTES - around - 4 * text;
+    let text = (length - around) / 5;
+    let last = length - around - 4 * text;
     Ok(SendReferralRequest {
         to: vec![to.to_owned()],
         content: Some(content(to, text, last)),
@@ -37,7 +45,6 @@ pub(crate) fn referral(to: &str) -> Result<SendReferralRequest> {
 }
 
 fn content(to: &str, text: usize, last: usize) -> ReferralContent {
-    let words = |length| "word ".chars().cycle().take(length).collect::<String>();
     ReferralContent {
         service_request: Some(ServiceRequest {
             services: vec![service_type::Code::Safehouse.into()],
@@ -56,8 +63,29 @@ fn content(to: &str, text: usize, last: usize) -> ReferralContent {
     }
 }
 
+/// What an alert about a missing child says, [`BYTES`] in four sections.
+pub(crate) fn alert() -> Result<AlertContent> {
+    let of = |text: usize, last: usize| AlertContent {
+        info: Some(AlertInfo { severity: alert_severity::Code::Extreme.into(), ..AlertInfo::default() }),
+        identity: Some(Identity {
+            names: vec![PersonName { given: words(text), ..PersonName::default() }],
+            ..Identity::default()
+        }),
+        location: Some(Location { whereabouts: words(text), ..Location::default() }),
+        narrative: Some(Narrative { text: words(last) }),
+        ..AlertContent::default()
+    };
+    let around = bytes(&of(512, 512))? - 3 * 512;
+    let text = (BYTES - around) / 3;
+    Ok(of(text, BYTES - around - 2 * text))
+}
+
+fn words(length: usize) -> String {
+    "word ".chars().cycle().take(length).collect()
+}
+
 /// Of all sections of a content.
-fn bytes(content: &ReferralContent) -> Result<usize> {
+fn bytes<C: Message + Name>(content: &C) -> Result<usize> {
     let sections = liaison_proto::category::split(content).context("the content has no sections")?;
     Ok(sections.values().map(Vec::len).sum())
 }
@@ -68,11 +96,12 @@ mod tests {
 
     #[test]
     fn a_message_has_its_size_and_its_sections() {
-        for to in ["be/a", "be/load-15"] {
-            let content = referral(to).unwrap().content.unwrap();
-            assert_eq!(bytes(&content).unwrap(), BYTES);
+        for (to, length) in [("be/a", BYTES), ("be/load-15", BYTES), ("be/a", 2_048), ("be/a", 16_000)] {
+            let content = referral_of(to, length).unwrap().content.unwrap();
+            assert_eq!(bytes(&content).unwrap(), length);
             let sections = liaison_proto::category::split(&content).unwrap();
             assert_eq!(sections.keys().copied().collect::<Vec<_>>(), SECTIONS);
         }
+        assert_eq!(bytes(&alert().unwrap()).unwrap(), BYTES);
     }
 }

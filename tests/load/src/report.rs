@@ -85,7 +85,7 @@ impl Summary {
     }
 
     /// Of all processes of the system, microseconds a message.
-    fn cpu(&self) -> f64 {
+    pub(crate) fn cpu(&self) -> f64 {
         self.processes.iter().map(|process| process.cpu).sum()
     }
 
@@ -93,7 +93,7 @@ impl Summary {
         self.processes.iter().map(|process| process.written).sum()
     }
 
-    fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let processes: Vec<Value> = self
             .processes
             .iter()
@@ -194,7 +194,8 @@ fn micros(before: Duration, after: Duration) -> f64 {
     after.saturating_sub(before).as_secs_f64() * 1e6
 }
 
-fn rounded(value: f64) -> f64 {
+/// With one decimal.
+pub(crate) fn rounded(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
@@ -205,7 +206,7 @@ mod tests {
 
     fn outcome(done: u64, cpu_ms: u64) -> Outcome {
         let used = |cpu, disk| Used {
-            processes: vec![ProcessUse { cpu, written: disk * 2, peak: 5 }],
+            processes: vec![ProcessUse { cpu, written: disk * 2, peak: 5, memory: 4 }],
             generator_cpu: cpu / 2,
             disk,
         };

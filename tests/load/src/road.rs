@@ -45,7 +45,7 @@ struct Sent {
 
 impl Road {
     pub(crate) async fn start(programs: &Programs, folder: &Path) -> Result<Self> {
-        let gateway = gateway::start(programs, folder, None).await?;
+        let gateway = gateway::start(programs, folder, gateway::POLICIES, None).await?;
         let mut agents = Vec::new();
         for agency in [SENDER, RECIPIENT] {
             gateway::join(&gateway, agency).await?;

@@ -88,6 +88,21 @@ impl Load {
     pub(crate) fn in_flight(&self) -> usize {
         if self.pace == Pace::Alone { 1 } else { self.in_flight }
     }
+
+    /// How many messages this takes at the most, by what was done in a second before.
+    pub(crate) fn messages(&self, rate: Option<f64>) -> u64 {
+        let seconds = self.lasts.as_secs_f64();
+        match (self.pace, rate) {
+            (Pace::Open(rate), _) => (rate * seconds) as u64 + self.connections as u64,
+            // Half as many again, for a round may be quicker than the one before; and as many as are under way at its
+            // end.
+            (_, Some(rate)) => {
+                let more = (self.connections * self.in_flight) as u64;
+                ((rate * seconds * 1.5) as u64 + more).max(limits::FIRST_STOCK)
+            }
+            (_, None) => limits::FIRST_STOCK,
+        }
+    }
 }
 
 impl Round {

@@ -48,21 +48,15 @@ enum Paced {
 
 impl Runs {
     /// Starts all systems.
-    pub(crate) async fn start(
-        against: &[Against],
-        rate: Option<u32>,
-        connections: usize,
-        in_flight: usize,
-    ) -> Result<Self> {
+    pub(crate) async fn start(against: &[Against], load: Load) -> Result<Self> {
         let (programs, ground) = (Programs::beside_this_one()?, Ground::new()?);
-        let pace = rate.map_or(Pace::Closed, |rate| Pace::Open(rate.into()));
-        let load = Load { pace, connections, in_flight, lasts: limits::WARM_UP };
+        let connections = load.connections;
         let mut runs = Self { runs: Vec::new(), systems: Vec::new(), load, _ground: ground };
         let folder = runs._ground.folder("gateway")?;
         runs.add(GatewayAlone::start(&programs, &folder, connections).await?, "gateway");
         let folder = runs._ground.folder("road")?;
         runs.add(Road::start(&programs, &folder).await?, "road");
-        if rate.is_none() {
+        if load.pace == Pace::Closed {
             runs.more("road_half", Paced::Half);
         }
         runs.more("road_idle", Paced::As(Pace::Alone));
@@ -138,17 +132,7 @@ impl Runs {
             };
             let load = Load { pace, lasts, ..self.load };
             let system = self.systems.get_mut(run.system).context("a run has a system")?;
-            let messages = match (pace, rates.get(at)) {
-                (Pace::Open(rate), _) => (rate * lasts.as_secs_f64()) as u64 + load.connections as u64,
-                // Half as many again, for a round may be quicker than the one before; and as many as are under way at
-                // its end.
-                (_, Some(rate)) => {
-                    let more = (load.connections * load.in_flight) as u64;
-                    ((rate * lasts.as_secs_f64() * 1.5) as u64 + more).max(limits::FIRST_STOCK)
-                }
-                (_, None) => limits::FIRST_STOCK,
-            };
-            system.prepare(messages).await?;
+            system.prepare(load.messages(rates.get(at).copied())).await?;
             let outcome = timeout(lasts + limits::START + 2 * limits::DRAIN, system.round(&load)).await;
             let outcome = outcome
                 .context("it takes too long")

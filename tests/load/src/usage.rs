@@ -34,8 +34,9 @@ pub(crate) struct ProcessUse {
     pub(crate) cpu: Duration,
     /// Bytes that it had the kernel write to a disk.
     pub(crate) written: u64,
-    /// The most memory that it ever had, bytes.
+    /// The most memory that it ever had, and what it has now, bytes.
     pub(crate) peak: u64,
+    pub(crate) memory: u64,
 }
 
 impl Watched {
@@ -57,6 +58,7 @@ fn of_process(pid: u32) -> Result<ProcessUse> {
         all.cpu += child.cpu;
         all.written += child.written;
         all.peak += child.peak;
+        all.memory += child.memory;
     }
     Ok(all)
 }
@@ -73,7 +75,19 @@ fn of_one(pid: u32) -> Result<ProcessUse> {
         cpu: cpu(pid)?,
         written: field(&io, "write_bytes:")?,
         peak: field(&status, "VmHWM:")? << 10,
+        memory: field(&status, "VmRSS:")? << 10,
     })
+}
+
+/// For how long the machine's processors have worked since it started, for anybody.
+pub(crate) fn machine() -> Result<Duration> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let fields =
+        stat.lines().next().and_then(|all| all.strip_prefix("cpu ")).context("the kernel does not tell")?;
+    let ticks: Vec<u64> = fields.split_ascii_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    // User, nice, system; idle and waiting for the disk; interrupts.
+    let worked: u64 = [0, 1, 2, 5, 6].iter().filter_map(|at| ticks.get(*at)).sum();
+    Ok(Duration::from_millis(worked * 1000 / TICKS))
 }
 
 /// User and system time of all threads.
@@ -115,6 +129,6 @@ mod tests {
         let after = watched.used().unwrap();
         assert!(after.disk >= before.disk + (1 << 20), "{before:?} {after:?}");
         assert!(after.processes[0].cpu > before.processes[0].cpu);
-        assert!(after.processes[0].peak > 0);
+        assert!(after.processes[0].memory > 0 && after.processes[0].peak >= after.processes[0].memory);
     }
 }
