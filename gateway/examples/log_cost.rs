@@ -164,6 +164,7 @@ fn message() -> NewMessage {
                 release: SignedReleaseRecord { record: vec![7; 300].into(), signature: vec![7; 64].into() },
             },
         }],
+        view: 0,
         leaf: None,
     }
 }

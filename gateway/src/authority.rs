@@ -31,7 +31,7 @@ use crate::{
     config::Config,
     data::DataError,
     limits,
-    revoked::{Peering, Revocations, RevokedFile},
+    revoked::{Revocations, RevokedFile},
     store::{IssuedBy, IssuedCertificate, RevokedCertificate, Store, StoreError},
 };
 
@@ -158,9 +158,9 @@ impl Authority {
         self.cas.load().other().map(|other| cas::fingerprint(other.ca()))
     }
 
-    /// The fingerprints of all roots, that of the CA that issues first.
-    pub fn all_fingerprints(&self) -> Vec<u8> {
-        self.cas.load().all().flat_map(|ca| *cas::fingerprint(ca).as_bytes()).collect()
+    /// The fingerprints of all roots, that of the CA that issues first, one behind the other.
+    pub fn fingerprints(&self) -> Vec<u8> {
+        self.cas.load().fingerprints()
     }
 
     /// The step of a change of the CA that comes next.
@@ -294,19 +294,24 @@ impl Authority {
         self.write_down(revocations).await
     }
 
-    /// Writes down, durably and outside the database, that a peering began or ended. The database is the
-    /// caller's.
+    /// Writes down what ended, durably and outside the database.
     ///
     /// # Errors
     /// The file could not be written.
-    pub async fn remember_peering(&self, peering: Peering) -> Result<(), AuthorityError> {
-        self.write_down(Revocations { peerings: vec![peering], ..Revocations::default() }).await
+    pub async fn write_down(&self, revocations: Revocations) -> Result<(), AuthorityError> {
+        // Whether or not it can be written: nobody comes back by what another gateway, or a database of before, says.
+        self.note(revocations.clone());
+        Ok(self.revoked.lock().await.append(&revocations)?)
     }
 
-    async fn write_down(&self, revocations: Revocations) -> Result<(), AuthorityError> {
-        // Whether or not it can be written: nobody comes back by what another gateway, or a database of before, says.
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).extend(revocations.clone());
-        Ok(self.revoked.lock().await.append(&revocations)?)
+    /// Goes by what ended from now on, before it is written down.
+    pub fn note(&self, revocations: Revocations) {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).extend(revocations);
+    }
+
+    /// What is written down.
+    pub async fn written(&self) -> Revocations {
+        self.revoked.lock().await.written().clone()
     }
 
     /// What ended, as far as this gateway was asked to write it down.

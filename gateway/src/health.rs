@@ -91,7 +91,11 @@ impl Health {
         {
             return writes;
         }
-        let probe = self.gateway.store.probe(OffsetDateTime::now_utc());
+        let store = &self.gateway.store;
+        let probe = async {
+            store.fresh().await?;
+            store.probe(OffsetDateTime::now_utc()).await
+        };
         let writes = match tokio::time::timeout(limits::PROBE, probe).await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {

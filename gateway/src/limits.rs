@@ -46,6 +46,11 @@ pub const COMMIT: Duration = Duration::from_secs(30);
 pub const CHANGE_FROZEN: Duration = Duration::from_secs(10);
 /// How often a gateway asks whether it leads, and how long it waits until it listens to the others again.
 pub const DATABASE_RETRY: Duration = Duration::from_millis(500);
+/// How often a peer's newer bundle is taken over where other gateways of the domain take others at the same time.
+pub const RENEWALS: u32 = 3;
+/// How often what was read is put into memory where this gateway changes it at the same time, until it is put over that and
+/// read once more.
+pub const VIEW_ATTEMPTS: u32 = 3;
 /// How often each of several gateways says that it is there, and after how much silence one takes itself for deaf.
 pub const ALIVE: Duration = Duration::from_secs(2);
 pub const DEAF: Duration = Duration::from_secs(6);

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use tokio::{
     sync::{Notify, mpsc},
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval, sleep},
 };
 use tracing::{error, info, warn};
 
@@ -26,7 +26,7 @@ use crate::{
     policy::{PolicyFile, PolicySet},
     revoked::{Peering, Revocations},
     run::RunError,
-    store::{Heard, KnownPeer, Lead, Told},
+    store::{Heard, KnownPeer, Lead, RevokedCertificate, Told},
 };
 
 /// Goes on with the other gateways of the domain until this one stops.
@@ -48,10 +48,13 @@ pub(crate) async fn run(
     parts.spawn(contend(Arc::clone(&gateway), lead));
     parts.spawn(listen(told, words));
     parts.spawn(hear(Arc::clone(&gateway), heard, Arc::clone(&changed)));
+    parts.spawn(live(Arc::clone(&gateway)));
     parts.spawn(keep_account(Arc::clone(&gateway)));
     parts.spawn(keep_state(Arc::clone(&gateway), authority, changed));
-    gateway.stop.cancelled().await;
-    Ok(())
+    tokio::select! {
+        () = gateway.stop.cancelled() => Ok(()),
+        _ = parts.join_next() => Err(RunError::Ended),
+    }
 }
 
 /// Leads as soon as no other gateway does.
@@ -96,12 +99,14 @@ async fn hear(gateway: Arc<Gateway>, mut heard: mpsc::Receiver<Heard>, changed: 
         }
         queues.sort_unstable();
         queues.dedup();
+        // A session reads its queue whatever the account says; a link goes by that.
+        queues.iter().filter(|queue| queue.peer().is_none()).for_each(|queue| gateway.wake(queue));
         let account = gateway.store.refresh_account((!is_all).then_some(&queues));
         if let Err(fault) = account.await {
             // The next look at all of it finds it.
             warn!(error = &fault as &dyn std::error::Error, "the account of the queues was not read");
         }
-        queues.iter().for_each(|queue| gateway.wake(queue));
+        queues.iter().filter(|queue| queue.peer().is_some()).for_each(|queue| gateway.wake(queue));
         if is_all {
             gateway.store.forget_recent(None);
             changed.notify_one();
@@ -121,20 +126,25 @@ async fn follow(gateway: &Gateway) {
     }
 }
 
+/// Wakes whoever takes from a queue that holds something.
 fn wake_all(gateway: &Gateway) {
-    gateway.sessions.wake_all();
-    gateway.peers.wake_all();
+    gateway.store.filled().iter().for_each(|queue| gateway.wake(queue));
 }
 
-/// Says that this gateway is there, and looks at the account of the queues whatever it was told.
-async fn keep_account(gateway: Arc<Gateway>) {
-    let mut read = Instant::now();
+/// Says that this gateway is there.
+async fn live(gateway: Arc<Gateway>) {
     loop {
         sleep(limits::ALIVE).await;
         // Where the database does not answer, the ears find out.
         _ = gateway.store.tell_alive().await;
-        if read.elapsed() >= limits::ACCOUNT && gateway.store.refresh_account(None).await.is_ok() {
-            read = Instant::now();
+    }
+}
+
+/// Looks at the account of the queues whatever was told.
+async fn keep_account(gateway: Arc<Gateway>) {
+    loop {
+        sleep(limits::ACCOUNT).await;
+        if gateway.store.refresh_account(None).await.is_ok() {
             wake_all(&gateway);
         }
     }
@@ -146,6 +156,7 @@ async fn keep_state(gateway: Arc<Gateway>, authority: Arc<Authority>, changed: A
     loop {
         let is_wanted = tokio::select! {
             () = changed.notified() => false,
+            () = view.gateway.store.was_changed() => false,
             () = view.gateway.store.wanted() => true,
         };
         if let Err(fault) = view.refresh().await {
@@ -179,16 +190,15 @@ impl View {
         let gateway = Arc::clone(&self.gateway);
         let state = gateway.store.state().await?;
         let now = OffsetDateTime::now_utc();
-        let ended = self.authority.ended();
-        let peers = gateway.peers.refresh(&gateway.store, |peer| has_ended(&ended, peer)).await;
-        let directory = self.directory(&ended).await;
+        let peers = self.peers().await;
+        let directory = self.directory().await;
         let published = self.authority.publish(&gateway.store, now).await;
-        let cut = self.cut_off(&ended, now).await;
+        let cut = self.cut_off(now).await;
         let bundle = self.bundle().await;
         let policy = policy(&gateway).await;
         gateway.revised.send_replace(());
         gateway.sweep.notify_one();
-        peers.map_err(RunError::Peers)?;
+        peers?;
         directory?;
         published?;
         cut?;
@@ -198,14 +208,29 @@ impl View {
         Ok(())
     }
 
-    /// Takes over the directory.
-    async fn directory(&mut self, ended: &Revocations) -> Result<(), RunError> {
+    /// Takes over the peers.
+    async fn peers(&self) -> Result<(), RunError> {
         let gateway = &self.gateway;
-        loop {
+        for _ in 0..limits::VIEW_ATTEMPTS {
+            let ended = |peer: &KnownPeer| has_ended(&self.authority.ended(), peer);
+            if gateway.peers.refresh(&gateway.store, ended).await.map_err(RunError::Peers)? {
+                return Ok(());
+            }
+        }
+        // This gateway changes them itself just now, and reads them again once it has.
+        Ok(())
+    }
+
+    /// Takes over the directory.
+    async fn directory(&mut self) -> Result<(), RunError> {
+        let gateway = &self.gateway;
+        for attempt in 1..=limits::VIEW_ATTEMPTS {
             let before = gateway.directory.load_full();
             let (foreign, peers) = (gateway.store.peer_agencies().await?, gateway.peers.all());
             let foreign = federation::from_store(&foreign, &peers, &before);
             let directory = gateway.store.directory(&before).await?.with_all(foreign);
+            // Whatever the database says, which may be of before.
+            let ended = self.authority.ended();
             let revoked = ended.agencies.iter().filter_map(|(agency, _)| directory.get(agency));
             let revoked =
                 revoked.map(|agency| Agency { state: AgencyState::Revoked, ..Agency::clone(agency) });
@@ -213,7 +238,11 @@ impl View {
             // What this gateway changed meanwhile may not have been read yet.
             let replaced = gateway.directory.compare_and_swap(&before, Arc::clone(&directory));
             if !Arc::ptr_eq(&replaced, &before) {
-                continue;
+                if attempt < limits::VIEW_ATTEMPTS {
+                    continue;
+                }
+                gateway.directory.store(Arc::clone(&directory));
+                gateway.store.changed();
             }
             let is_active = |agency: &AgencyAddress| {
                 directory.get(agency).is_some_and(|agency| agency.state == AgencyState::Active)
@@ -221,39 +250,42 @@ impl View {
             let active = before.iter().filter(|agency| agency.state == AgencyState::Active);
             let left = active.map(|agency| &agency.address).filter(|agency| !is_active(agency));
             self.left.extend(left.cloned());
-            return Ok(());
+            break;
         }
+        Ok(())
     }
 
     /// Cuts off whom another gateway suspended or revoked, and writes into the file beside this gateway's database what that
     /// one wrote into its own.
-    async fn cut_off(&mut self, ended: &Revocations, now: OffsetDateTime) -> Result<(), RunError> {
+    async fn cut_off(&mut self, now: OffsetDateTime) -> Result<(), RunError> {
         let gateway = &self.gateway;
         self.left.iter().for_each(|agency| gateway.sessions.cut(agency));
         self.left.clear();
+        let certificates = gateway.store.revocations(now).await?;
+        let written = self.authority.written().await;
         let known: HashSet<&[u8]> =
-            ended.certificates.iter().map(|one| one.certificate.serial.as_slice()).collect();
-        let certificates = gateway.store.revocations(now).await?.into_iter().map(|one| one.certificate);
-        let certificates: Vec<_> =
-            certificates.filter(|one| !known.contains(one.serial.as_slice())).collect();
-        certificates.iter().for_each(|certificate| gateway.sessions.cut(&certificate.agency));
-        if !certificates.is_empty() {
-            self.authority.remember(None, certificates, now).await?;
-        }
-        let known: BTreeSet<&AgencyAddress> = ended.agencies.iter().map(|(agency, _)| agency).collect();
+            written.certificates.iter().map(|one| one.certificate.serial.as_slice()).collect();
+        let is_new = |one: &RevokedCertificate| !known.contains(one.certificate.serial.as_slice());
+        let certificates: Vec<_> = certificates.into_iter().filter(is_new).collect();
+        certificates.iter().for_each(|revoked| gateway.sessions.cut(&revoked.certificate.agency));
+        let known: BTreeSet<&AgencyAddress> = written.agencies.iter().map(|(agency, _)| agency).collect();
         let directory = gateway.directory.load_full();
         let revoked = directory.of(&gateway.domain).filter(|agency| agency.state == AgencyState::Revoked);
-        for agency in revoked.filter(|agency| !known.contains(&agency.address)) {
-            self.authority.remember(Some(&agency.address), Vec::new(), now).await?;
-        }
-        for peer in gateway.peers.all() {
+        let agencies = revoked.filter(|agency| !known.contains(&agency.address));
+        let agencies = agencies.map(|agency| (agency.address.clone(), now)).collect();
+        let peers = gateway.peers.all();
+        let peerings = peers.iter().filter_map(|peer| {
             // Of a peering that never ended, nothing needs to stand there.
-            let Some(at) = peer.removed else { continue };
+            let at = peer.removed?;
             let with = (peer.state != PeerState::Removed).then_some(peer.bundle.signing);
-            let last = ended.peerings.iter().rfind(|peering| peering.domain == peer.domain);
-            if last.is_none_or(|last| last.with != with && last.at.unix_timestamp() <= at.unix_timestamp()) {
-                self.authority.remember_peering(Peering { domain: peer.domain.clone(), with, at }).await?;
-            }
+            let last = written.peerings.iter().rfind(|peering| peering.domain == peer.domain);
+            let is_new =
+                last.is_none_or(|last| last.with != with && last.at.unix_timestamp() <= at.unix_timestamp());
+            is_new.then(|| Peering { domain: peer.domain.clone(), with, at })
+        });
+        let new = Revocations { agencies, certificates, peerings: peerings.collect() };
+        if new != Revocations::default() {
+            self.authority.write_down(new).await?;
         }
         Ok(())
     }

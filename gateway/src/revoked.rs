@@ -48,6 +48,8 @@ pub struct Peering {
 #[derive(Debug)]
 pub struct RevokedFile {
     file: File,
+    /// What stands in it.
+    written: Revocations,
     /// Bytes of whole lines: what a write that failed left behind them goes with the next one.
     whole: u64,
     path: PathBuf,
@@ -75,7 +77,8 @@ impl RevokedFile {
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         let revocations = Revocations::parse(path, text.get(..whole).unwrap_or_default())?;
         let whole = u64::try_from(whole).unwrap_or(u64::MAX);
-        Ok((Self { file, whole, path: path.to_owned() }, revocations))
+        let written = revocations.clone();
+        Ok((Self { file, written, whole, path: path.to_owned() }, revocations))
     }
 
     /// Adds revocations durably.
@@ -92,7 +95,13 @@ impl RevokedFile {
         };
         write().map_err(|source| DataError::Unwritable { path: self.path.clone(), source })?;
         self.whole += lines.len() as u64;
+        self.written.extend(revocations.clone());
         Ok(())
+    }
+
+    /// What stands in it.
+    pub fn written(&self) -> &Revocations {
+        &self.written
     }
 }
 

@@ -215,12 +215,13 @@ async fn load(folder: &DataFolder, config: &Config) -> Result<Loaded, RunError> 
         return Err(RunError::NoDatabase(database));
     }
     let store = Store::open(&database, Company::Gateways, config.limits.queue(), &signing).await?;
+    // Before anything is written: one with other CAs is none of this domain's gateways.
+    if !store.agree_on_roots(&cas.fingerprints()).await? {
+        return Err(RunError::OtherRoots);
+    }
     let (file, revoked) = RevokedFile::open(&folder.revoked())?;
     let now = OffsetDateTime::now_utc();
     let authority = Authority::start(cas, config, file, &revoked, &store, now).await?;
-    if !store.agree_on_roots(&authority.all_fingerprints()).await? {
-        return Err(RunError::OtherRoots);
-    }
     let policy = active_policy(&store).await?;
     let peers = Peers::new(store.peers().await?).map_err(RunError::Peers)?;
     let foreign = federation::from_store(&store.peer_agencies().await?, &peers.all(), &Directory::default());

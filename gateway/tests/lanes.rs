@@ -419,6 +419,7 @@ fn message(sender: &str, recipients: &[&str]) -> NewMessage {
     let own = domain("be");
     let from = address(sender);
     NewMessage {
+        view: 0,
         leaf: Some(leaf()),
         id,
         digest: sha256(id.as_bytes()),
@@ -451,6 +452,7 @@ fn again(message: &NewMessage) -> NewMessage {
     NewMessage {
         sender: message.sender.clone(),
         acceptance: message.acceptance.clone(),
+        view: 0,
         leaf: message.leaf.clone(),
         extends: message.extends.clone(),
         content: message.content.clone(),

@@ -353,7 +353,8 @@ async fn what_is_decided_before_a_change_is_known_is_not_accepted() {
     let message = message("be/a", &["be/b"]);
     assert!(matches!(second.accept(again(&message)).await, Err(AcceptError::Outdated)));
     // Whoever made the change knows of it.
-    assert_eq!(first.accept(again(&message)).await.unwrap(), Accepted::New);
+    let known = NewMessage { view: first.known(), ..again(&message) };
+    assert_eq!(first.accept(known).await.unwrap(), Accepted::New);
     // What was accepted before stays so, whatever changed.
     assert!(matches!(second.accept(again(&message)).await, Ok(Accepted::Again(_))));
 
@@ -364,6 +365,8 @@ async fn what_is_decided_before_a_change_is_known_is_not_accepted() {
     assert!(early.is_err(), "it is handed over by what was before");
     second.knows(second.state().await.unwrap());
     assert_eq!(taken.await.unwrap().len(), 1);
+    let decided_now = NewMessage { view: second.known(), ..self::message("be/a", &["be/b"]) };
+    assert_eq!(second.accept(decided_now).await.unwrap(), Accepted::New);
 }
 
 async fn queue(store: &Store, agency: &str) -> Vec<Queued> {
@@ -404,6 +407,7 @@ fn message(sender: &str, recipients: &[&str]) -> NewMessage {
         id,
         digest: sha256(id.as_bytes()),
         expires: now() + Duration::days(7),
+        view: 0,
         leaf: Some(leaf()),
         acceptance: Bytes::from_static(b"accepted"),
         extends: None,
@@ -432,6 +436,7 @@ fn again(message: &NewMessage) -> NewMessage {
     NewMessage {
         sender: message.sender.clone(),
         acceptance: message.acceptance.clone(),
+        view: 0,
         leaf: message.leaf.clone(),
         extends: None,
         content: message.content.clone(),

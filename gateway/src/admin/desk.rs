@@ -49,18 +49,24 @@ impl Desk {
     }
 
     /// The turn of an act, which sees what others did before.
-    pub(super) async fn one_act(&self) -> MutexGuard<'_, ()> {
+    pub(super) async fn one_act(&self) -> Result<MutexGuard<'_, ()>, Refusal> {
+        let turn = self.acts.lock().await;
+        self.gateway.store.fresh().await.map_err(internal)?;
+        Ok(turn)
+    }
+
+    /// The turn of an act that cuts somebody off, for which nothing has to be known.
+    pub(super) async fn one_cut(&self) -> MutexGuard<'_, ()> {
         let turn = self.acts.lock().await;
         if let Err(fault) = self.gateway.store.fresh().await {
-            // It keeps nobody from being cut off; what does not fit the database is refused there.
-            error!(error = &fault as &dyn std::error::Error, "an act goes by what is known here");
+            error!(error = &fault as &dyn std::error::Error, "somebody is cut off by what is known here");
         }
         turn
     }
 
     pub(super) async fn add(&self, request: AddAgencyRequest, by: &str) -> Result<AgencyStatus, Refusal> {
         let agency = agencies::parse(request, &self.gateway.domain)?;
-        let _one_at_a_time = self.one_act().await;
+        let _one_at_a_time = self.one_act().await?;
         let address = agency.address.to_string();
         let act = Act { at: OffsetDateTime::now_utc(), actor: by, act: "add_agency", subject: &address };
         match self.gateway.store.add_agency(&agency, act).await.map_err(internal)? {
@@ -93,7 +99,7 @@ impl Desk {
     }
 
     pub(super) async fn suspend(&self, request: AgencyRequest, by: &str) -> Result<AgencyStatus, Refusal> {
-        let _one_at_a_time = self.one_act().await;
+        let _one_at_a_time = self.one_cut().await;
         let agency = self.agency(&request.address)?;
         match agency.state {
             AgencyState::Suspended => {}
@@ -107,7 +113,7 @@ impl Desk {
     }
 
     pub(super) async fn resume(&self, request: AgencyRequest, by: &str) -> Result<AgencyStatus, Refusal> {
-        let _one_at_a_time = self.one_act().await;
+        let _one_at_a_time = self.one_act().await?;
         let agency = self.agency(&request.address)?;
         match agency.state {
             AgencyState::Suspended => {
@@ -145,7 +151,7 @@ impl Desk {
         by: &str,
     ) -> Result<AgencyStatus, Refusal> {
         let services = agencies::services(request.services.unwrap_or_default())?;
-        let _one_at_a_time = self.one_act().await;
+        let _one_at_a_time = self.one_act().await?;
         let agency = self.agency(&request.address)?;
         if !ALIVE.contains(&agency.state) {
             return Err(not_in_state(&agency));
@@ -161,7 +167,7 @@ impl Desk {
     /// Revokes: outside the database first, so that no crash and no restore lets the agency in again;
     /// then in what runs, even if that failed, so that a full disk doesn't either; then in the database.
     pub(super) async fn revoke(&self, request: AgencyRequest, by: &str) -> Result<AgencyStatus, Refusal> {
-        let _one_at_a_time = self.one_act().await;
+        let _one_at_a_time = self.one_cut().await;
         let gateway = &self.gateway;
         let agency = self.agency(&request.address)?.address.clone();
         let address = agency.to_string();
@@ -231,7 +237,7 @@ impl Desk {
         let (policies, tests) = (count(set.policies()), count(set.tests()));
         let subject = hash.to_string();
         let act = Act { at: OffsetDateTime::now_utc(), actor: by, act: "load_policy", subject: &subject };
-        let _one_at_a_time = self.one_act().await;
+        let _one_at_a_time = self.one_act().await?;
         self.gateway.store.activate_policy(&hash, &request, act).await.map_err(internal)?;
         self.gateway.activate(set);
         info!(%hash, policies, tests, by, "policy set activated");

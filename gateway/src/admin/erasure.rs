@@ -27,7 +27,7 @@ impl Desk {
             let message = format!("name 1 to {} leaves, not {}", limits::LOG_ERASED, indexes.len());
             return Err(Refusal::new(ErrorCode::Malformed, message, "see `liaison-gateway log show`"));
         }
-        let _one_at_a_time = self.one_act().await;
+        let _one_at_a_time = self.one_act().await?;
         let (log, size, origin) = self.log_of_evidence(&log).await?;
         let origin = origin.as_str();
         if let Some(index) = indexes.iter().find(|index| **index >= size) {

@@ -11,17 +11,16 @@ use liaison_proto::{
     message::v1::{Refusal, error_code::Code as ErrorCode},
     times,
 };
-use liaison_trust::{keys::VerifyingKey, names::Domain};
-use time::OffsetDateTime;
+use liaison_trust::names::Domain;
+use time::{Duration, OffsetDateTime};
 use tracing::info;
 
 use super::desk::{Desk, count, internal};
 use crate::{
-    authority::AuthorityError,
     directory::Agency,
     federation::{bundle::Bundle, gate, live::Live, peers::Peer},
     limits,
-    revoked::Peering,
+    revoked::{Peering, Revocations},
     store::{Act, KnownPeer},
 };
 
@@ -77,7 +76,7 @@ impl Desk {
                 "set the clock that is wrong; if it was that domain's, ask its administrator for a new bundle",
             ));
         }
-        let _one_at_a_time = self.one_act().await;
+        let _one_at_a_time = self.one_act().await?;
         let known = self.gateway.peers.get(&domain);
         self.may_replace(known.as_deref(), &bundle)?;
         let state = match &known {
@@ -102,7 +101,10 @@ impl Desk {
             live: known.map_or_else(Arc::default, |known| Arc::clone(&known.live)),
         };
         // Outside the database as well, so that no removal of before counts for it after a restore.
-        self.remember(&domain, Some(peer.bundle.signing), now).await.map_err(internal)?;
+        let begun =
+            Peering { domain: domain.clone(), with: Some(peer.bundle.signing), at: self.after_all(&peer) };
+        let begun = Revocations { peerings: vec![begun], ..Revocations::default() };
+        self.authority.write_down(begun).await.map_err(internal)?;
         self.keep(peer, "accept_peer", by).await?;
         self.show_peer(&domain).await
     }
@@ -169,7 +171,8 @@ impl Desk {
         act: &'static str,
         by: &str,
     ) -> Result<PeerStatus, Refusal> {
-        let _one_at_a_time = self.one_act().await;
+        let _one_at_a_time =
+            if state == PeerState::Active { self.one_act().await? } else { self.one_cut().await };
         let peer = self.peer(domain)?;
         if peer.state == PeerState::Removed && state != PeerState::Removed {
             return Err(ended(&peer.domain));
@@ -194,7 +197,7 @@ impl Desk {
             directory: Default::default(),
         };
         let subject = domain.to_string();
-        let at = OffsetDateTime::now_utc();
+        let at = self.after_all(&peer);
         let act = Act { at, actor: by, act, subject: &subject };
         if state == PeerState::Active {
             let is_anew = self.peer(domain.as_str()).is_ok_and(|before| before.state == PeerState::Removed);
@@ -209,11 +212,16 @@ impl Desk {
             self.forget_agencies(&domain, |agency| !countries.contains(&agency.country));
         } else {
             // Cut first, so that a full disk lets nothing pass.
+            let end = Peering { domain: domain.clone(), with: None, at };
+            let end = Revocations { peerings: vec![end], ..Revocations::default() };
+            if state == PeerState::Removed {
+                self.authority.note(end.clone());
+            }
             gateway.peers.set(peer);
             if state == PeerState::Removed {
                 self.forget_agencies(&domain, |_| true);
                 // Outside the database before in it, so that no crash and no restore brings it back.
-                self.remember(&domain, None, at).await.map_err(internal)?;
+                self.authority.write_down(end).await.map_err(internal)?;
             }
             if !gateway.store.set_peer(&known, false, act).await.map_err(internal)? {
                 return Err(ended(&domain));
@@ -223,15 +231,13 @@ impl Desk {
         Ok(())
     }
 
-    /// Writes down, outside the database, with whose key a peering begins, or that it ended.
-    async fn remember(
-        &self,
-        domain: &Domain,
-        with: Option<VerifyingKey>,
-        at: OffsetDateTime,
-    ) -> Result<(), AuthorityError> {
-        let peering = Peering { domain: domain.clone(), with, at };
-        self.authority.remember_peering(peering).await
+    /// A moment after all that is known of the peering: the order of its acts is that of their moments, whatever a clock says.
+    fn after_all(&self, peer: &Peer) -> OffsetDateTime {
+        let ended = self.authority.ended();
+        let written = ended.peerings.iter().filter(|peering| peering.domain == peer.domain);
+        let last = written.map(|peering| peering.at).chain(peer.removed).max();
+        let now = OffsetDateTime::now_utc();
+        last.map_or(now, |last| now.max(last + Duration::SECOND))
     }
 
     /// These agencies of a domain can't be addressed any more.

@@ -23,7 +23,7 @@ impl Desk {
             let message = "the step is not in this version's contracts";
             Refusal::new(ErrorCode::UnknownValue, message, "see `liaison-gateway ca --help`")
         })?;
-        let _one_at_a_time = self.one_act().await;
+        let _one_at_a_time = self.one_act().await?;
         let now = OffsetDateTime::now_utc();
         let members = self.authority.behind(&self.gateway.store, now).await.map_err(internal)?;
         if step == Step::Unspecified {
@@ -40,16 +40,9 @@ impl Desk {
         let subject = self.authority.fingerprint().to_string();
         // From the count on no other gateway starts, until the roots stand that it is to have.
         self.gateway.store.set_roots(&[]).await.map_err(internal)?;
-        let gateways = self.gateway.store.gateways().await.map_err(internal)?;
-        if gateways > 1 {
-            self.gateway.store.set_roots(&self.authority.all_fingerprints()).await.map_err(internal)?;
-            return Err(not_alone(gateways - 1));
-        }
-        let act = Act { at: now, actor: by, act: act(step), subject: &subject };
-        self.gateway.store.record(act).await.map_err(internal)?;
-        let taken = self.authority.take(step, &self.gateway.store, now).await;
-        self.gateway.store.set_roots(&self.authority.all_fingerprints()).await.map_err(internal)?;
-        taken.map_err(internal)?;
+        let taken = self.take(step, Act { at: now, actor: by, act: act(step), subject: &subject }).await;
+        self.gateway.store.set_roots(&self.authority.fingerprints()).await.map_err(internal)?;
+        taken?;
         if step == Step::Retire {
             // Nobody is to stay on a connection that would not be accepted any more.
             members.iter().for_each(|agency| self.gateway.sessions.cut(agency));
@@ -57,6 +50,17 @@ impl Desk {
         info!(by, step = step.as_str_name(), issuing = %self.authority.fingerprint(), "CA changed");
         let members = self.authority.behind(&self.gateway.store, now).await.map_err(internal)?;
         Ok(self.standing(&members))
+    }
+
+    /// Takes a step, unless other gateways run.
+    async fn take(&self, step: Step, act: Act<'_>) -> Result<(), Refusal> {
+        let gateways = self.gateway.store.gateways().await.map_err(internal)?;
+        if gateways > 1 {
+            return Err(not_alone(gateways - 1));
+        }
+        let now = act.at;
+        self.gateway.store.record(act).await.map_err(internal)?;
+        self.authority.take(step, &self.gateway.store, now).await.map_err(internal)
     }
 
     fn standing(&self, members: &[AgencyAddress]) -> AuthorityStatus {

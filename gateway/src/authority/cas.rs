@@ -138,6 +138,11 @@ impl Cas {
         std::iter::once(self.issuing()).chain(other)
     }
 
+    /// The fingerprints of all, one behind the other.
+    pub fn fingerprints(&self) -> Vec<u8> {
+        self.all().flat_map(|ca| *fingerprint(ca).as_bytes()).collect()
+    }
+
     /// The one that issued a certificate, with the certificate read.
     ///
     /// # Errors

@@ -96,9 +96,10 @@ impl Registrar {
         gateway.set_state(agency, &[AgencyState::Invited], AgencyState::Active);
         if !replaced.is_empty() {
             // Whoever enrols replaces the agency's former agent: a stolen machine must not renew for ever.
+            let remembered = self.authority.remember(None, replaced, now).await;
             self.authority.publish(&gateway.store, now).await.map_err(internal)?;
             gateway.sessions.cut(agency);
-            self.authority.remember(None, replaced, now).await.map_err(internal)?;
+            remembered.map_err(internal)?;
         }
         info!(%agency, "agency enrolled");
         Ok(leaf)

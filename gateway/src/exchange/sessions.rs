@@ -78,11 +78,6 @@ impl Sessions {
         }
     }
 
-    /// Tells all sessions that something may wait.
-    pub fn wake_all(&self) {
-        self.lock().sessions.values().for_each(|open| open.wake.notify_one());
-    }
-
     /// Whether an agency has a session.
     pub fn is_connected(&self, agency: &AgencyAddress) -> bool {
         self.lock().sessions.contains_key(agency)

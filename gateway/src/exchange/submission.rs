@@ -44,13 +44,14 @@ pub async fn submit(
     envelope: Bytes,
     now: OffsetDateTime,
 ) -> Result<SignedAcceptance, Refusal> {
+    let view = gateway.store.known();
     let directory = gateway.directory.load_full();
     let policies = gateway.policy.load_full();
     let envelope = read(envelope).await?;
     let key = delivery::offered(&envelope.manifest);
     let outcome = async {
         let verified = verify(envelope, sender, Arc::clone(&directory), now).await?;
-        let message = prepare(gateway, &directory, &policies, verified, now).await?;
+        let message = prepare(gateway, (&directory, &policies), verified, (view, now)).await?;
         delivery::commit(gateway, message).await
     };
     match outcome.await {
@@ -105,10 +106,9 @@ async fn verify(
 /// Decides, and makes all that is to be stored.
 async fn prepare(
     gateway: &Gateway,
-    directory: &Directory,
-    policies: &PolicySet,
+    (directory, policies): (&Directory, &PolicySet),
     verified: Verified,
-    now: OffsetDateTime,
+    (view, now): (u64, OffsetDateTime),
 ) -> Result<NewMessage, Refusal> {
     let sender = directory.get(&verified.sender).ok_or_else(|| unknown_key(&verified.sender))?;
     let in_thread = matches!(verified.manifest.kind(), Kind::State | Kind::Onward);
@@ -149,6 +149,7 @@ async fn prepare(
     let leaf = evidence::accepted(&verified, policies, &acceptance.decisions, &permits, now)
         .map_err(delivery::internal)?;
     Ok(NewMessage {
+        view,
         leaf: Some(leaf),
         extends: None,
         id: verified.id,

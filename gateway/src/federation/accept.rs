@@ -230,6 +230,7 @@ async fn prepare(
     (size, extends): (usize, Option<Bytes>),
     now: OffsetDateTime,
 ) -> Result<NewMessage, Refusal> {
+    let view = gateway.store.known();
     let policies = gateway.policy.load_full();
     let directory = gateway.directory.load_full();
     let VerifiedForward { message, releases } = forward;
@@ -288,6 +289,7 @@ async fn prepare(
         ));
     }
     Ok(NewMessage {
+        view,
         leaf: Some(leaf),
         id: message.id,
         digest: message.digest,

@@ -320,22 +320,23 @@ pub(super) async fn renew(
     to_the_end(async move {
         let live = Arc::clone(&gateway.peers.active(&domain)?.live);
         let _one_at_a_time = live.renewing.lock().await;
-        loop {
+        for _ in 0..limits::RENEWALS {
             let known = gateway.peers.active(&domain)?.bundle.clone();
             let newer: Bundle = known.renewed(&signed, OffsetDateTime::now_utc())?;
             if newer == known {
                 return Ok(());
             }
-            let kept = gateway.store.renew_bundle(&domain, &known.signed, &newer.signed).await;
-            if !kept.map_err(internal)? {
+            let other = gateway.store.renew_bundle(&domain, &known.signed, &newer.signed).await;
+            if let Some(other) = other.map_err(internal)? {
                 // Another gateway of this domain was told of one meanwhile.
-                gateway.store.fresh().await.map_err(internal)?;
+                gateway.peers.renew(&domain, &Bundle::read(&other)?);
                 continue;
             }
             gateway.peers.renew(&domain, &newer);
             info!(peer = %domain, sequence = newer.sequence, roots = newer.roots.len(), "a peer's bundle was renewed");
             return Ok(());
         }
+        Err(Refusal::internal())
     })
     .await
 }

@@ -60,6 +60,12 @@ pub async fn begin_own(
 }
 
 async fn make(gateway: &Gateway, authority: &Authority, addresses: &[String]) -> Result<(), StoreError> {
+    // The gateway that led before may have had a faster clock.
+    if let Some(shared) = gateway.store.shared_bundle().await?
+        && bundle::sequence(&shared) > bundle::sequence(&gateway.peers.own().borrow())
+    {
+        gateway.peers.set_own(shared);
+    }
     let bundle = bundle_of(gateway, authority, addresses, OffsetDateTime::now_utc());
     gateway.store.share_bundle(&bundle).await?;
     gateway.peers.set_own(bundle);

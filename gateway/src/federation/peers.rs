@@ -144,47 +144,40 @@ impl Peers {
     }
 
     /// Takes over what another gateway of the domain made of the peers. Of one whose peering is `ended` later than the
-    /// store knows, that stands.
+    /// store knows, that stands. False, and nothing is taken over, if this gateway changed them meanwhile.
     ///
     /// # Errors
-    /// The store failed, or holds a bundle that can't be read; the other peers are taken over.
+    /// The store failed, or holds a bundle that can't be read.
     pub async fn refresh(
         &self,
         store: &Store,
         ended: impl Fn(&KnownPeer) -> bool + Send,
-    ) -> Result<(), Refusal> {
-        let mut outcome = Ok(());
+    ) -> Result<bool, Refusal> {
+        let before = self.peers.load_full();
+        let mut peers = BTreeMap::clone(&before);
+        let mut cut = Vec::new();
         for known in store.peers().await.map_err(internal)? {
             let state = if ended(&known) { State::Removed } else { known.state };
             let KnownPeer { domain, bundle, countries, removed, .. } = known;
-            let bundle = match Bundle::read(&bundle) {
-                Ok(bundle) => bundle,
-                Err(refusal) => {
-                    outcome = Err(refusal);
-                    continue;
-                }
+            let bundle = Bundle::read(&bundle)?;
+            let live = peers.get(&domain).map(|peer| Arc::clone(&peer.live)).unwrap_or_default();
+            let peer = Peer { domain: domain.clone(), state, bundle, countries, removed, live };
+            let is_same = |before: &Peer| {
+                (before.state, before.removed, &before.countries)
+                    == (peer.state, peer.removed, &peer.countries)
             };
-            let before = self.get(&domain);
-            match before {
-                Some(peer)
-                    if (peer.state, peer.removed) == (state, removed) && peer.countries == countries =>
-                {
-                    if peer.bundle.sequence < bundle.sequence {
-                        self.renew(&domain, &bundle);
-                    }
-                }
-                before => {
-                    let live = before.map(|peer| Arc::clone(&peer.live)).unwrap_or_default();
-                    self.set(Peer { domain, state, bundle, countries, removed, live });
-                }
+            if !peers.get(&domain).is_some_and(|before| is_same(before)) {
+                cut.push(Arc::clone(&peer.live));
             }
+            peers.insert(domain, Arc::new(peer));
         }
-        outcome
-    }
-
-    /// Tells all links that something may wait.
-    pub fn wake_all(&self) {
-        self.peers.load().values().for_each(|peer| peer.live.wake.notify_one());
+        let replaced = self.peers.compare_and_swap(&before, Arc::new(peers));
+        let is_taken = Arc::ptr_eq(&replaced, &before);
+        if is_taken {
+            cut.iter().for_each(|live| live.cut());
+            self.changed.send_replace(());
+        }
+        Ok(is_taken)
     }
 
     /// Tells the link to a domain, if there is one, that something waits for it.

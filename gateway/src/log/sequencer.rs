@@ -74,14 +74,15 @@ impl Log {
             if !self.guard.is_clear() {
                 return Ok(());
             }
-            let from = self.head.borrow().size;
+            // What is staged goes on from this head, whatever other is taken over meanwhile.
+            let known = self.head();
             let of = (self.tree.id(), (self.kind, self.number));
-            let entries = self.store.staged(of, from, limits::LOG_PAGE).await?;
+            let entries = self.store.staged(of, known.size, limits::LOG_PAGE).await?;
             if entries.is_empty() {
                 return Ok(());
             }
             let started = Instant::now();
-            if !self.take(&entries).await? {
+            if !self.take(&known, &entries).await? {
                 // Another gateway of the domain was faster.
                 self.follow().await?;
             }
@@ -128,11 +129,10 @@ impl Log {
     }
 
     /// False, and nothing was signed, if the log in the database has another head by now.
-    async fn take(&self, entries: &[Vec<u8>]) -> Result<bool, LogError> {
-        let Head { size, root, .. } = self.head();
-        let mut frontier = self.tree.frontier(size).await?;
+    async fn take(&self, known: &Head, entries: &[Vec<u8>]) -> Result<bool, LogError> {
+        let mut frontier = self.tree.frontier(known.size).await?;
         // What was signed is the beginning of whatever is signed next, whoever changed the database meanwhile.
-        if frontier.root() != root {
+        if frontier.root() != known.root {
             return Err(LogError::Changed(self.origin()));
         }
         let old = frontier.size();

@@ -52,6 +52,8 @@ pub struct NewMessage {
     pub opens: Option<Thread>,
     /// What goes to each recipient that the decision lets it reach.
     pub copies: Vec<NewCopy>,
+    /// Up to which change of the domain's state the gateway knew what it was decided by ([`Store::known`]).
+    pub view: u64,
     /// What the log says of its acceptance. None in the measurement of what that costs (`examples/log_cost`), and nowhere
     /// else: `log verify` tells of a message without its leaf.
     pub leaf: Option<NewLeaf>,

@@ -33,8 +33,8 @@ pub(super) struct Loads(Arc<Mutex<Remembered>>);
 
 #[derive(Default)]
 struct Remembered {
-    queues: HashMap<Queue, Load>,
-    /// How many batches of this gateway are in it: what was read before the last of them is not put over it.
+    /// What each holds, and which batch of this gateway changed it last: what was read before that is not put over it.
+    queues: HashMap<Queue, (Load, u64)>,
     batches: u64,
 }
 
@@ -57,8 +57,9 @@ impl Account {
         .fetch_one(db)
         .await?;
         let queues = if db.is_shared() { kept(db).await? } else { counted(db).await? };
-        let queues = queues.into_iter().collect();
-        let loads = Loads(Arc::new(Mutex::new(Remembered { queues, batches: 0 })));
+        let mut remembered = Remembered::default();
+        remembered.put(queues, 0);
+        let loads = Loads(Arc::new(Mutex::new(remembered)));
         Ok(Self { loads, next: Next { message, delivery } })
     }
 
@@ -127,7 +128,7 @@ impl Change {
 
 impl Loads {
     pub(super) fn get(&self, queue: &Queue) -> Load {
-        self.lock().queues.get(queue).copied().unwrap_or_default()
+        self.lock().queues.get(queue).map(|(load, _)| *load).unwrap_or_default()
     }
 
     /// What waits in a queue once it is changed so.
@@ -139,43 +140,47 @@ impl Loads {
         }
     }
 
+    /// All that hold something.
+    pub(super) fn filled(&self) -> Vec<Queue> {
+        let remembered = self.lock();
+        let filled = remembered.queues.iter().filter(|(_, (load, _))| load.deliveries > 0);
+        filled.map(|(queue, _)| queue.clone()).collect()
+    }
+
     /// The lanes to a domain that hold something.
     pub(super) fn of(&self, to: &Domain) -> Vec<(Queue, Load)> {
         let remembered = self.lock();
         let lanes = remembered.queues.iter().filter(|(queue, _)| queue.peer() == Some(to));
-        lanes.map(|(queue, load)| (queue.clone(), *load)).collect()
+        let lanes = lanes.filter(|(_, (load, _))| load.deliveries > 0);
+        lanes.map(|(queue, (load, _))| (queue.clone(), *load)).collect()
     }
 
     /// Takes over what a batch made of some queues.
     pub(super) fn set(&self, changed: impl IntoIterator<Item = (Queue, Load)>) {
         let mut remembered = self.lock();
         remembered.batches += 1;
-        remembered.put(changed);
+        let batch = remembered.batches;
+        remembered.put(changed, batch);
     }
 
     /// Takes over what some queues hold.
     fn put(&self, read: Vec<(Queue, Load)>) {
-        self.lock().put(read);
+        let mut remembered = self.lock();
+        let batch = remembered.batches;
+        remembered.put(read, batch);
     }
 
-    /// Reads some queues anew that other gateways have changed, or all; once more where a batch of this one was quicker.
+    /// Reads some queues anew that other gateways have changed, or all.
     pub(super) async fn refresh(&self, db: &Pool, queues: Option<&[Queue]>) -> Result<(), StoreError> {
-        loop {
-            let batches = self.lock().batches;
-            let read = match queues {
-                Some(queues) => select(db, queues).await?,
-                None => kept(db).await?,
-            };
-            let mut remembered = self.lock();
-            if remembered.batches != batches {
-                continue;
-            }
-            if queues.is_none() {
-                remembered.queues.clear();
-            }
-            remembered.put(read);
-            return Ok(());
-        }
+        let before = self.lock().batches;
+        let mut read = match queues {
+            Some(queues) => select(db, queues).await?,
+            None => kept(db).await?,
+        };
+        let mut remembered = self.lock();
+        read.retain(|(queue, _)| remembered.queues.get(queue).is_none_or(|(_, batch)| *batch <= before));
+        remembered.put(read, before);
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Remembered> {
@@ -184,14 +189,8 @@ impl Loads {
 }
 
 impl Remembered {
-    fn put(&mut self, read: impl IntoIterator<Item = (Queue, Load)>) {
-        for (queue, load) in read {
-            if load.deliveries > 0 {
-                self.queues.insert(queue, load);
-            } else {
-                self.queues.remove(&queue);
-            }
-        }
+    fn put(&mut self, read: impl IntoIterator<Item = (Queue, Load)>, batch: u64) {
+        self.queues.extend(read.into_iter().map(|(queue, load)| (queue, (load, batch))));
     }
 }
 

@@ -115,7 +115,8 @@ impl Batches {
         let copies = accepts.iter().flat_map(|(message, _)| &message.copies);
         let filled: HashSet<_> = copies.flat_map(|copy| [&copy.queue, &copy.answers]).collect();
         let state = self.account.begin(&mut transaction, filled).await?;
-        let mut rows = Rows::new(self, self.view.is_behind(state));
+        self.view.is_behind(state);
+        let mut rows = Rows::new(self, state);
         let changed = rows.change(&mut transaction, changes).await?;
         let settled = rows.settle(&mut transaction, settlements).await?;
         let accepted = rows.accept(&mut transaction, accepts).await?;
@@ -145,8 +146,8 @@ impl Batches {
 /// What a batch is going to write, and the account of queues and numbers as it will stand then.
 pub(super) struct Rows<'a> {
     batches: &'a Batches,
-    /// Whether what is new was decided before the gateway knew of a change.
-    is_outdated: bool,
+    /// How often the domain's state has changed.
+    state: u64,
     /// By how much each queue changes.
     queues: account::Changes,
     next: Next,
@@ -204,10 +205,10 @@ impl Delivery<'_> {
 }
 
 impl<'a> Rows<'a> {
-    fn new(batches: &'a Batches, is_outdated: bool) -> Self {
+    fn new(batches: &'a Batches, state: u64) -> Self {
         Self {
             batches,
-            is_outdated,
+            state,
             queues: HashMap::new(),
             next: batches.account.next,
             messages: Vec::new(),
@@ -245,7 +246,7 @@ impl<'a> Rows<'a> {
                 Some(before) if message.extends.as_ref() != Some(&before.acceptance) => {
                     return Ok(Accepted::Again(before.acceptance.clone()));
                 }
-                _ if self.is_outdated => return Err(AcceptError::Outdated),
+                _ if message.view < self.state => return Err(AcceptError::Outdated),
                 Some(before) => {
                     self.check_room(message)?;
                     self.extended.push((before.seq, message));

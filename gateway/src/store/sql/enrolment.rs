@@ -263,6 +263,9 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn merge_revocations(&self, revocations: &Revocations) -> Result<(), StoreError> {
+        if *revocations == Revocations::default() {
+            return Ok(());
+        }
         let mut change = self.writer.begin().await?;
         for (agency, at) in &revocations.agencies {
             revoke(&mut change, &agency.to_string(), *at).await?;

@@ -103,6 +103,11 @@ impl Store {
         self.bound
     }
 
+    /// The queues in which something waits.
+    pub fn filled(&self) -> Vec<Queue> {
+        self.loads.filled()
+    }
+
     /// The lanes to a domain in which something waits.
     pub fn lanes(&self, to: &Domain) -> Vec<Queue> {
         self.loads.of(to).into_iter().map(|(queue, _)| queue).collect()

@@ -81,7 +81,8 @@ impl Store {
         let kept = query(
             "INSERT INTO peer (domain, state, bundle, countries, removed) VALUES ($1, $2, $3, $4, $5) \
              ON CONFLICT (domain) DO UPDATE SET state = excluded.state, bundle = excluded.bundle, \
-             countries = excluded.countries, removed = COALESCE(excluded.removed, peer.removed), \
+             countries = excluded.countries, removed = CASE WHEN excluded.removed IS NULL \
+             OR peer.removed > excluded.removed THEN peer.removed ELSE excluded.removed END, \
              directory_epoch = NULL, directory_sequence = 0 \
              WHERE peer.state <> $6 OR excluded.state = $6 OR $7",
         )
@@ -89,7 +90,8 @@ impl Store {
         .bind(i32::from(peer.state))
         .bind(peer.bundle.encode_to_vec())
         .bind(joined(&peer.countries))
-        .bind((peer.state == PeerState::Removed).then(|| millis(act.at)))
+        // Whoever accepts a domain anew knows of all that ended before.
+        .bind((peer.state == PeerState::Removed || is_anew).then(|| millis(act.at)))
         .bind(removed)
         .bind(is_anew)
         .execute(&mut change)
@@ -114,7 +116,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Keeps a newer bundle of a peer in the place of one. False, and nothing changed, if another has taken that place.
+    /// Keeps a newer bundle of a peer in the place of one. If another has taken that place, nothing is changed; that one.
     ///
     /// # Errors
     /// The database failed.
@@ -123,7 +125,7 @@ impl Store {
         domain: &Domain,
         before: &SignedBundle,
         bundle: &SignedBundle,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<SignedBundle>, StoreError> {
         let mut change = self.writer.begin().await?;
         let kept = query("UPDATE peer SET bundle = $1 WHERE domain = $2 AND bundle = $3")
             .bind(bundle.encode_to_vec())
@@ -131,8 +133,15 @@ impl Store {
             .bind(before.encode_to_vec())
             .execute(&mut change)
             .await?;
+        if kept == 0 {
+            let other: Vec<u8> = query("SELECT bundle FROM peer WHERE domain = $1")
+                .bind(domain.as_str())
+                .fetch_one(&mut change)
+                .await?;
+            return decode(other).map(Some);
+        }
         self.commit_state(change).await?;
-        Ok(kept == 1)
+        Ok(None)
     }
 
     /// The agencies of all peers, each with whether it is listed.

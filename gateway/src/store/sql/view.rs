@@ -20,13 +20,20 @@ use crate::{
 #[derive(Clone)]
 pub(super) struct View {
     known: watch::Sender<u64>,
+    /// Told when something waits until more is known.
     wanted: Arc<Notify>,
+    /// Told when this gateway changed something.
+    changed: Arc<Notify>,
 }
 
 impl View {
     /// Of a gateway that reads everything after this.
     pub(super) async fn of(db: &Pool) -> Result<Self, StoreError> {
-        Ok(Self { known: watch::Sender::new(state(db).await?), wanted: Arc::default() })
+        Ok(Self {
+            known: watch::Sender::new(state(db).await?),
+            wanted: Arc::default(),
+            changed: Arc::default(),
+        })
     }
 
     /// Whether something has changed that is not known.
@@ -70,6 +77,21 @@ impl Store {
         self.view.wanted.notified().await;
     }
 
+    /// Has the gateway's memory read anew.
+    pub fn changed(&self) {
+        self.view.changed.notify_one();
+    }
+
+    /// Waits until this gateway has changed something.
+    pub async fn was_changed(&self) {
+        self.view.changed.notified().await;
+    }
+
+    /// Up to which change the gateway's memory goes: what is decided from now on knows of it.
+    pub fn known(&self) -> u64 {
+        *self.view.known.borrow()
+    }
+
     /// Waits until the gateway's memory has all that others changed before now.
     ///
     /// # Errors
@@ -102,7 +124,7 @@ impl Store {
             is_next
         });
         // What this gateway read a moment before may be put into its memory after it.
-        self.view.wanted.notify_one();
+        self.changed();
         Ok(())
     }
 }
