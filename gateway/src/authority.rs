@@ -301,7 +301,15 @@ impl Authority {
     pub async fn write_down(&self, revocations: Revocations) -> Result<(), AuthorityError> {
         // Whether or not it can be written: nobody comes back by what another gateway, or a database of before, says.
         self.note(revocations.clone());
-        Ok(self.revoked.lock().await.append(&revocations)?)
+        self.append(&revocations).await
+    }
+
+    /// Adds to the file of revocations; what this gateway goes by is as before.
+    ///
+    /// # Errors
+    /// The file could not be written.
+    pub async fn append(&self, revocations: &Revocations) -> Result<(), AuthorityError> {
+        Ok(self.revoked.lock().await.append(revocations)?)
     }
 
     /// Goes by what ended from now on, before it is written down.

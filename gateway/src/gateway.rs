@@ -80,13 +80,19 @@ impl Gateway {
     /// Puts an agency into the directory, in place of what it was.
     pub fn update(&self, agency: Agency) {
         self.directory.rcu(|directory| directory.with(agency.clone()));
-        self.revised.send_replace(());
+        self.changed();
     }
 
     /// Makes a policy set the active one.
     pub fn activate(&self, policies: PolicySet) {
         self.policy.store(Arc::new(policies));
+        self.changed();
+    }
+
+    /// Tells whoever goes by the directory and the policies. What another gateway made of them meanwhile is read once more.
+    fn changed(&self) {
         self.revised.send_replace(());
+        self.store.changed();
     }
 
     /// Deliveries that wait for agencies of this domain.
@@ -114,7 +120,7 @@ impl Gateway {
             }
             None => Arc::clone(directory),
         });
-        self.revised.send_replace(());
+        self.changed();
     }
 
     /// Changes the state of an agency in the directory, if it is one of these.

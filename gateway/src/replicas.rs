@@ -26,7 +26,7 @@ use crate::{
     policy::{PolicyFile, PolicySet},
     revoked::{Peering, Revocations},
     run::RunError,
-    store::{Heard, KnownPeer, Lead, RevokedCertificate, Told},
+    store::{Heard, Lead, RevokedCertificate, Told},
 };
 
 /// Goes on with the other gateways of the domain until this one stops.
@@ -152,12 +152,13 @@ async fn keep_account(gateway: Arc<Gateway>) {
 
 /// Reads what this gateway holds in memory, and beside its database, whenever it was changed.
 async fn keep_state(gateway: Arc<Gateway>, authority: Arc<Authority>, changed: Arc<Notify>) {
-    let mut view = View { gateway, authority, left: BTreeSet::new() };
+    let mut view = View { gateway, authority, left: BTreeSet::new(), is_written: true };
     loop {
         let is_wanted = tokio::select! {
             () = changed.notified() => false,
             () = view.gateway.store.was_changed() => false,
             () = view.gateway.store.wanted() => true,
+            () = sleep(limits::ACCOUNT), if !view.is_written => false,
         };
         if let Err(fault) = view.refresh().await {
             error!(
@@ -182,6 +183,8 @@ struct View {
     authority: Arc<Authority>,
     /// Agencies that were active, are no more, and may still be connected.
     left: BTreeSet<AgencyAddress>,
+    /// Whether the file of revocations has all that the database has.
+    is_written: bool,
 }
 
 impl View {
@@ -198,33 +201,36 @@ impl View {
         let policy = policy(&gateway).await;
         gateway.revised.send_replace(());
         gateway.sweep.notify_one();
-        peers?;
-        directory?;
+        let is_taken = peers? && directory?;
         published?;
         cut?;
         bundle?;
         policy?;
-        gateway.store.knows(state);
+        if is_taken {
+            gateway.store.knows(state);
+        } else {
+            // This gateway changes it itself just now.
+            gateway.store.changed();
+        }
         Ok(())
     }
 
-    /// Takes over the peers.
-    async fn peers(&self) -> Result<(), RunError> {
+    /// Takes over the peers; false if this gateway changed them each time meanwhile.
+    async fn peers(&self) -> Result<bool, RunError> {
         let gateway = &self.gateway;
         for _ in 0..limits::VIEW_ATTEMPTS {
-            let ended = |peer: &KnownPeer| has_ended(&self.authority.ended(), peer);
+            let ended = || self.authority.ended();
             if gateway.peers.refresh(&gateway.store, ended).await.map_err(RunError::Peers)? {
-                return Ok(());
+                return Ok(true);
             }
         }
-        // This gateway changes them itself just now, and reads them again once it has.
-        Ok(())
+        Ok(false)
     }
 
-    /// Takes over the directory.
-    async fn directory(&mut self) -> Result<(), RunError> {
+    /// Takes over the directory; false if this gateway changed it each time meanwhile.
+    async fn directory(&mut self) -> Result<bool, RunError> {
         let gateway = &self.gateway;
-        for attempt in 1..=limits::VIEW_ATTEMPTS {
+        for _ in 0..limits::VIEW_ATTEMPTS {
             let before = gateway.directory.load_full();
             let (foreign, peers) = (gateway.store.peer_agencies().await?, gateway.peers.all());
             let foreign = federation::from_store(&foreign, &peers, &before);
@@ -238,11 +244,7 @@ impl View {
             // What this gateway changed meanwhile may not have been read yet.
             let replaced = gateway.directory.compare_and_swap(&before, Arc::clone(&directory));
             if !Arc::ptr_eq(&replaced, &before) {
-                if attempt < limits::VIEW_ATTEMPTS {
-                    continue;
-                }
-                gateway.directory.store(Arc::clone(&directory));
-                gateway.store.changed();
+                continue;
             }
             let is_active = |agency: &AgencyAddress| {
                 directory.get(agency).is_some_and(|agency| agency.state == AgencyState::Active)
@@ -250,9 +252,9 @@ impl View {
             let active = before.iter().filter(|agency| agency.state == AgencyState::Active);
             let left = active.map(|agency| &agency.address).filter(|agency| !is_active(agency));
             self.left.extend(left.cloned());
-            break;
+            return Ok(true);
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Cuts off whom another gateway suspended or revoked, and writes into the file beside this gateway's database what that
@@ -284,8 +286,14 @@ impl View {
             is_new.then(|| Peering { domain: peer.domain.clone(), with, at })
         });
         let new = Revocations { agencies, certificates, peerings: peerings.collect() };
-        if new != Revocations::default() {
-            self.authority.write_down(new).await?;
+        let written = if new == Revocations::default() { Ok(()) } else { self.authority.append(&new).await };
+        self.is_written = written.is_ok();
+        if let Err(fault) = written {
+            // It keeps nobody in who is cut off, and is tried again.
+            error!(
+                error = &fault as &dyn std::error::Error,
+                "what ended was not written into the file of revocations"
+            );
         }
         Ok(())
     }
@@ -301,15 +309,6 @@ impl View {
         }
         Ok(())
     }
-}
-
-/// Whether a peering ended later than the database knows.
-fn has_ended(ended: &Revocations, peer: &KnownPeer) -> bool {
-    let last = ended.peerings.iter().rfind(|peering| peering.domain == peer.domain);
-    last.is_some_and(|last| {
-        let is_known = peer.removed.is_some_and(|known| known.unix_timestamp() >= last.at.unix_timestamp());
-        last.with.is_none() && !is_known
-    })
 }
 
 /// Takes over the active policy set.

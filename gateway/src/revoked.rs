@@ -134,6 +134,24 @@ impl Revocations {
         (!goes_on).then_some(last.at)
     }
 
+    /// The same, unless a database knows of an end that was no earlier.
+    pub fn ended_since(
+        &self,
+        domain: &Domain,
+        key: &[u8],
+        known: Option<OffsetDateTime>,
+    ) -> Option<OffsetDateTime> {
+        let ended = self.end_of_peering(domain, key)?;
+        let is_known = known.is_some_and(|known| known.unix_timestamp() >= ended.unix_timestamp());
+        (!is_known).then_some(ended)
+    }
+
+    /// Whether the last that is known of a peering is that it ended.
+    pub fn has_ended(&self, domain: &Domain) -> bool {
+        let last = self.peerings.iter().rfind(|peering| peering.domain == *domain);
+        last.is_some_and(|last| last.with.is_none())
+    }
+
     fn parse(path: &Path, lines: &str) -> Result<Self, DataError> {
         let mut revocations = Self::default();
         for (number, line) in lines.lines().enumerate() {

@@ -21,5 +21,7 @@ CREATE TABLE load (
     bytes      BIGINT NOT NULL
 ) WITH (fillfactor = 50);
 
--- When the peering ended last, milliseconds since 1970: a removal in a file of revocations that is no later is known here.
+-- When the peering ended last, or began anew after that, milliseconds since 1970: a removal in a file of revocations that
+-- is no later is known here.
 ALTER TABLE peer ADD COLUMN removed BIGINT;
+UPDATE peer SET removed = CAST(EXTRACT(EPOCH FROM now()) * 1000 AS BIGINT) WHERE state = 3;

@@ -24,6 +24,9 @@ use crate::{
     store::{Act, KnownPeer},
 };
 
+/// The act by which a domain becomes a peer.
+const ACCEPT: &str = "accept_peer";
+
 impl Desk {
     /// This domain's own bundle.
     pub(super) fn invite(&self) -> Result<PeerInvitation, Refusal> {
@@ -101,11 +104,12 @@ impl Desk {
             live: known.map_or_else(Arc::default, |known| Arc::clone(&known.live)),
         };
         // Outside the database as well, so that no removal of before counts for it after a restore.
-        let begun =
-            Peering { domain: domain.clone(), with: Some(peer.bundle.signing), at: self.after_all(&peer) };
+        let at = self.after_all(&peer);
+        let begun = Peering { domain: domain.clone(), with: Some(peer.bundle.signing), at };
         let begun = Revocations { peerings: vec![begun], ..Revocations::default() };
-        self.authority.write_down(begun).await.map_err(internal)?;
-        self.keep(peer, "accept_peer", by).await?;
+        self.authority.append(&begun).await.map_err(internal)?;
+        self.keep(peer, ACCEPT, (by, at)).await?;
+        self.authority.note(begun);
         self.show_peer(&domain).await
     }
 
@@ -179,28 +183,39 @@ impl Desk {
         }
         // What was cut stands so on disk only if that worked the last time.
         if peer.state != state || state != PeerState::Active {
-            self.keep(Peer { state, ..Peer::clone(&peer) }, act, by).await?;
+            let ends = state == PeerState::Removed;
+            let at = if ends { self.after_all(&peer) } else { OffsetDateTime::now_utc() };
+            self.keep(Peer { state, ..Peer::clone(&peer) }, act, (by, at)).await?;
         }
         self.show_peer(&peer.domain).await
     }
 
     /// Puts a peer to work as it is to be, and keeps it so.
-    async fn keep(&self, peer: Peer, act: &'static str, by: &str) -> Result<(), Refusal> {
+    async fn keep(
+        &self,
+        mut peer: Peer,
+        act: &'static str,
+        (by, at): (&str, OffsetDateTime),
+    ) -> Result<(), Refusal> {
         let gateway = &self.gateway;
         let (domain, state, countries) = (peer.domain.clone(), peer.state, peer.countries.clone());
+        let is_anew = act == ACCEPT
+            && (self.peer(domain.as_str()).is_ok_and(|before| before.state == PeerState::Removed)
+                || self.authority.ended().has_ended(&domain));
+        if is_anew || state == PeerState::Removed {
+            peer.removed = Some(at);
+        }
         let known = KnownPeer {
             domain: domain.clone(),
             state,
             bundle: peer.bundle.signed.clone(),
             countries: peer.countries.clone(),
-            removed: None,
+            removed: peer.removed,
             directory: Default::default(),
         };
         let subject = domain.to_string();
-        let at = self.after_all(&peer);
         let act = Act { at, actor: by, act, subject: &subject };
         if state == PeerState::Active {
-            let is_anew = self.peer(domain.as_str()).is_ok_and(|before| before.state == PeerState::Removed);
             if !gateway.store.set_peer(&known, is_anew, act).await.map_err(internal)? {
                 return Err(ended(&domain));
             }
@@ -208,25 +223,29 @@ impl Desk {
                 // It may have been rebuilt, and its agencies have other keys.
                 gateway.directory.rcu(|directory| directory.without(&domain));
             }
+            gateway.peers.held().remove(&domain);
             gateway.peers.set(peer);
             self.forget_agencies(&domain, |agency| !countries.contains(&agency.country));
         } else {
-            // Cut first, so that a full disk lets nothing pass.
+            // Cut first, so that a full disk lets nothing pass, nor a database of before.
             let end = Peering { domain: domain.clone(), with: None, at };
             let end = Revocations { peerings: vec![end], ..Revocations::default() };
             if state == PeerState::Removed {
                 self.authority.note(end.clone());
             }
+            gateway.peers.held().insert(domain.clone());
             gateway.peers.set(peer);
             if state == PeerState::Removed {
                 self.forget_agencies(&domain, |_| true);
                 // Outside the database before in it, so that no crash and no restore brings it back.
-                self.authority.write_down(end).await.map_err(internal)?;
+                self.authority.append(&end).await.map_err(internal)?;
             }
-            if !gateway.store.set_peer(&known, false, act).await.map_err(internal)? {
+            if !gateway.store.set_peer(&known, is_anew, act).await.map_err(internal)? {
                 return Err(ended(&domain));
             }
+            gateway.peers.held().remove(&domain);
         }
+        gateway.store.changed();
         info!(peer = %domain, by, state = state.as_str_name(), "a peering changed");
         Ok(())
     }
@@ -236,8 +255,9 @@ impl Desk {
         let ended = self.authority.ended();
         let written = ended.peerings.iter().filter(|peering| peering.domain == peer.domain);
         let last = written.map(|peering| peering.at).chain(peer.removed).max();
-        let now = OffsetDateTime::now_utc();
-        last.map_or(now, |last| now.max(last + Duration::SECOND))
+        // Whole seconds, as the file has them.
+        let now = OffsetDateTime::now_utc().truncate_to_second();
+        last.map_or(now, |last| now.max(last.truncate_to_second() + Duration::SECOND))
     }
 
     /// These agencies of a domain can't be addressed any more.

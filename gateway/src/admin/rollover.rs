@@ -25,7 +25,13 @@ impl Desk {
         })?;
         let _one_at_a_time = self.one_act().await?;
         let now = OffsetDateTime::now_utc();
-        let members = self.authority.behind(&self.gateway.store, now).await.map_err(internal)?;
+        let store = &self.gateway.store;
+        let is_alone = store.gateways().await.map_err(internal)? <= 1;
+        if is_alone {
+            // A step that was interrupted may have left none.
+            store.set_roots(&self.authority.fingerprints()).await.map_err(internal)?;
+        }
+        let members = self.authority.behind(store, now).await.map_err(internal)?;
         if step == Step::Unspecified {
             return Ok(self.standing(&members));
         }
@@ -38,7 +44,10 @@ impl Desk {
             return Err(too_early(step, &behind));
         }
         let subject = self.authority.fingerprint().to_string();
-        // From the count on no other gateway starts, until the roots stand that it is to have.
+        if !is_alone {
+            return Err(not_alone());
+        }
+        // From the next count on no other gateway starts, until the roots stand that it is to have.
         self.gateway.store.set_roots(&[]).await.map_err(internal)?;
         let taken = self.take(step, Act { at: now, actor: by, act: act(step), subject: &subject }).await;
         self.gateway.store.set_roots(&self.authority.fingerprints()).await.map_err(internal)?;
@@ -54,9 +63,8 @@ impl Desk {
 
     /// Takes a step, unless other gateways run.
     async fn take(&self, step: Step, act: Act<'_>) -> Result<(), Refusal> {
-        let gateways = self.gateway.store.gateways().await.map_err(internal)?;
-        if gateways > 1 {
-            return Err(not_alone(gateways - 1));
+        if self.gateway.store.gateways().await.map_err(internal)? > 1 {
+            return Err(not_alone());
         }
         let now = act.at;
         self.gateway.store.record(act).await.map_err(internal)?;
@@ -101,9 +109,8 @@ fn not_now(step: Step, next: Step) -> Refusal {
 }
 
 /// Each gateway has the keys of the CAs in a folder of its own.
-fn not_alone(others: u64) -> Refusal {
-    let message =
-        format!("{others} more gateways of this domain run, whose folders have the CA's keys as well");
+fn not_alone() -> Refusal {
+    let message = "other gateways of this domain run, whose folders have the CA's keys as well";
     let action = "stop the others, take this step, copy ca*.pem and ca*.key from this gateway's data folder to theirs (and \
                   remove there what is not here), then start them again";
     Refusal::new(ErrorCode::TransitionNotAllowed, message, action)

@@ -333,6 +333,7 @@ pub(super) async fn renew(
                 continue;
             }
             gateway.peers.renew(&domain, &newer);
+            gateway.store.changed();
             info!(peer = %domain, sequence = newer.sequence, roots = newer.roots.len(), "a peer's bundle was renewed");
             return Ok(());
         }

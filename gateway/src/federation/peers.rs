@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Instant,
 };
 
@@ -22,6 +22,7 @@ use super::{bundle::Bundle, live::Live};
 use crate::{
     delivery::internal,
     limits,
+    revoked::Revocations,
     store::{KnownPeer, Store},
 };
 
@@ -35,6 +36,7 @@ pub struct Peers {
     not_taken: Notify,
     /// Changes when there are other peers, or one of them is another.
     changed: watch::Sender<()>,
+    held: Mutex<BTreeSet<Domain>>,
 }
 
 /// A peer at one moment.
@@ -45,7 +47,7 @@ pub struct Peer {
     pub bundle: Bundle,
     /// Countries that an administrator believes it to speak for.
     pub countries: BTreeSet<String>,
-    /// When the peering ended last, if it did.
+    /// When the peering ended last, if it did, or began anew after that.
     pub removed: Option<OffsetDateTime>,
     pub live: Arc<Live>,
 }
@@ -143,23 +145,37 @@ impl Peers {
         self.changed.send_replace(());
     }
 
-    /// Takes over what another gateway of the domain made of the peers. Of one whose peering is `ended` later than the
-    /// store knows, that stands. False, and nothing is taken over, if this gateway changed them meanwhile.
+    /// Takes over what another gateway of the domain made of the peers. Of one whose peering has `ended` later than the
+    /// store knows, or that this gateway holds, that stands. False, and nothing is taken over, if this gateway changed them
+    /// meanwhile.
     ///
     /// # Errors
-    /// The store failed, or holds a bundle that can't be read.
+    /// The store failed, or holds a bundle that can't be read; the other peers are taken over.
     pub async fn refresh(
         &self,
         store: &Store,
-        ended: impl Fn(&KnownPeer) -> bool + Send,
+        ended: impl Fn() -> Revocations + Send,
     ) -> Result<bool, Refusal> {
         let before = self.peers.load_full();
         let mut peers = BTreeMap::clone(&before);
-        let mut cut = Vec::new();
-        for known in store.peers().await.map_err(internal)? {
-            let state = if ended(&known) { State::Removed } else { known.state };
-            let KnownPeer { domain, bundle, countries, removed, .. } = known;
-            let bundle = Bundle::read(&bundle)?;
+        let (mut cut, mut unread) = (Vec::new(), None);
+        let known = store.peers().await.map_err(internal)?;
+        let (ended, held) = (ended(), self.held().clone());
+        for KnownPeer { domain, state, bundle, countries, removed, .. } in known {
+            let bundle = match Bundle::read(&bundle) {
+                Ok(bundle) => bundle,
+                Err(refusal) => {
+                    unread = Some(refusal);
+                    continue;
+                }
+            };
+            let state = if ended.ended_since(&domain, bundle.signing.as_bytes(), removed).is_some() {
+                State::Removed
+            } else if state == State::Active && held.contains(&domain) {
+                State::Suspended
+            } else {
+                state
+            };
             let live = peers.get(&domain).map(|peer| Arc::clone(&peer.live)).unwrap_or_default();
             let peer = Peer { domain: domain.clone(), state, bundle, countries, removed, live };
             let is_same = |before: &Peer| {
@@ -177,7 +193,12 @@ impl Peers {
             cut.iter().for_each(|live| live.cut());
             self.changed.send_replace(());
         }
-        Ok(is_taken)
+        unread.map_or(Ok(is_taken), Err)
+    }
+
+    /// Peers that were suspended here, whatever the store says, until it says so as well.
+    pub fn held(&self) -> MutexGuard<'_, BTreeSet<Domain>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells the link to a domain, if there is one, that something waits for it.

@@ -31,8 +31,9 @@ pub(super) struct Next {
 #[derive(Clone)]
 pub(super) struct Loads(Arc<Mutex<Remembered>>);
 
-#[derive(Default)]
 struct Remembered {
+    /// Whether other gateways change the queues as well.
+    is_shared: bool,
     /// What each holds, and which batch of this gateway changed it last: what was read before that is not put over it.
     queues: HashMap<Queue, (Load, u64)>,
     batches: u64,
@@ -57,7 +58,7 @@ impl Account {
         .fetch_one(db)
         .await?;
         let queues = if db.is_shared() { kept(db).await? } else { counted(db).await? };
-        let mut remembered = Remembered::default();
+        let mut remembered = Remembered { is_shared: db.is_shared(), queues: HashMap::new(), batches: 0 };
         remembered.put(queues, 0);
         let loads = Loads(Arc::new(Mutex::new(remembered)));
         Ok(Self { loads, next: Next { message, delivery } })
@@ -166,6 +167,7 @@ impl Loads {
     /// Takes over what some queues hold.
     fn put(&self, read: Vec<(Queue, Load)>) {
         let mut remembered = self.lock();
+        remembered.batches += 1;
         let batch = remembered.batches;
         remembered.put(read, batch);
     }
@@ -180,6 +182,9 @@ impl Loads {
         let mut remembered = self.lock();
         read.retain(|(queue, _)| remembered.queues.get(queue).is_none_or(|(_, batch)| *batch <= before));
         remembered.put(read, before);
+        if queues.is_none() {
+            remembered.queues.retain(|_, (load, batch)| load.deliveries > 0 || *batch > before);
+        }
         Ok(())
     }
 
@@ -190,7 +195,14 @@ impl Loads {
 
 impl Remembered {
     fn put(&mut self, read: impl IntoIterator<Item = (Queue, Load)>, batch: u64) {
-        self.queues.extend(read.into_iter().map(|(queue, load)| (queue, (load, batch))));
+        for (queue, load) in read {
+            // Where nothing older can follow, what is empty need not be remembered.
+            if load.deliveries > 0 || self.is_shared {
+                self.queues.insert(queue, (load, batch));
+            } else {
+                self.queues.remove(&queue);
+            }
+        }
     }
 }
 

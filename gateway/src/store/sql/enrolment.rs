@@ -285,15 +285,12 @@ impl Store {
         self.commit_state(change).await?;
         for peer in self.peers().await? {
             let bundle: Bundle = decode(peer.bundle.bundle.to_vec())?;
-            let ended = revocations.end_of_peering(&peer.domain, &bundle.gateway_signing_key);
-            // A removal that the database knows is older than what it holds.
-            let is_known = |at: &OffsetDateTime| {
-                peer.removed.is_some_and(|known| known.unix_timestamp() >= at.unix_timestamp())
-            };
-            if let Some(at) = ended.filter(|at| peer.state != PeerState::Removed && !is_known(at)) {
+            let ended = revocations.ended_since(&peer.domain, &bundle.gateway_signing_key, peer.removed);
+            if let Some(at) = ended.filter(|_| peer.state != PeerState::Removed) {
                 let subject = peer.domain.to_string();
                 let act = Act { at, actor: "the revoked file", act: "remove_peer", subject: &subject };
-                self.set_peer(&KnownPeer { state: PeerState::Removed, ..peer }, false, act).await?;
+                let removed = Some(at);
+                self.set_peer(&KnownPeer { state: PeerState::Removed, removed, ..peer }, false, act).await?;
             }
         }
         Ok(())

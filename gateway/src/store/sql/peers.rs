@@ -26,7 +26,7 @@ pub struct KnownPeer {
     pub bundle: SignedBundle,
     /// Countries that an administrator believes it to speak for.
     pub countries: BTreeSet<String>,
-    /// When the peering ended last.
+    /// When the peering ended last, or began anew after that: whatever ended before is known.
     pub removed: Option<OffsetDateTime>,
     /// How much of its directory is known; the epoch is empty for nothing.
     pub directory: (Vec<u8>, u64),
@@ -90,8 +90,7 @@ impl Store {
         .bind(i32::from(peer.state))
         .bind(peer.bundle.encode_to_vec())
         .bind(joined(&peer.countries))
-        // Whoever accepts a domain anew knows of all that ended before.
-        .bind((peer.state == PeerState::Removed || is_anew).then(|| millis(act.at)))
+        .bind(peer.removed.map(millis))
         .bind(removed)
         .bind(is_anew)
         .execute(&mut change)
