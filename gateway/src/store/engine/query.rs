@@ -122,7 +122,9 @@ impl Query {
     }
 
     fn sqlite(self) -> Statement<'static, Sqlite, SqliteArguments> {
-        let mut text = Text::default();
+        // The engine looks for the name of each parameter among those of all, unless it has none.
+        let is_numbered = self.parts.iter().any(|part| matches!(part, Part::Bound(_)));
+        let mut text = Text { is_numbered, ..Text::default() };
         let mut values = Vec::new();
         for part in self.parts {
             match part {
@@ -168,7 +170,7 @@ impl Query {
     }
 
     fn postgres(self) -> Statement<'static, Postgres, PgArguments> {
-        let mut text = Text::default();
+        let mut text = Text { is_numbered: true, ..Text::default() };
         let mut values: Vec<Argument> = Vec::new();
         for part in self.parts {
             match part {
@@ -271,6 +273,8 @@ fn rows<R>(rows: Vec<R>, row: impl Fn(R) -> Row) -> Vec<Row> {
 struct Text {
     sql: Cow<'static, str>,
     parameters: usize,
+    /// Whether they are named by their numbers.
+    is_numbered: bool,
 }
 
 impl Text {
@@ -284,8 +288,12 @@ impl Text {
 
     fn parameter(&mut self) {
         self.parameters += 1;
-        // A String takes what is written into it.
-        let _ = write!(self.sql.to_mut(), "${}", self.parameters);
+        if self.is_numbered {
+            // A String takes what is written into it.
+            let _ = write!(self.sql.to_mut(), "${}", self.parameters);
+        } else {
+            self.sql.to_mut().push('?');
+        }
     }
 
     /// So many parameters, and a parenthesis.
