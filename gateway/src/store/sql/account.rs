@@ -11,7 +11,7 @@ use liaison_trust::names::Domain;
 use super::columns::{number, queue};
 use crate::store::{
     Load, Queue, StoreError,
-    engine::{Db, Pool, Transaction, query, row},
+    engine::{Db, Pool, Row, Transaction, query, row},
 };
 
 /// The account as it stood after the last batch.
@@ -73,12 +73,20 @@ impl Account {
         if !db.is_shared() {
             return Ok(0);
         }
-        let (message, delivery, state): (i64, i64, i64) =
-            query("SELECT next_message, next_delivery, state FROM shared").fetch_one(&mut *db).await?;
-        self.next = Next { message, delivery };
-        // Nobody else changes them until this batch is committed.
-        self.loads.put(select(db, filled).await?);
-        Ok(state.unsigned_abs())
+        // Nobody else changes any of it until this batch is committed.
+        let look = query("SELECT next_message, next_delivery, state, queue, deliveries, bytes FROM shared LEFT JOIN load ON queue ")
+            .one_of(named(filled));
+        let mut loads = Vec::new();
+        let mut known = 0;
+        for row in look.fetch_all::<Row>(&mut *db).await? {
+            self.next = Next { message: row.get("next_message")?, delivery: row.get("next_delivery")? };
+            known = row.get::<i64>("state")?.unsigned_abs();
+            if let Some(queue) = row.get::<Option<String>>("queue")? {
+                loads.push((queue, row.get("deliveries")?, row.get("bytes")?));
+            }
+        }
+        self.loads.put(read(loads)?);
+        Ok(known)
     }
 
     /// Keeps it with the batch; what is to be remembered of it once that is durable.
@@ -94,20 +102,23 @@ impl Account {
                 .map(|(queue, by)| (queue.clone(), self.loads.after(&queue, by)))
                 .collect());
         }
-        query("UPDATE shared SET next_message = $1, next_delivery = $2")
-            .bind(next.message)
-            .bind(next.delivery)
-            .execute(&mut *db)
-            .await?;
+        const COUNT: &str = "UPDATE shared SET next_message = $1, next_delivery = $2";
+        const ADD: &str = " ON CONFLICT (queue) DO UPDATE SET \
+                           deliveries = GREATEST(load.deliveries + excluded.deliveries, 0), \
+                           bytes = GREATEST(load.bytes + excluded.bytes, 0) RETURNING queue, deliveries, bytes";
         let changes: Vec<_> = changes.into_iter().collect();
+        if changes.is_empty() {
+            query(COUNT).bind(next.message).bind(next.delivery).execute(&mut *db).await?;
+        }
         let mut loads = HashMap::with_capacity(changes.len());
         for run in db.runs(&changes) {
-            let add = query("INSERT INTO load (queue, deliveries, bytes) ")
-                .rows(run, |(queue, by)| row![queue.to_string(), by.deliveries, by.bytes])
-                .sql(
-                    " ON CONFLICT (queue) DO UPDATE SET deliveries = GREATEST(load.deliveries + excluded.deliveries, 0), \
-                     bytes = GREATEST(load.bytes + excluded.bytes, 0) RETURNING queue, deliveries, bytes",
-                );
+            // In one statement, for each takes the way to the server and back.
+            let add =
+                query(format!("WITH counted AS ({COUNT}) INSERT INTO load (queue, deliveries, bytes) "))
+                    .bind(next.message)
+                    .bind(next.delivery)
+                    .rows(run, |(queue, by)| row![queue.to_string(), by.deliveries, by.bytes])
+                    .sql(ADD);
             loads.extend(read(add.fetch_all(&mut *db).await?)?);
         }
         Ok(loads)
@@ -211,12 +222,17 @@ async fn select<'q>(
     db: impl Into<Db<'_>>,
     queues: impl IntoIterator<Item = &'q Queue>,
 ) -> Result<Vec<(Queue, Load)>, StoreError> {
-    let names: Vec<String> = queues.into_iter().map(ToString::to_string).collect();
-    if names.is_empty() {
-        return Ok(Vec::new());
-    }
-    let select = query("SELECT queue, deliveries, bytes FROM load WHERE queue ").one_of(names);
+    let select = query("SELECT queue, deliveries, bytes FROM load WHERE queue ").one_of(named(queues));
     read(select.fetch_all(db).await?)
+}
+
+/// The names of queues: of one that there is not, where there are none.
+fn named<'q>(queues: impl IntoIterator<Item = &'q Queue>) -> Vec<String> {
+    let mut names: Vec<String> = queues.into_iter().map(ToString::to_string).collect();
+    if names.is_empty() {
+        names.push(String::new());
+    }
+    names
 }
 
 /// What all queues hold, as the database has it.

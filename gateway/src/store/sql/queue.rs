@@ -25,17 +25,19 @@ use crate::{
 impl Store {
     /// The next page of a queue behind a delivery, in order: bounded in number and bytes.
     pub async fn queue(&self, queue: &Queue, after: DeliveryId) -> Result<Vec<Queued>, StoreError> {
-        // Whatever woke the reader, it decides by what was changed before.
-        self.fresh().await?;
-        let next: Vec<i64> = query(
-            "SELECT seq FROM delivery WHERE queue = $1 AND seq > $2 AND quarantined IS NULL ORDER BY seq LIMIT $3",
-        )
+        let state = if self.readers.is_shared() { "(SELECT state FROM shared)" } else { "0" };
+        let next: Vec<(i64, i64)> = query(format!(
+            "SELECT seq, {state} FROM delivery WHERE queue = $1 AND seq > $2 AND quarantined IS NULL \
+             ORDER BY seq LIMIT $3"
+        ))
         .bind(queue.to_string())
         .bind(after.0)
         .bind(limits::PAGE_DELIVERIES)
         .fetch_all(&self.readers)
         .await?;
-        let next: Vec<_> = next.into_iter().map(DeliveryId).collect();
+        // Whatever woke the reader, it decides by what was changed before.
+        self.view_of(next.first().map_or(0, |(_, state)| state.unsigned_abs())).await?;
+        let next: Vec<_> = next.into_iter().map(|(seq, _)| DeliveryId(seq)).collect();
         let recent = self.recent.take(&next);
         if !recent.is_empty() {
             return Ok(recent);

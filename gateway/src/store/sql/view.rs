@@ -98,6 +98,11 @@ impl Store {
     /// The database failed, or what was changed could not be read in time.
     pub async fn fresh(&self) -> Result<(), StoreError> {
         let state = self.state().await?;
+        self.view_of(state).await
+    }
+
+    /// Waits until the gateway's memory has all changes up to this one.
+    pub(super) async fn view_of(&self, state: u64) -> Result<(), StoreError> {
         if !self.view.is_behind(state) {
             return Ok(());
         }
