@@ -3,7 +3,7 @@
 #![allow(clippy::indexing_slicing, reason = "an absent field of JSON is null")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     process::{Command, Output},
 };
@@ -43,6 +43,15 @@ pub async fn leaves(gateway: &Gateway) -> Result<Vec<Value>> {
 /// How often each event is in the log.
 pub fn count(leaves: &[Value], event: &str) -> usize {
     leaves.iter().filter(|leaf| leaf["event"] == event).count()
+}
+
+/// Checks that a sound log tells of all messages that were sent, each as accepted once.
+pub async fn tells_of_all(gateway: &Gateway, sent: &BTreeSet<String>) -> Result<()> {
+    let report = sound(gateway).await?;
+    let accepted = count(&leaves(gateway).await?, "accepted");
+    ensure!(accepted >= sent.len(), "{report}");
+    ensure!(report.get("messages") == Some(&accepted.into()), "{report}: {accepted} were accepted");
+    Ok(())
 }
 
 /// Runs a gateway's command on another data folder, whatever its end.
