@@ -250,8 +250,8 @@ pub(super) async fn note(gateway: &Gateway, peer: &Peer, agency: Agency) -> Resu
     Ok(())
 }
 
-/// The agencies of peers that the store knows; those that are `known` are not proven again. One of a country that is not confirmed any more can't be addressed,
-/// but what it sent and was sent before may have to be decided again.
+/// The agencies of peers that the store knows; those that are `known` are not proven again. One of a country that is not
+/// confirmed any more can't be addressed, but what it sent and was sent before may have to be decided again.
 pub fn from_store(listed: &[(wire::Agency, bool)], peers: &[Arc<Peer>], known: &Directory) -> Vec<Agency> {
     let mut agencies = Vec::with_capacity(listed.len());
     for (agency, is_listed) in listed {

@@ -40,7 +40,7 @@ mod watch;
 pub use forward::gate;
 pub use link::run;
 pub use listed::from_store;
-pub use own::{begin_own, bundle_of, renew_own};
+pub use own::{begin_own, renew_own};
 pub use preview::preview;
 pub use service::{admit, caller, service};
 pub use waiting::tell_all as tell_waiting;

@@ -17,7 +17,7 @@ use super::bundle::{self, PROTOCOL};
 use crate::{authority::Authority, gateway::Gateway, limits, log, store::StoreError};
 
 /// The bundle of this domain as of a moment. Its sequence grows with the clock, and survives a restore.
-pub fn bundle_of(
+fn bundle_of(
     gateway: &Gateway,
     authority: &Authority,
     addresses: &[String],

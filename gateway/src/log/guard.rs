@@ -159,7 +159,7 @@ impl Log {
         if self.guard.refuse(ahead, note)? {
             error!(
                 log = %self.signer.key().name(),
-                "a head was shown that this gateway signed and its database does not hold: it is an older copy"
+                "this gateway signed a head that its database does not hold: it is an older copy"
             );
             self.guard.found.notify_waiters();
         }
