@@ -65,8 +65,9 @@ impl Store {
             }
         }
         if let Some(first) = ids.first() {
-            for decision in refused {
-                insert_refused(&mut tx, *first, decision, self.address().domain().as_str());
+            for some in refused.chunks(limits::ROWS) {
+                insert_refused(&mut tx, *first, some, self.address().domain().as_str());
+                tx.flush().await.map_err(StoreError::from)?;
             }
         }
         if let Some(idempotency) = idempotency {
@@ -217,18 +218,17 @@ pub(super) fn insert_envelope(tx: &mut Change, id: Uuid, envelope: &[u8]) {
         .bind(envelope);
 }
 
-fn insert_refused(tx: &mut Change, id: Uuid, decision: RecipientDecision, by: &str) {
-    let refusal = forbidden(&decision);
-    tx.write(
-        "insert into deliveries (message, agency, state, decision, refusal, holder) values (?, ?, ?, ?, ?, ?) \
-         on conflict do nothing",
-    )
-    .bind(id.as_bytes().as_slice())
-    .bind(&decision.recipient)
-    .bind(i32::from(State::Refused))
-    .bind(decision.encode_to_vec())
-    .bind(refusal.encode_to_vec())
-    .bind(by);
+fn insert_refused(tx: &mut Change, id: Uuid, refused: &[RecipientDecision], by: &str) {
+    tx.write("insert into deliveries (message, agency, state, decision, refusal, holder) values ")
+        .rows(refused, |row, decision| {
+            row.bind(id.as_bytes().as_slice())
+                .bind(&decision.recipient)
+                .bind(i32::from(State::Refused))
+                .bind(decision.encode_to_vec())
+                .bind(forbidden(decision).encode_to_vec())
+                .bind(by);
+        })
+        .then(" on conflict do nothing");
 }
 
 /// What a decision against a recipient says to the sender.

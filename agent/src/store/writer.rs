@@ -177,7 +177,7 @@ impl Change {
         Asked(self)
     }
 
-    /// Runs what was not run yet.
+    /// Runs what was not run yet: now and then where much is written, for SQLite reads a text of a megabyte at the most.
     pub(super) async fn flush(&mut self) -> Result<(), sqlx::Error> {
         self.run().await.map(drop)
     }
