@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::{
     agent::Agent,
     directory::Belief,
-    log::{self, HeldHeads},
+    log::{self, HeldHeads, ShownHeads},
     store::{Event, Incoming, IncomingSection, Receipt, StoreError},
 };
 
@@ -55,13 +55,17 @@ pub(crate) struct Told {
 /// Judges a delivery, and takes it.
 #[cfg(test)]
 pub(crate) async fn take(agent: &Agent, delivery: Delivery) -> Result<Answer, StoreError> {
-    keep(agent, judge(agent, delivery).await?).await
+    keep(agent, judge(agent, &ShownHeads::default(), delivery).await?).await
 }
 
-/// Judges a delivery.
-pub(crate) async fn judge(agent: &Agent, delivery: Delivery) -> Result<Judged, StoreError> {
+/// Judges a delivery of a session in which these heads were shown.
+pub(crate) async fn judge(
+    agent: &Agent,
+    shown: &ShownHeads,
+    delivery: Delivery,
+) -> Result<Judged, StoreError> {
     let judged = match delivery.content {
-        Some(delivery::Content::Copy(copy)) => judge_copy(agent, copy).await?,
+        Some(delivery::Content::Copy(copy)) => judge_copy(agent, shown, copy).await?,
         Some(delivery::Content::Notice(notice)) => judge_notice(agent, &notice).await?,
         None => Err(Answer::Refused(malformed("the delivery is empty"))),
     };
@@ -92,7 +96,11 @@ pub(crate) async fn keep(agent: &Agent, judged: Judged) -> Result<Answer, StoreE
     }
 }
 
-async fn judge_copy(agent: &Agent, mut copy: SealedCopy) -> Result<Result<Judged, Answer>, StoreError> {
+async fn judge_copy(
+    agent: &Agent,
+    shown: &ShownHeads,
+    mut copy: SealedCopy,
+) -> Result<Result<Judged, Answer>, StoreError> {
     let Some(record) = &copy.sender_key else {
         return Ok(Err(Answer::Refused(Refusal::new(
             ErrorCode::MissingField,
@@ -121,7 +129,7 @@ async fn judge_copy(agent: &Agent, mut copy: SealedCopy) -> Result<Result<Judged
         (Ok(_), None) => return Ok(Err(Answer::Refused(malformed("the copy has no release record")))),
         (Err(error), _) => return Ok(Err(Answer::Refused(error.into()))),
     };
-    let held = held_heads(agent, &received.sender).await?;
+    let held = shown.news(&received.sender, held_heads(agent, &received.sender).await?);
     let acknowledgement = Acknowledgement {
         message_id: received.id.as_bytes().to_vec().into(),
         manifest_digest: received.digest.into(),

@@ -12,7 +12,11 @@ mod succession;
 mod tests;
 mod told;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use liaison_proto::{
@@ -71,6 +75,23 @@ impl From<Failed> for Refusal {
 pub(crate) struct HeldHeads {
     pub log: Bytes,
     pub keys: Bytes,
+}
+
+/// What each agency was shown last in a session: the same head is not shown to it twice.
+#[derive(Debug, Default)]
+pub(crate) struct ShownHeads(Mutex<HashMap<AgencyAddress, HeldHeads>>);
+
+impl ShownHeads {
+    /// Of the heads that are held, those that are news to an agency.
+    pub(crate) fn news(&self, to: &AgencyAddress, held: HeldHeads) -> HeldHeads {
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if shown.len() >= limits::DIRECTORY_AGENCIES {
+            shown.clear();
+        }
+        let before = shown.insert(to.clone(), held.clone()).unwrap_or_default();
+        let news = |held, before| if held == before { Bytes::new() } else { held };
+        HeldHeads { log: news(held.log, before.log), keys: news(held.keys, before.keys) }
+    }
 }
 
 /// Asks for receipts and heads, and replays the log of keys, until `stop`.

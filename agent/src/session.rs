@@ -38,6 +38,7 @@ use crate::{
     agent::Agent,
     inbox::{self, Answer, Judged},
     limits, link,
+    log::ShownHeads,
     outbox::{self, Offer},
     store::StoreError,
 };
@@ -88,6 +89,8 @@ struct Session<'a> {
     drain_asked: Notify,
     answers: mpsc::Sender<SessionRequest>,
     chunks: mpsc::Sender<SessionRequest>,
+    /// The heads of logs that senders were shown with acknowledgements.
+    shown: ShownHeads,
 }
 
 /// Runs a session to its end.
@@ -121,7 +124,14 @@ pub(crate) async fn run(
     tracing::info!(window = welcome.window, "session begun");
     agent.link.connected();
 
-    let session = Session { agent, under_way: Mutex::default(), drain_asked: Notify::new(), answers, chunks };
+    let session = Session {
+        agent,
+        under_way: Mutex::default(),
+        drain_asked: Notify::new(),
+        answers,
+        chunks,
+        shown: ShownHeads::default(),
+    };
     let window = welcome.window.clamp(1, SESSION_WINDOW);
     let stopped = async {
         stop.cancelled().await;
@@ -174,7 +184,9 @@ impl Session<'_> {
                 Some(Frame::Accepted(accepted)) => self.accepted(accepted).boxed(),
                 Some(Frame::Refused(refused)) => self.refused(refused).boxed(),
                 Some(Frame::Delivery(chunk)) => match parts.add(chunk)? {
-                    Some((attempt, delivery)) => self.deliver(attempt, self.judge(&delivery).await?).boxed(),
+                    Some((attempt, delivery)) => {
+                        self.deliver(attempt, self.judge(delivery.into()).await?).boxed()
+                    }
                     None => continue,
                 },
                 Some(Frame::Drain(_)) => {
@@ -274,9 +286,9 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn judge(&self, delivery: &[u8]) -> Result<Judged, StoreError> {
-        match strict::decode::<Delivery>(delivery) {
-            Ok(delivery) => inbox::judge(self.agent, delivery).await,
+    async fn judge(&self, delivery: Bytes) -> Result<Judged, StoreError> {
+        match strict::decode_shared::<Delivery>(delivery) {
+            Ok(delivery) => inbox::judge(self.agent, &self.shown, delivery).await,
             Err(error) => Ok(Judged::Answered(Answer::Refused(error.into()))),
         }
     }

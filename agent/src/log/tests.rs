@@ -259,3 +259,19 @@ fn the_log_must_say_what_the_gateway_signed() {
     let other_policy = Known { acceptance: Some(other_policy), ..known };
     assert!(same(&told(logged(Verdict::Withheld, Some("no"))), &other_policy).is_err());
 }
+
+#[test]
+fn an_agency_is_shown_each_head_once() {
+    let shown = ShownHeads::default();
+    let [police, clinic] = ["be/police", "be/clinic"].map(|agency| agency.parse().unwrap());
+    let news = |to, log: &'static str, keys: &'static str| {
+        let news = shown.news(to, HeldHeads { log: log.into(), keys: keys.into() });
+        (String::from_utf8(news.log.into()).unwrap(), String::from_utf8(news.keys.into()).unwrap())
+    };
+    let both = |log: &str, keys: &str| (log.to_owned(), keys.to_owned());
+    assert_eq!(news(&police, "7", "3"), both("7", "3"));
+    assert_eq!(news(&police, "7", "3"), both("", ""));
+    assert_eq!(news(&clinic, "7", "3"), both("7", "3"), "another was not shown it");
+    assert_eq!(news(&police, "8", "3"), both("8", ""));
+    assert_eq!(news(&police, "7", "3"), both("7", ""), "a log that went back is news");
+}

@@ -70,3 +70,6 @@ pub(crate) const SEEDED_BYTES: u64 = 3 << 10;
 pub(crate) const SEEDED_DURING: Duration = Duration::from_secs(6 * 3600);
 /// Messages whose rows are put into the database at once.
 pub(crate) const SEEDED_AT_ONCE: usize = 256;
+/// Of so many acknowledgements between two agencies one shows heads of the logs: at the rates that are measured here, a new
+/// head comes with fewer.
+pub(crate) const HEAD_OF: usize = 32;

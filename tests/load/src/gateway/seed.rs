@@ -24,7 +24,10 @@ use sqlx::{Connection as _, QueryBuilder, SqliteConnection};
 use time::OffsetDateTime;
 use uuid::{Builder, Uuid};
 
-use super::{Cast, stock::LIFE};
+use super::{
+    Cast,
+    stock::{LIFE, shown},
+};
 use crate::limits;
 
 /// The log of evidence in a database that never was restored.
@@ -191,6 +194,8 @@ impl Seeder {
                         let mut word = Acknowledgement::decode(signed.acknowledgement.clone())?;
                         (word.message_id, word.manifest_digest) = (message_id.clone(), digest.clone());
                         word.received_at = Some(times::to_wire(at));
+                        let heads = [word.log_head, word.keys_head];
+                        [word.log_head, word.keys_head] = shown(usize::try_from(number)?, &heads);
                         *signed = statement::sign(&word, &template.recipient.signing);
                     }
                     (&mut event.message_id, &mut event.manifest_digest)

@@ -33,7 +33,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::message;
+use crate::{limits, message};
 
 /// How long a message may be delivered, and one that nobody takes: longer than a stock is kept.
 pub(super) const LIFE: Duration = Duration::from_secs(24 * 3600);
@@ -126,15 +126,21 @@ impl Cast {
             (draft.message_id, draft.thread) = (Uuid::now_v7(), Uuid::now_v7());
             let envelope = from.seal(draft)?;
             let id = draft.message_id;
-            let acknowledgement =
-                is_taken.then(|| acknowledgement(id, &envelope.manifest, to, key.id.into(), heads));
+            let acknowledgement = is_taken
+                .then(|| acknowledgement(id, &envelope.manifest, to, key.id.into(), shown(number, heads)));
             stock.push_back(Sealed { id, envelope: envelope.encode_to_vec().into(), acknowledgement });
         }
         Ok(stock)
     }
 }
 
-/// What an honest recipient shows: the newest heads of the logs.
+/// What a recipient shows with an acknowledgement: as an agent does, each head that it holds to each sender once, of which
+/// it has a new one now and then.
+pub(super) fn shown(number: usize, heads: &[Bytes; 2]) -> [Bytes; 2] {
+    if number.is_multiple_of(limits::HEAD_OF) { heads.clone() } else { <[Bytes; 2]>::default() }
+}
+
+/// The newest heads of the logs.
 pub(crate) async fn heads(agency: &Insider) -> Result<[Bytes; 2]> {
     let mut exchange = agency.exchange().await?;
     let receipts = exchange.list_receipts(ListReceiptsRequest::default()).await?.into_inner();
@@ -212,7 +218,7 @@ fn acknowledgement(
     manifest: &[u8],
     recipient: &Insider,
     key_id: Bytes,
-    [log_head, keys_head]: &[Bytes; 2],
+    [log_head, keys_head]: [Bytes; 2],
 ) -> SignedAcknowledgement {
     let acknowledgement = Acknowledgement {
         message_id: Bytes::copy_from_slice(id.as_bytes()),
@@ -221,8 +227,8 @@ fn acknowledgement(
         key_id,
         received_at: Some(times::to_wire(OffsetDateTime::now_utc())),
         thread_state: None,
-        log_head: log_head.clone(),
-        keys_head: keys_head.clone(),
+        log_head,
+        keys_head,
     };
     statement::sign(&acknowledgement, &recipient.signing)
 }
