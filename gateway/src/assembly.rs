@@ -72,10 +72,10 @@ impl Assembly {
                 Ok((bytes, room)) => (Part::Growing(bytes, room), Step::Waits),
                 Err(refusal) => (Part::Refused, Step::Refused(refusal)),
             },
+            // The one copy of a message, whose parts are references into it from here on: the chunk may be a small part of
+            // a buffer that would live as long.
             None => match self.take(data.len()) {
-                // The usual message is one chunk, and not copied.
-                Ok(room) if last => return Ok(Step::Whole { bytes: data, room }),
-                // A copy, for the chunk may be a small part of a buffer that would live as long.
+                Ok(room) if last => return Ok(Step::Whole { bytes: Bytes::copy_from_slice(&data), room }),
                 Ok(room) => (Part::Growing(BytesMut::from(data.as_ref()), room), Step::Waits),
                 Err(refusal) => (Part::Refused, Step::Refused(refusal)),
             },

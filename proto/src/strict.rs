@@ -4,6 +4,7 @@
 
 use prost::{
     Message, Name,
+    bytes::Bytes,
     encoding::{WireType, decode_key, decode_varint},
 };
 use prost_reflect::{EnumDescriptor, Kind, MessageDescriptor};
@@ -31,10 +32,26 @@ pub enum StrictError {
 /// # Errors
 /// What is wrong with the bytes.
 pub fn decode<M: Message + Name + Default>(bytes: &[u8]) -> Result<M, StrictError> {
-    let malformed = || StrictError::Malformed { message: M::full_name() };
-    let descriptor = POOL.get_message_by_name(&M::full_name()).ok_or_else(malformed)?;
-    check(&descriptor, bytes)?;
-    M::decode(bytes).map_err(|_| malformed())
+    check_as::<M>(bytes)?;
+    M::decode(bytes).map_err(|_| malformed::<M>())
+}
+
+/// [`decode`], whose fields of bytes are references into `bytes` and no copies: as long as one of them lives, all do.
+///
+/// # Errors
+/// What is wrong with the bytes.
+pub fn decode_shared<M: Message + Name + Default>(bytes: Bytes) -> Result<M, StrictError> {
+    check_as::<M>(&bytes)?;
+    M::decode(bytes).map_err(|_| malformed::<M>())
+}
+
+fn check_as<M: Name>(bytes: &[u8]) -> Result<(), StrictError> {
+    let descriptor = POOL.get_message_by_name(&M::full_name()).ok_or_else(malformed::<M>)?;
+    check(&descriptor, bytes)
+}
+
+fn malformed<M: Name>() -> StrictError {
+    StrictError::Malformed { message: M::full_name() }
 }
 
 /// Checks that `bytes` are a message of this schema and nothing else. Allocates nothing, so that it

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use liaison_demo::wait;
 use liaison_proto::message::v1::referral_state::Code as State;
 use liaison_tests::{
     Realm, call, evidence, message,

@@ -80,7 +80,7 @@ async fn decide(
 
 /// Decodes an envelope, refusing what this version does not know.
 async fn read(bytes: Bytes) -> Result<Envelope, Refusal> {
-    delivery::aside(bytes.len(), move || Ok(strict::decode::<Envelope>(&bytes)?)).await
+    delivery::aside(bytes.len(), move || Ok(strict::decode_shared::<Envelope>(bytes)?)).await
 }
 
 /// Checks all that doesn't need the store: the envelope itself, and that its sender is who calls, with

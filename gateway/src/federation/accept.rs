@@ -55,7 +55,7 @@ pub(super) async fn accept(
 ) -> Result<Bytes, Refusal> {
     let size = forward.len();
     let forward: Forward = aside(size, move || {
-        strict::decode(&forward).map_err(|error| {
+        strict::decode_shared(forward).map_err(|error| {
             let refusal = Refusal::from(error);
             match refusal.code() {
                 ErrorCode::UnknownValue => Refusal { action: UPGRADE.to_owned(), ..refusal },

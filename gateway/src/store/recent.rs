@@ -1,15 +1,14 @@
-//! What was committed a moment ago and waits for a session that is there: so that it is handed over without being read
-//! from the database again.
+//! The ends of queues: what was committed a moment ago and waits for a session that is there, so that it is handed over
+//! without being read from the database again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use liaison_proto::message::v1::error_code::Code as ErrorCode;
-use liaison_trust::names::AgencyAddress;
 
-use super::{DeliveryId, Head, Item, NewCopy, NewMessage, Queued, QueuedCopy};
+use super::{DeliveryId, Head, Item, NewCopy, NewMessage, Queue, Queued, QueuedCopy};
 use crate::limits;
 
 /// The newest deliveries, as far as there is room for them. The database has them all, and their order.
@@ -18,23 +17,58 @@ pub(super) struct Recent(Arc<Mutex<Kept>>);
 
 #[derive(Default)]
 struct Kept {
-    queued: BTreeMap<DeliveryId, (Queued, u64)>,
+    ends: HashMap<Queue, End>,
+    /// The queues of those that are kept, the oldest first, and how many bytes they have.
+    queues: BTreeMap<DeliveryId, (Queue, u64)>,
     bytes: u64,
 }
 
+/// The end of a queue.
+struct End {
+    kept: BTreeMap<DeliveryId, Queued>,
+    /// The last delivery that the queue may hold and that is not kept.
+    last_unkept: DeliveryId,
+}
+
+/// What was put into a queue, and how many bytes it has; whether it is kept in memory.
+pub(super) struct Added<'a> {
+    pub(super) id: DeliveryId,
+    pub(super) queue: &'a Queue,
+    pub(super) kept: Option<Queued>,
+    pub(super) bytes: u64,
+}
+
 impl Recent {
-    /// Keeps deliveries with how many bytes they have; the oldest make room.
-    pub(super) fn keep(&self, queued: impl IntoIterator<Item = (Queued, u64)>) {
+    /// Takes note of what was put into queues, in its order; of what is kept the oldest makes room.
+    pub(super) fn add<'a>(&self, added: impl IntoIterator<Item = Added<'a>>) {
         let mut kept = self.lock();
-        for (queued, bytes) in queued {
+        for Added { id, queue, kept: queued, bytes } in added {
+            // Of a queue that nothing is known of, nothing before this.
+            let end = kept
+                .ends
+                .entry(queue.clone())
+                .or_insert_with(|| End { kept: BTreeMap::new(), last_unkept: id.before() });
+            let Some(queued) = queued else {
+                end.last_unkept = id;
+                continue;
+            };
+            end.kept.insert(id, queued);
+            kept.queues.insert(id, (queue.clone(), bytes));
             kept.bytes += bytes;
-            kept.queued.insert(queued.id, (queued, bytes));
         }
         while kept.bytes > limits::RECENT_BYTES
-            && let Some((_, (_, bytes))) = kept.queued.pop_first()
+            && let Some(oldest) = kept.queues.keys().next().copied()
         {
-            kept.bytes -= bytes;
+            kept.remove(oldest);
         }
+    }
+
+    /// Takes the next of a queue behind a delivery; none where the database is to be asked.
+    pub(super) fn next(&self, queue: &Queue, after: DeliveryId, most: usize) -> Option<Vec<Queued>> {
+        let mut kept = self.lock();
+        let end = kept.ends.get(queue).filter(|end| after >= end.last_unkept)?;
+        let next: Vec<_> = end.kept.keys().copied().filter(|id| *id > after).take(most).collect();
+        Some(next.into_iter().filter_map(|id| kept.remove(id)).collect())
     }
 
     /// Takes those of these deliveries that are kept, up to the first that is not.
@@ -43,7 +77,7 @@ impl Recent {
         ids.iter().map_while(|id| kept.remove(*id)).collect()
     }
 
-    /// Drops deliveries that have left their queue.
+    /// Drops deliveries that are not any more what they were, or have left their queue.
     pub(super) fn forget(&self, ids: impl IntoIterator<Item = DeliveryId>) {
         let mut kept = self.lock();
         for id in ids {
@@ -56,14 +90,11 @@ impl Recent {
         *self.lock() = Kept::default();
     }
 
-    /// Drops the copies for an agency, which another gateway hands over from now on.
-    pub(super) fn forget_copies(&self, agency: &AgencyAddress) {
+    /// Drops what is kept of a queue, which another gateway hands over from now on.
+    pub(super) fn forget_queue(&self, queue: &Queue) {
         let mut kept = self.lock();
-        let is_for =
-            |queued: &Queued| matches!(&queued.item, Item::Copy(copy) if copy.head.recipient == *agency);
-        let copies = kept.queued.values().filter(|(queued, _)| is_for(queued));
-        let copies: Vec<_> = copies.map(|(queued, _)| queued.id).collect();
-        for id in copies {
+        let ids = kept.ends.get(queue).map(|end| end.kept.keys().copied().collect::<Vec<_>>());
+        for id in ids.unwrap_or_default() {
             kept.remove(id);
         }
     }
@@ -75,9 +106,11 @@ impl Recent {
 
 impl Kept {
     fn remove(&mut self, id: DeliveryId) -> Option<Queued> {
-        let (queued, bytes) = self.queued.remove(&id)?;
+        let (queue, bytes) = self.queues.remove(&id)?;
         self.bytes -= bytes;
-        Some(queued)
+        let end = self.ends.get_mut(&queue)?;
+        end.last_unkept = end.last_unkept.max(id);
+        end.kept.remove(&id)
     }
 }
 
@@ -104,4 +137,65 @@ pub(super) fn copy(id: DeliveryId, message: &NewMessage, copy: &NewCopy) -> Queu
         from_memory: true,
     };
     Queued { id, item: Item::Copy(Box::new(copy)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use liaison_proto::message::v1::SignedNotice;
+
+    use super::*;
+
+    fn queue(of: &str) -> Queue {
+        of.parse().unwrap()
+    }
+
+    /// Puts these into a queue; of each whether it is kept.
+    fn add(recent: &Recent, queue: &Queue, ids: &[(i64, bool)], bytes: u64) {
+        let added = ids.iter().map(|(id, is_kept)| {
+            let (id, item) = (DeliveryId(*id), Item::Notice(SignedNotice::default()));
+            Added { id, queue, kept: is_kept.then_some(Queued { id, item }), bytes }
+        });
+        recent.add(added);
+    }
+
+    fn next(recent: &Recent, queue: &Queue, after: i64) -> Option<Vec<i64>> {
+        let next = recent.next(queue, DeliveryId(after), 2)?;
+        Some(next.iter().map(|queued| queued.id.0).collect())
+    }
+
+    #[test]
+    fn knows_the_end_of_a_queue_and_nothing_before_it() {
+        let (recent, queue, other) = (Recent::default(), queue("be/shelter"), queue("be/police"));
+        assert_eq!(next(&recent, &queue, 0), None, "of a queue into which nothing came");
+        add(&recent, &queue, &[(7, true), (9, true), (10, true)], 1);
+        assert_eq!(next(&recent, &queue, 5), None, "a delivery before the first may wait");
+        assert_eq!(next(&recent, &queue, 6), Some(vec![7, 9]));
+        assert_eq!(next(&recent, &queue, 9), Some(vec![10]));
+        assert_eq!(next(&recent, &queue, 10), Some(vec![]), "that nothing waits");
+        assert_eq!(next(&recent, &queue, 6), None, "for another session, what was taken");
+        assert_eq!(next(&recent, &other, 10), None, "another queue");
+    }
+
+    #[test]
+    fn what_is_not_kept_is_asked_for() {
+        let (recent, queue) = (Recent::default(), queue("be/shelter"));
+        add(&recent, &queue, &[(1, true), (2, false), (3, true)], 1);
+        assert_eq!(next(&recent, &queue, 0), None);
+        assert_eq!(next(&recent, &queue, 2), Some(vec![3]));
+        add(&recent, &queue, &[(4, true), (5, true)], 1);
+        recent.forget([DeliveryId(4)]);
+        assert_eq!(next(&recent, &queue, 3), None, "one that was narrowed");
+        assert_eq!(next(&recent, &queue, 4), Some(vec![5]));
+        recent.clear();
+        assert_eq!(next(&recent, &queue, 5), None);
+    }
+
+    #[test]
+    fn the_oldest_makes_room() {
+        let (recent, first, second) = (Recent::default(), queue("be/shelter"), queue("be/police"));
+        add(&recent, &first, &[(1, true)], limits::RECENT_BYTES);
+        add(&recent, &second, &[(2, true)], 1);
+        assert_eq!(next(&recent, &first, 0), None);
+        assert_eq!(next(&recent, &second, 1), Some(vec![2]));
+    }
 }

@@ -8,7 +8,7 @@ mod row;
 mod sqlite;
 mod value;
 
-use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
+use std::{fmt, path::PathBuf, slice::Chunks, str::FromStr, sync::Arc};
 
 use sqlx::{
     PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, migrate::Migrator,
@@ -175,12 +175,12 @@ impl Pool {
         })
     }
 
-    /// Values for as many statements that look for one of them as the engine takes them in best.
-    pub(super) fn lists<'r, T>(&self, values: &'r [T]) -> std::slice::Chunks<'r, T> {
-        values.chunks(longest(match self {
-            Self::Sqlite(_) => sqlite::RUNS,
-            Self::Postgres(..) => postgres::RUNS,
-        }))
+    /// Rows or values for as many statements as they need.
+    pub(super) fn runs<'r, T>(&self, rows: &'r [T]) -> Chunks<'r, T> {
+        rows.chunks(match self {
+            Self::Sqlite(_) => sqlite::ROWS,
+            Self::Postgres(..) => postgres::ROWS,
+        })
     }
 
     /// Waits until this gateway can't go on with the database: a command or another version has had it alone since, or it
@@ -285,21 +285,12 @@ impl Transaction {
         Ok(())
     }
 
-    /// Rows for as many statements that add them as the engine takes them in best.
-    pub(super) fn runs<'r, T>(&self, rows: &'r [T]) -> Runs<'r, T> {
-        Runs { rows, lengths: self.lengths() }
-    }
-
-    /// Values for as many statements that look for one of them as the engine takes them in best.
-    pub(super) fn lists<'r, T>(&self, values: &'r [T]) -> std::slice::Chunks<'r, T> {
-        values.chunks(longest(self.lengths()))
-    }
-
-    fn lengths(&self) -> &'static [usize] {
-        match self {
-            Self::Sqlite(_) => sqlite::RUNS,
-            Self::Postgres(..) => postgres::RUNS,
-        }
+    /// Rows or values for as many statements as they need.
+    pub(super) fn runs<'r, T>(&self, rows: &'r [T]) -> Chunks<'r, T> {
+        rows.chunks(match self {
+            Self::Sqlite(_) => sqlite::ROWS,
+            Self::Postgres(..) => postgres::ROWS,
+        })
     }
 }
 
@@ -326,29 +317,5 @@ impl<'d> From<&'d mut Transaction> for Db<'d> {
             Transaction::Sqlite(change) => Self::Sqlite(change),
             Transaction::Postgres(change, _) => Self::Postgres(change),
         }
-    }
-}
-
-fn longest(lengths: &[usize]) -> usize {
-    lengths.first().copied().unwrap_or(1)
-}
-
-/// Rows, run by run.
-pub(super) struct Runs<'r, T> {
-    rows: &'r [T],
-    /// How long a run may be, the longest first; the last of them is any length up to it where it is not 1.
-    lengths: &'static [usize],
-}
-
-impl<'r, T> Iterator for Runs<'r, T> {
-    type Item = &'r [T];
-
-    fn next(&mut self) -> Option<&'r [T]> {
-        let all = self.rows.len();
-        let fits = self.lengths.iter().copied().find(|length| *length <= all);
-        let length = fits.or_else(|| self.lengths.last().map(|last| all.min(*last))).filter(|_| all > 0)?;
-        let (run, rest) = self.rows.split_at(length);
-        self.rows = rest;
-        Some(run)
     }
 }

@@ -16,8 +16,8 @@ use crate::{limits, store::StoreError};
 /// What the server calls its connections.
 const APPLICATION: &str = "liaison-gateway";
 
-/// Rows go as arrays, so a run may have any length.
-pub(super) const RUNS: &[usize] = &[1_024];
+/// Rows in one statement, as arrays.
+pub(super) const ROWS: usize = 1_024;
 
 /// The advisory lock that every gateway on the database shares, or that one program has alone: the letters `liaison`.
 pub(super) const GATEWAYS: i64 = 0x006c_6961_6973_6f6e;

@@ -7,7 +7,7 @@ use sqlx::{
     sqlite::SqliteArguments,
 };
 
-use super::{Db, FromRow, Row, Value, postgres::answered, sqlite};
+use super::{Db, FromRow, Row, Value, postgres::answered};
 use crate::store::StoreError;
 
 /// A statement with its parameters.
@@ -22,8 +22,8 @@ enum Part {
     Value(Value),
     /// `IN` these.
     OneOf(Vec<Value>),
-    /// A table of these rows, whose columns are `column1`, `column2` and so on; whether one may stand in it twice.
-    Rows(Vec<Vec<Value>>, bool),
+    /// The rows of a table, whose columns are `column1`, `column2` and so on.
+    Rows(Vec<Vec<Value>>),
 }
 
 /// A statement that begins so.
@@ -57,22 +57,13 @@ impl Query {
         self.with(Part::OneOf(values.into_iter().map(Into::into).collect()))
     }
 
-    /// Goes on with a table of these rows.
+    /// Goes on with a `SELECT` of these rows, of each of which the first column is there.
     pub(in crate::store) fn rows<'r, T: 'r, R: Into<Vec<Value>>>(
         self,
         rows: &'r [T],
         values: impl Fn(&'r T) -> R,
     ) -> Self {
-        self.with(Part::Rows(rows.iter().map(|row| values(row).into()).collect(), false))
-    }
-
-    /// Goes on with a table of these rows that is only looked into: one may stand in it twice.
-    pub(in crate::store) fn listed<'r, T: 'r, const N: usize>(
-        self,
-        rows: &'r [T],
-        values: impl Fn(&'r T) -> [Value; N],
-    ) -> Self {
-        self.with(Part::Rows(rows.iter().map(|row| values(row).into()).collect(), true))
+        self.with(Part::Rows(rows.iter().map(|row| values(row).into()).collect()))
     }
 
     /// Every row of the answer.
@@ -144,19 +135,22 @@ impl Query {
                     values.push(value);
                 }
                 Part::OneOf(all) => {
-                    let all = filled(all);
+                    let last = all.last().cloned().unwrap_or(Value::Number(None));
+                    let all = filled(all, last);
                     text.push("IN (".into());
                     text.list(all.len());
                     values.extend(all);
                 }
-                Part::Rows(rows, may_repeat) => {
-                    let rows = if may_repeat { filled(rows) } else { rows };
-                    text.push("VALUES ".into());
-                    for (place, row) in rows.into_iter().enumerate() {
+                Part::Rows(rows) => {
+                    let none = rows.first().map_or(1, Vec::len);
+                    text.push("SELECT * FROM (VALUES ".into());
+                    for (place, row) in filled(rows, vec![Value::Number(None); none]).into_iter().enumerate()
+                    {
                         text.push(if place == 0 { "(" } else { ", (" }.into());
                         text.list(row.len());
                         values.extend(row);
                     }
+                    text.push(") WHERE column1 IS NOT NULL".into());
                 }
             }
         }
@@ -194,7 +188,7 @@ impl Query {
                     text.list(1);
                     values.push(Argument::Many(all));
                 }
-                Part::Rows(rows, _) => {
+                Part::Rows(rows) => {
                     let columns = columns(rows);
                     text.push("SELECT * FROM UNNEST (".into());
                     text.list(columns.len());
@@ -250,11 +244,9 @@ fn many(
     }
 }
 
-/// Values with the last of them repeated, for statements of few different lengths.
-fn filled<T: Clone>(mut values: Vec<T>) -> Vec<T> {
-    if let Some(last) = values.last().cloned() {
-        values.resize(sqlite::filled(values.len()), last);
-    }
+/// Values filled up with one that says nothing new, for statements of few different lengths.
+fn filled<T: Clone>(mut values: Vec<T>, with: T) -> Vec<T> {
+    values.resize(values.len().next_power_of_two(), with);
     values
 }
 

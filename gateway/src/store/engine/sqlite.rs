@@ -14,14 +14,8 @@ use crate::{limits, store::StoreError};
 /// The oldest engine that is safe: earlier ones may corrupt the write-ahead log when it is reset.
 const SAFE: [u32; 3] = [3, 51, 3];
 
-/// Few different lengths, so that the statement for each is prepared once and stays so; the longest stays within the
-/// engine's bound on parameters.
-pub(super) const RUNS: &[usize] = &[64, 32, 16, 8, 4, 2, 1];
-
-/// The length to which a list of so many values is filled up.
-pub(super) fn filled(length: usize) -> usize {
-    [1, 4, 16, 64].into_iter().find(|filled| length <= *filled).unwrap_or(length)
-}
+/// Rows in one statement, within the engine's bound on parameters.
+pub(super) const ROWS: usize = 256;
 
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 

@@ -20,7 +20,7 @@ use crate::store::{
     AcceptError, Accepted, Change, DeliveryId, Item, Load, NewCopy, NewLeaf, NewMessage, NewNotice, Queue,
     QueueBound, Queued, Settled, Settlement, Stager, StoreError, Thread,
     engine::{Pool, Transaction, Value, query, row},
-    recent::{self, Recent},
+    recent::{self, Added, Recent},
 };
 
 /// Commits batches, one after another.
@@ -135,7 +135,7 @@ impl Batches {
         transaction.tell_queues(queues.keys()).await?;
         let loads = self.account.end(&mut transaction, next, queues).await?;
         transaction.commit().await?;
-        self.recent.keep(recent);
+        self.recent.add(recent);
         self.recent.forget(gone.into_iter().chain(narrowed));
         self.account.loads.set(loads);
         self.account.next = next;
@@ -390,25 +390,32 @@ impl<'a> Rows<'a> {
         self.batches.stager.append(db, self.leaves.iter().copied()).await
     }
 
-    /// What is handed over next, if its recipient is there.
-    fn recent(&self) -> Vec<(Queued, u64)> {
+    /// What was put into agencies' queues: what is handed over next, if its recipient is there, is kept in memory.
+    fn recent(&self) -> Vec<Added<'a>> {
         let new: HashSet<i64> = self.messages.iter().map(|(seq, _)| *seq).collect();
         let queued = |delivery: &Delivery<'_>| match &delivery.what {
             // Of a message that was there before, there may be more content than came now.
             What::Copy { message, of, copy, .. } if new.contains(message) && copy.handed_over.is_some() => {
                 Some(recent::copy(DeliveryId(delivery.seq), of, copy))
             }
-            What::Notice(notice, _) if delivery.queue.peer().is_none() => {
+            What::Copy { .. } => None,
+            What::Notice(notice, _) => {
                 Some(Queued { id: DeliveryId(delivery.seq), item: Item::Notice((*notice).clone()) })
             }
-            _ => None,
         };
-        self.deliveries.iter().filter_map(|delivery| Some((queued(delivery)?, delivery.bytes))).collect()
+        let of_agencies = self.deliveries.iter().filter(|delivery| delivery.queue.peer().is_none());
+        let added = of_agencies.map(|delivery| Added {
+            id: DeliveryId(delivery.seq),
+            queue: delivery.queue,
+            kept: queued(delivery),
+            bytes: delivery.bytes,
+        });
+        added.collect()
     }
 
     /// Deletes the content of messages whose last delivery has gone.
     async fn forget_contents(&self, db: &mut Transaction) -> Result<(), StoreError> {
-        for run in db.lists(&self.touched) {
+        for run in db.runs(&self.touched) {
             let delete = query(
                 "DELETE FROM content WHERE NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.message = content.message) AND message ",
             );

@@ -120,7 +120,7 @@ impl<'a> Rows<'a> {
         }
         end(db, &expired).await?;
         self.gone.extend(expired);
-        for run in db.lists(&handed_over) {
+        for run in db.runs(&handed_over) {
             let update = query("UPDATE delivery SET handed_over = TRUE WHERE seq ");
             update.one_of(run.iter().copied()).execute(&mut *db).await?;
         }

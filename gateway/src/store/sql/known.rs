@@ -61,9 +61,9 @@ pub(super) async fn known_messages(
     accepts: &Accepts,
 ) -> Result<HashMap<(AgencyAddress, Uuid), Before>, StoreError> {
     let mut known = HashMap::new();
-    for run in db.lists(accepts) {
+    for run in db.runs(accepts) {
         let rows: Vec<Row> = query("SELECT m.seq, m.sender, m.id, m.digest, m.acceptance FROM (")
-            .listed(run, |(message, _)| row![message.sender.to_string(), message.id.as_bytes().as_slice()])
+            .rows(run, |(message, _)| row![message.sender.to_string(), message.id.as_bytes().as_slice()])
             .sql(") AS v CROSS JOIN message AS m WHERE m.sender = v.column1 AND m.id = v.column2")
             .fetch_all(&mut *db)
             .await?;
@@ -87,7 +87,7 @@ pub(super) async fn known_threads(
     let opened: Vec<Uuid> =
         accepts.iter().filter_map(|(message, _)| message.opens.as_ref()).map(|thread| thread.id).collect();
     let mut known = HashSet::new();
-    for run in db.lists(&opened) {
+    for run in db.runs(&opened) {
         let found: Vec<Vec<u8>> = query("SELECT thread FROM thread WHERE thread ")
             .one_of(run.iter().map(|thread| thread.as_bytes().as_slice()))
             .fetch_all(&mut *db)
@@ -116,7 +116,7 @@ pub(super) async fn queued(
     deliveries: &[DeliveryId],
 ) -> Result<HashMap<DeliveryId, QueuedRow>, StoreError> {
     let mut queued = HashMap::new();
-    for run in db.lists(deliveries) {
+    for run in db.runs(deliveries) {
         let select = query(
             "SELECT seq, agency, queue, bytes, message, offered, forwarded, handed_over FROM delivery WHERE quarantined IS NULL AND seq ",
         );
@@ -150,7 +150,7 @@ pub(super) async fn end(
     deliveries: &[DeliveryId],
 ) -> Result<HashMap<DeliveryId, EndedRow>, StoreError> {
     let mut ended = HashMap::new();
-    for run in db.lists(deliveries) {
+    for run in db.runs(deliveries) {
         let delete = query("DELETE FROM delivery WHERE quarantined IS NULL AND forwarded = FALSE AND seq ")
             .one_of(run.iter().map(|delivery| delivery.0))
             .sql(" RETURNING seq, queue, bytes, message");

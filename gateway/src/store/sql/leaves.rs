@@ -290,7 +290,7 @@ impl Store {
         let indexes: Vec<i64> = taken.map(|(_, (idx, _))| *idx).collect();
         let next = found.get(indexes.len()).map(|(idx, _)| idx.unsigned_abs());
         let mut leaves = Vec::new();
-        for run in self.readers.lists(&indexes) {
+        for run in self.readers.runs(&indexes) {
             let select = query("SELECT * FROM leaf WHERE log = ").value(log.0).sql(" AND idx ");
             let select = select.one_of(run.iter().copied()).sql(" ORDER BY idx");
             for row in select.fetch_all(&self.readers).await? {

@@ -25,11 +25,37 @@ use crate::{
 impl Store {
     /// The next page of a queue behind a delivery, in order: bounded in number and bytes.
     pub async fn queue(&self, queue: &Queue, after: DeliveryId) -> Result<Vec<Queued>, StoreError> {
-        let state = if self.readers.is_shared() { "(SELECT state FROM shared)" } else { "0" };
-        let next: Vec<(i64, i64)> = query(format!(
-            "SELECT seq, {state} FROM delivery WHERE queue = $1 AND seq > $2 AND quarantined IS NULL \
-             ORDER BY seq LIMIT $3"
-        ))
+        let recent = match self.readers.is_shared() {
+            true => self.recent_of_all(queue, after).await?,
+            false => self.recent.next(queue, after, limits::PAGE_DELIVERIES as usize),
+        };
+        if let Some(recent) = recent {
+            return Ok(recent);
+        }
+        let rows: Vec<Row> = query(include_str!("queue.sql"))
+            .bind(queue.to_string())
+            .bind(after.0)
+            .bind(limits::PAGE_DELIVERIES)
+            .bind(number(limits::PAGE_BYTES))
+            .fetch_all(&self.readers)
+            .await?;
+        let page = rows.into_iter().map(queued).collect::<Result<Vec<_>, _>>()?;
+        // What was read may be changed before it is asked for again.
+        self.recent.forget(page.iter().map(|queued| queued.id));
+        Ok(page)
+    }
+
+    /// The next in a queue to which other gateways add as well, as far as this one has it in memory; none where it does
+    /// not have the first.
+    async fn recent_of_all(
+        &self,
+        queue: &Queue,
+        after: DeliveryId,
+    ) -> Result<Option<Vec<Queued>>, StoreError> {
+        let next: Vec<(i64, i64)> = query(
+            "SELECT seq, (SELECT state FROM shared) FROM delivery WHERE queue = $1 AND seq > $2 AND quarantined IS NULL \
+             ORDER BY seq LIMIT $3",
+        )
         .bind(queue.to_string())
         .bind(after.0)
         .bind(limits::PAGE_DELIVERIES)
@@ -39,19 +65,7 @@ impl Store {
         self.view_of(next.first().map_or(0, |(_, state)| state.unsigned_abs())).await?;
         let next: Vec<_> = next.into_iter().map(|(seq, _)| DeliveryId(seq)).collect();
         let recent = self.recent.take(&next);
-        if !recent.is_empty() {
-            return Ok(recent);
-        }
-        // What is read now may be changed before it is asked for again.
-        self.recent.forget(next);
-        let rows: Vec<Row> = query(include_str!("queue.sql"))
-            .bind(queue.to_string())
-            .bind(after.0)
-            .bind(limits::PAGE_DELIVERIES)
-            .bind(number(limits::PAGE_BYTES))
-            .fetch_all(&self.readers)
-            .await?;
-        rows.into_iter().map(queued).collect()
+        Ok((next.is_empty() || !recent.is_empty()).then_some(recent))
     }
 
     /// What a lane holds next behind a delivery: all copies of one message, or one notice.

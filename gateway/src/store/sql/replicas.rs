@@ -196,7 +196,7 @@ impl Store {
     /// Drops what is remembered to be handed over: to one agency, or to all. Another gateway may hand it over narrower.
     pub fn forget_recent(&self, to: Option<&AgencyAddress>) {
         match to {
-            Some(agency) => self.recent.forget_copies(agency),
+            Some(agency) => self.recent.forget_queue(&Queue::Agency(agency.clone())),
             None => self.recent.clear(),
         }
     }
