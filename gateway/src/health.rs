@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use tokio::{net::TcpListener, sync::Mutex};
 use tracing::warn;
 
-use crate::{authority::Authority, gateway::Gateway, limits};
+use crate::{authority::Authority, gateway::Gateway, limits, store::StoreError};
 
 /// What the listener answers from.
 struct Health {
@@ -16,7 +16,7 @@ struct Health {
     authority: Arc<Authority>,
     metrics: PrometheusHandle,
     /// The last look at the database, and when it was: a flood of questions writes no more than one.
-    probed: Mutex<Option<(Instant, bool)>>,
+    probed: Mutex<Option<(Instant, Result<(), &'static str>)>>,
 }
 
 /// Starts recording metrics for the whole process.
@@ -76,38 +76,43 @@ async fn readyz(State(health): State<Arc<Health>>) -> (StatusCode, &'static str)
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
     } else if !health.authority.is_ready(OffsetDateTime::now_utc()) {
         (StatusCode::SERVICE_UNAVAILABLE, "the gateway's certificate ends soon and was not renewed\n")
-    } else if !health.takes_writes().await {
-        (StatusCode::SERVICE_UNAVAILABLE, "the database takes no writes\n")
+    } else if let Err(fault) = health.probe().await {
+        (StatusCode::SERVICE_UNAVAILABLE, fault)
     } else {
         (StatusCode::OK, "ready\n")
     }
 }
 
 impl Health {
-    async fn takes_writes(&self) -> bool {
+    /// What keeps the gateway from accepting anything, if something does.
+    async fn probe(&self) -> Result<(), &'static str> {
         let mut probed = self.probed.lock().await;
-        if let Some((at, writes)) = *probed
+        if let Some((at, found)) = *probed
             && at.elapsed() < limits::READINESS_AGE
         {
-            return writes;
+            return found;
         }
         let store = &self.gateway.store;
-        let probe = async {
-            store.fresh().await?;
-            store.probe(OffsetDateTime::now_utc()).await
+        let found = async {
+            within(store.probe(OffsetDateTime::now_utc()))
+                .await
+                .map_err(|fault| (fault, "the database takes no writes\n"))?;
+            let follows = "what another gateway of the domain changed is not taken over\n";
+            within(store.fresh()).await.map_err(|fault| (fault, follows))
         };
-        let writes = match tokio::time::timeout(limits::PROBE, probe).await {
-            Ok(Ok(())) => true,
-            Ok(Err(error)) => {
-                warn!(%error, "the database takes no writes");
-                false
-            }
-            Err(_elapsed) => {
-                warn!("the database took no write in time");
-                false
-            }
-        };
-        *probed = Some((Instant::now(), writes));
-        writes
+        let found = found.await.map_err(|(fault, found)| {
+            warn!(fault, "not ready: {}", found.trim_end());
+            found
+        });
+        *probed = Some((Instant::now(), found));
+        found
+    }
+}
+
+/// Does something that keeps a gateway ready only if it does not take long; what became of it.
+async fn within(done: impl Future<Output = Result<(), StoreError>>) -> Result<(), String> {
+    match tokio::time::timeout(limits::PROBE, done).await {
+        Ok(done) => done.map_err(|fault| fault.to_string()),
+        Err(late) => Err(late.to_string()),
     }
 }

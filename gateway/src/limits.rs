@@ -40,6 +40,9 @@ pub const READERS: u32 = 4;
 /// How long a connection waits for a lock on the database, and how often it looks whether another gateway still writes it.
 pub const DATABASE_BUSY: Duration = Duration::from_secs(5);
 pub const DATABASE_LOCK_TURN: Duration = Duration::from_millis(100);
+/// How long a database server may take to answer a statement: longer than a change waits for another gateway's that is
+/// frozen. What takes longer, the gateway goes on without.
+pub const STATEMENT: Duration = Duration::from_secs(15);
 /// How long a database server may take to commit, a standby included, until it counts as lost.
 pub const COMMIT: Duration = Duration::from_secs(30);
 /// How long one of several gateways may hold a change, or the lead, without a word to the server until that ends it.
@@ -54,7 +57,7 @@ pub const VIEW_ATTEMPTS: u32 = 3;
 /// How often each of several gateways says that it is there, and after how much silence one takes itself for deaf.
 pub const ALIVE: Duration = Duration::from_secs(2);
 pub const DEAF: Duration = Duration::from_secs(6);
-/// How often a gateway reads the account of the queues anew, whatever it was told.
+/// How often a gateway reads the account of the queues anew, and looks for changes of the state, whatever it was told.
 pub const ACCOUNT: Duration = Duration::from_secs(10);
 /// How long what is to be decided waits until the gateway has taken over what others changed.
 pub const VIEW: Duration = Duration::from_secs(5);
@@ -276,7 +279,7 @@ pub const ADMIN_MESSAGE_BYTES: usize = 32 << 20;
 pub const READINESS_AGE: Duration = Duration::from_secs(2);
 /// The faults that a refusal quotes, bytes: they travel in an answer's trailers.
 pub const FAULT_BYTES: usize = 3 << 10;
-/// How long a write may take for the gateway to count as ready.
+/// How long a write may take, or taking over what other gateways changed, for the gateway to count as ready.
 pub const PROBE: Duration = Duration::from_secs(5);
 /// How often the metrics recorder drops what it no longer needs.
 pub const METRICS_UPKEEP: Duration = Duration::from_secs(5);

@@ -140,10 +140,12 @@ async fn live(gateway: Arc<Gateway>) {
     }
 }
 
-/// Looks at the account of the queues whatever was told.
+/// Looks at the account of the queues, and whether the state has changed, whatever was told.
 async fn keep_account(gateway: Arc<Gateway>) {
     loop {
         sleep(limits::ACCOUNT).await;
+        // Whoever takes it over says what keeps it from that.
+        _ = gateway.store.fresh().await;
         if gateway.store.refresh_account(None).await.is_ok() {
             wake_all(&gateway);
         }

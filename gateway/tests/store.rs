@@ -9,19 +9,20 @@
 )]
 
 mod engine;
+#[path = "store/replicas.rs"]
+mod replicas;
 
-use std::{path::Path, pin::pin};
+use std::path::Path;
 
 use bytes::Bytes;
 use liaison_gateway::{
     limits,
     store::{
-        AcceptError, Accepted, Act as Done, Change, Company, Database, DeliveryId, Item, Load, NewCopy,
-        NewLeaf, NewMessage, NewNotice, Next, Queue, QueueBound, Queued, Released, Store, Thread,
+        AcceptError, Accepted, Change, Company, Database, DeliveryId, Item, Load, NewCopy, NewLeaf,
+        NewMessage, NewNotice, Next, Queue, QueueBound, Queued, Released, Store, Thread,
     },
 };
 use liaison_proto::{
-    admin::v1::LoadPolicyRequest,
     exchange::v1::PreviewRecipient,
     log::v1::{Act, record::Event},
     message::v1::{
@@ -306,67 +307,6 @@ async fn open(folder: &Path) -> Store {
     Store::open(&engine::database(folder).await, Company::None, QueueBound::default(), &signing())
         .await
         .unwrap()
-}
-
-/// Two gateways on one database of a server; none where the engine is a file.
-async fn two_gateways(folder: &Path) -> Option<[Store; 2]> {
-    let database = engine::database(folder).await;
-    if matches!(database, Database::Sqlite(_)) {
-        return None;
-    }
-    let bound = QueueBound { deliveries: 2, ..QueueBound::default() };
-    let open = async || Store::open(&database, Company::Gateways, bound, &signing()).await.unwrap();
-    Some([open().await, open().await])
-}
-
-#[tokio::test]
-async fn gateways_of_one_database_share_the_account_of_its_queues() {
-    let folder = tempfile::tempdir().unwrap();
-    let Some([first, second]) = two_gateways(folder.path()).await else { return };
-    let send = async |store: &Store| store.accept(message("be/a", &["be/b"])).await;
-    assert_eq!(send(&first).await.unwrap(), Accepted::New);
-    assert_eq!(send(&second).await.unwrap(), Accepted::New);
-    for store in [&first, &second] {
-        assert!(
-            matches!(send(store).await, Err(AcceptError::QueueFull(_))),
-            "the bound is each gateway's own"
-        );
-    }
-    let queued = queue(&first, "be/b").await;
-    assert_eq!(queued.len(), 2);
-    // A number that was given out is never given out again, for a session with either may still answer for it.
-    let newest = queued.last().unwrap().id;
-    let gone = Change { delivery: newest, to: Next::Gone, notice: None };
-    assert!(second.change(gone).await.unwrap());
-    assert_eq!(send(&first).await.unwrap(), Accepted::New);
-    let queued = queue(&second, "be/b").await;
-    assert_eq!(queued.len(), 2);
-    assert!(queued.last().unwrap().id > newest);
-}
-
-#[tokio::test]
-async fn what_is_decided_before_a_change_is_known_is_not_accepted() {
-    let folder = tempfile::tempdir().unwrap();
-    let Some([first, second]) = two_gateways(folder.path()).await else { return };
-    let act = Done { at: OffsetDateTime::now_utc(), actor: "test", act: "load_policy", subject: "none" };
-    first.activate_policy(&sha256(b"set"), &LoadPolicyRequest::default(), act).await.unwrap();
-    let message = message("be/a", &["be/b"]);
-    assert!(matches!(second.accept(again(&message)).await, Err(AcceptError::Outdated)));
-    // Whoever made the change knows of it.
-    let known = NewMessage { view: first.known(), ..again(&message) };
-    assert_eq!(first.accept(known).await.unwrap(), Accepted::New);
-    // What was accepted before stays so, whatever changed.
-    assert!(matches!(second.accept(again(&message)).await, Ok(Accepted::Again(_))));
-
-    // Nothing is handed over meanwhile either.
-    let to_b = waiting("be/b");
-    let mut taken = pin!(second.queue(&to_b, DeliveryId::default()));
-    let early = tokio::time::timeout(std::time::Duration::from_millis(300), &mut taken).await;
-    assert!(early.is_err(), "it is handed over by what was before");
-    second.knows(second.state().await.unwrap());
-    assert_eq!(taken.await.unwrap().len(), 1);
-    let decided_now = NewMessage { view: second.known(), ..self::message("be/a", &["be/b"]) };
-    assert_eq!(second.accept(decided_now).await.unwrap(), Accepted::New);
 }
 
 async fn queue(store: &Store, agency: &str) -> Vec<Queued> {

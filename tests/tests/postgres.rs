@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use liaison_demo::wait;
 use liaison_proto::message::v1::referral_state::Code as State;
 use liaison_tests::{
     Realm, call, evidence, message,
@@ -163,4 +164,31 @@ async fn a_database_is_of_one_domain() -> Result<()> {
         ensure!(!String::from_utf8_lossy(&absent.stderr).contains("secret-canary"), "{absent:?}");
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn readiness_says_what_keeps_a_gateway_from_accepting() -> Result<()> {
+    let server = Server::start().await?;
+    let realm = realm(&server).await?;
+    let says = async |status: u16, what: &str| {
+        wait::until(what, async || {
+            let ready = liaison_demo::http::request(realm.gateway.metrics(), "GET", "/readyz", &[], &[]);
+            let answer = ready.await.ok()?;
+            let said = String::from_utf8(answer.body).ok()?;
+            (answer.status == status && said.trim_end() == what).then_some(())
+        })
+        .await
+    };
+    says(200, "ready").await?;
+    // A change that this gateway can't read.
+    let mut database = server.connect("be").await?;
+    for change in [
+        "INSERT INTO peer (domain, state, bundle, countries) VALUES ('hu', 1, BYTEA '\\x00', '')",
+        "UPDATE shared SET state = state + 1",
+    ] {
+        sqlx::query(change).execute(&mut database).await?;
+    }
+    says(503, "what another gateway of the domain changed is not taken over").await?;
+    sqlx::query("DELETE FROM peer").execute(&mut database).await?;
+    says(200, "ready").await
 }

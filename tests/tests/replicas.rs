@@ -32,6 +32,9 @@ const KILLS: u32 = 8;
 /// In which a party that one of the gateways cuts off has to be cut off by the others.
 const CUT: Duration = Duration::from_secs(5);
 
+/// Longer than a gateway takes to look for itself at what the others do, and far shorter than for ever.
+const LOOK: Duration = Duration::from_secs(30);
+
 /// Longer than a gateway waits for its database.
 const AWAY: Duration = Duration::from_secs(8);
 
@@ -47,8 +50,12 @@ impl Two {
     async fn start() -> Result<Self> {
         let server = Server::start().await?;
         let database = server.database("be").await?;
+        Self::on(server, &database).await
+    }
+
+    async fn on(server: Server, database: &str) -> Result<Self> {
         let scheme = [("scheme/test.cedar", policies::OPEN)];
-        let mut realm = Realm::prepare_with(BE, &scheme, &["--database", &database]).await?;
+        let mut realm = Realm::prepare_with(BE, &scheme, &["--database", database]).await?;
         let folder = tempfile::tempdir()?;
         let mut second = realm.gateway.copied(folder.path())?;
         realm.gateway.start().await?;
@@ -205,6 +212,37 @@ async fn what_one_changes_the_others_follow() -> Result<()> {
     let said = String::from_utf8_lossy(&reopened.stderr).into_owned();
     ensure!(said.contains("used by another gateway"), "{said}");
     two.second.stop().await
+}
+
+/// The server passes nothing on but that each gateway is there.
+#[tokio::test]
+async fn what_is_not_told_is_found_all_the_same() -> Result<()> {
+    let server = Server::start().await?;
+    let database = server.database("be").await?;
+    let mut hinder = server.connect("be").await?;
+    for hindrance in [
+        "CREATE TABLE mute (is_mute BOOLEAN)",
+        "CREATE FUNCTION public.pg_notify(channel TEXT, said TEXT) RETURNS void LANGUAGE sql AS $$ \
+         SELECT pg_catalog.pg_notify(channel, said) \
+         WHERE said LIKE '% alive' OR NOT EXISTS (SELECT 1 FROM public.mute) $$",
+        "ALTER DATABASE be SET search_path = public, pg_catalog",
+    ] {
+        sqlx::query(hindrance).execute(&mut hinder).await?;
+    }
+    let mut two = Two::on(server, &database).await?;
+    two.realm.join(&[HOSPITAL, SHELTER]).await?;
+    two.move_to_second(SHELTER).await?;
+    let mut police = Insider::enrol(&two.realm.gateway, POLICE).await?;
+    police.exchange = two.second.exchange();
+    let mut live = police.session().await?;
+    sqlx::query("INSERT INTO mute VALUES (TRUE)").execute(&mut hinder).await?;
+
+    let id = call::send(two.realm.agent(HOSPITAL)?, message::small_referral(SHELTER)).await?;
+    call::referral_in(two.realm.agent(HOSPITAL)?, &id, State::Received).await?;
+    // Nobody asks the second gateway anything meanwhile.
+    two.realm.gateway.command(&["agency", "revoke", POLICE]).await?;
+    tokio::time::timeout(LOOK, live.ended()).await.context("the live session goes on")??;
+    Ok(())
 }
 
 #[tokio::test]

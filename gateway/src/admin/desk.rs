@@ -58,10 +58,15 @@ impl Desk {
     /// The turn of an act that cuts somebody off, for which nothing has to be known.
     pub(super) async fn one_cut(&self) -> MutexGuard<'_, ()> {
         let turn = self.acts.lock().await;
-        if let Err(fault) = self.gateway.store.fresh().await {
-            error!(error = &fault as &dyn std::error::Error, "somebody is cut off by what is known here");
-        }
+        self.look().await;
         turn
+    }
+
+    /// Takes over what other gateways of the domain changed, as far as that can be done.
+    pub(super) async fn look(&self) {
+        if let Err(fault) = self.gateway.store.fresh().await {
+            error!(error = &fault as &dyn std::error::Error, "an administrator goes by what is known here");
+        }
     }
 
     pub(super) async fn add(&self, request: AddAgencyRequest, by: &str) -> Result<AgencyStatus, Refusal> {
@@ -289,6 +294,7 @@ impl Desk {
 
     /// All agencies as they are now.
     pub(super) async fn list(&self) -> Result<ListAgenciesResponse, Refusal> {
+        self.look().await;
         let latest = self.gateway.store.latest_certificates().await.map_err(internal)?;
         let latest: BTreeMap<_, _> = latest.into_iter().collect();
         let directory = self.gateway.directory.load();
@@ -297,7 +303,8 @@ impl Desk {
     }
 
     /// The gateway as it is now.
-    pub(super) fn status(&self) -> StatusResponse {
+    pub(super) async fn status(&self) -> StatusResponse {
+        self.look().await;
         let gateway = &self.gateway;
         let directory = gateway.directory.load();
         StatusResponse {

@@ -61,6 +61,7 @@ impl AdminService for Admin {
     }
 
     async fn show_agency(&self, request: Request<AgencyRequest>) -> Result<Response<AgencyStatus>, Status> {
+        self.desk.look().await;
         let agency = self.desk.agency(&request.into_inner().address)?;
         Ok(Response::new(self.desk.show(&agency.address).await?))
     }
@@ -171,7 +172,7 @@ impl AdminService for Admin {
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        Ok(Response::new(self.desk.status()))
+        Ok(Response::new(self.desk.status().await))
     }
 }
 

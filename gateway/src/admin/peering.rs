@@ -144,6 +144,7 @@ impl Desk {
 
     /// All peers as they are now.
     pub(super) async fn list_peers(&self) -> Result<ListPeersResponse, Refusal> {
+        self.look().await;
         let mut peers = Vec::new();
         for peer in self.gateway.peers.all() {
             peers.push(self.status_of_peer(&peer).await?);

@@ -22,7 +22,7 @@ use crate::{admin::connect, data::DataFolder};
 pub enum Command {
     /// Add an agency; `token create` then lets its agent enrol
     Add(Add),
-    /// List all agencies
+    /// List all agencies, and which are connected to this gateway
     List,
     /// Show one agency
     Show(Address),

@@ -31,7 +31,7 @@ pub enum Command {
     Invite,
     /// Accept another domain's bundle, once its fingerprint was compared; traffic flows when both have
     Accept(Accept),
-    /// List all peers
+    /// List all peers, and which are linked with this gateway
     List,
     /// Show one peer
     Show(Peer),

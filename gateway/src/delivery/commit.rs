@@ -22,11 +22,43 @@ use crate::{
     store::{AcceptError, Accepted, NewMessage, Queue, StoreError},
 };
 
+/// Why a message is not stored.
+#[derive(Debug)]
+pub enum Uncommitted {
+    Refused(Refusal),
+    /// Another gateway of the domain has changed what it was decided by.
+    Outdated,
+}
+
+impl From<Refusal> for Uncommitted {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Decides of a message and commits it; once more by what holds now, where another gateway changed that meanwhile.
+///
+/// # Errors
+/// Why it is not stored.
+pub async fn by_what_holds<T, F>(gateway: &Gateway, decide: impl Fn() -> F) -> Result<T, Refusal>
+where
+    F: Future<Output = Result<T, Uncommitted>>,
+{
+    let mut decided = decide().await;
+    if matches!(decided, Err(Uncommitted::Outdated)) && gateway.store.fresh().await.is_ok() {
+        decided = decide().await;
+    }
+    decided.map_err(|why| match why {
+        Uncommitted::Refused(refusal) => refusal,
+        Uncommitted::Outdated => outdated(),
+    })
+}
+
 /// Commits a message and wakes whoever it is for. The acceptance is that of the first time.
 ///
 /// # Errors
 /// Why it is not stored.
-pub async fn commit(gateway: &Gateway, message: NewMessage) -> Result<Bytes, Refusal> {
+pub async fn commit(gateway: &Gateway, message: NewMessage) -> Result<Bytes, Uncommitted> {
     let (sender, id, acceptance) = (message.sender.clone(), message.id, message.acceptance.clone());
     let queues: Vec<_> = message.copies.iter().map(|copy| copy.queue.clone()).collect();
     match gateway.store.accept(message).await {
@@ -46,23 +78,29 @@ pub async fn commit(gateway: &Gateway, message: NewMessage) -> Result<Bytes, Ref
                 ErrorCode::IdReused,
                 format!("{sender} used the id {id} before, for another message"),
                 "send the message under a new id; if the sender's machine was restored from a backup, say so to the administrator",
-            ))
+            )
+            .into())
         }
         Err(AcceptError::ThreadTaken) => Err(Refusal::new(
             ErrorCode::IdReused,
             "the thread belongs to another referral",
             "open a new thread for each referral",
-        )),
-        Err(AcceptError::Erased) => Err(erased()),
-        Err(AcceptError::Outdated) => Err(Refusal::new(
-            ErrorCode::RateLimited,
-            "another gateway of the domain has changed what the message is decided by",
-            "offer the message again",
         )
-        .retry_after(limits::VIEW_RETRY)),
-        Err(AcceptError::QueueFull(queue)) => Err(queue_full(&queue, &sender)),
-        Err(AcceptError::Store(fault)) => Err(internal(fault)),
+        .into()),
+        Err(AcceptError::Erased) => Err(erased().into()),
+        Err(AcceptError::Outdated) => Err(Uncommitted::Outdated),
+        Err(AcceptError::QueueFull(queue)) => Err(queue_full(&queue, &sender).into()),
+        Err(AcceptError::Store(fault)) => Err(internal(fault).into()),
     }
+}
+
+fn outdated() -> Refusal {
+    Refusal::new(
+        ErrorCode::RateLimited,
+        "another gateway of the domain has changed what the message is decided by",
+        "offer the message again",
+    )
+    .retry_after(limits::VIEW_RETRY)
 }
 
 /// Logs that a policy refused a message, once for each rule: however often it is offered again, the log does not grow by

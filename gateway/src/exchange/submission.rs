@@ -23,7 +23,7 @@ use tracing::warn;
 
 use crate::{
     delivery::{
-        self, Decided, NewThreadCopy, Offered,
+        self, Decided, NewThreadCopy, Offered, Uncommitted,
         evidence::{self, Permits},
     },
     directory::{Agency, Directory, is_empty},
@@ -44,17 +44,10 @@ pub async fn submit(
     envelope: Bytes,
     now: OffsetDateTime,
 ) -> Result<SignedAcceptance, Refusal> {
-    let view = gateway.store.known();
-    let directory = gateway.directory.load_full();
-    let policies = gateway.policy.load_full();
     let envelope = read(envelope).await?;
     let key = delivery::offered(&envelope.manifest);
-    let outcome = async {
-        let verified = verify(envelope, sender, Arc::clone(&directory), now).await?;
-        let message = prepare(gateway, (&directory, &policies), verified, (view, now)).await?;
-        delivery::commit(gateway, message).await
-    };
-    match outcome.await {
+    let decide = || decide(gateway, sender, envelope.clone(), now);
+    match delivery::by_what_holds(gateway, decide).await {
         Err(refusal) if refusal.code() == ErrorCode::ForbiddenByPolicy => {
             let before = accepted_before(gateway, sender, key).await?;
             if let (None, Some(key)) = (&before, key) {
@@ -68,6 +61,21 @@ pub async fn submit(
         }
         outcome => Ok(signed(outcome?)?),
     }
+}
+
+/// Decides of a message by what the gateway knows now, and commits it.
+async fn decide(
+    gateway: &Gateway,
+    sender: &AgencyAddress,
+    envelope: Envelope,
+    now: OffsetDateTime,
+) -> Result<Bytes, Uncommitted> {
+    let view = gateway.store.known();
+    let directory = gateway.directory.load_full();
+    let policies = gateway.policy.load_full();
+    let verified = verify(envelope, sender, Arc::clone(&directory), now).await?;
+    let message = prepare(gateway, (&directory, &policies), verified, (view, now)).await?;
+    delivery::commit(gateway, message).await
 }
 
 /// Decodes an envelope, refusing what this version does not know.

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     delivery::{
-        self, NewThreadCopy, Offered, aside,
+        self, NewThreadCopy, Offered, Uncommitted, aside,
         evidence::{self, Permits},
         internal,
     },
@@ -70,62 +70,70 @@ pub(super) async fn accept(
         .iter()
         .map(|recipient| recipient.proof.as_ref().map_or_else(String::new, |proof| proof.address.clone()))
         .collect();
-    let described = forward.sender.clone().unwrap_or_default();
-    let from = listed::address(peer, &described.address)?;
-    let outcome = async {
-        gate(gateway, peer)?;
-        let sender = listed::sender(gateway, peer, &described)?;
-        let key = gateway.peers.get(&peer.domain).map_or(peer.bundle.signing, |peer| peer.bundle.signing);
-        let keys = sender.keys.clone();
-        let verified = aside(size, move || {
-            let known = |id: &Digest| keys.iter().rev().find(|key| key.id == *id);
-            Ok(envelope::verify_forward(forward, &key, now, known)?)
-        })
-        .await?;
-        check_parties(gateway, peer, &sender, &verified.message)?;
-        let message = &verified.message;
-        // Before the message is looked for: both are committed together, by another link perhaps.
-        let takes_thread = takes_a_thread(gateway, message).await?;
-        let before = match gateway.store.accepted(&message.sender, message.id).await.map_err(internal)? {
-            Some((digest, acceptances)) if digest == message.digest => {
-                Some(delivery::unless_erased(acceptances)?)
-            }
-            // The commit refuses it.
-            Some(_) => None,
-            None if takes_thread => return Err(thread_taken()),
-            None => None,
-        };
-        if let Some(acceptances) = &before
-            && is_of_all(acceptances, &recipients)?
-        {
-            again::tell_ends(gateway, &message.sender, (message.id, message.digest), &recipients, now)
-                .await?;
-            return Ok(acceptances.clone());
-        }
-        let key = message.sender_key.clone();
-        let message = prepare(gateway, &sender, verified, (size, before), now).await?;
-        // It comes with the message, also where the directory does not tell of it yet, or never.
-        if sender.keys.iter().all(|known| known.id != key.id) {
-            gateway.store.log_keys(&[&key.signed]).await.map_err(internal)?;
-        }
-        if !sender.listed {
-            listed::note(gateway, peer, sender.clone()).await?;
-        }
-        let own = message.acceptance.clone();
-        let committed = delivery::commit(gateway, message).await?;
-        // Of whom another offer's acceptances say nothing, nothing was decided.
-        if committed != own && !is_of_all(&committed, &recipients)? {
-            return Err(overtaken());
-        }
-        Ok(committed)
-    };
-    match outcome.await {
+    let from = listed::address(peer, forward.sender.as_ref().map_or("", |sender| &sender.address))?;
+    let decide = || decide(gateway, peer, (forward.clone(), size), &recipients, now);
+    match delivery::by_what_holds(gateway, decide).await {
         // What a changed world refuses now was perhaps accepted before, and its answer lost.
         Err(refusal) if delivery::may_have_passed(refusal.code()) => {
             accepted_before(gateway, &from, offered, &recipients).await?.ok_or(refusal)
         }
         outcome => Ok(only_of(&outcome?, &recipients)?.encode_to_vec().into()),
     }
+}
+
+/// Decides of a message by what the gateway knows now, and commits it: the acceptances of these recipients, and of others
+/// perhaps.
+async fn decide(
+    gateway: &Gateway,
+    peer: &Peer,
+    (forward, size): (Forward, usize),
+    recipients: &[String],
+    now: OffsetDateTime,
+) -> Result<Bytes, Uncommitted> {
+    gate(gateway, peer)?;
+    let sender = listed::sender(gateway, peer, &forward.sender.clone().unwrap_or_default())?;
+    let key = gateway.peers.get(&peer.domain).map_or(peer.bundle.signing, |peer| peer.bundle.signing);
+    let keys = sender.keys.clone();
+    let verified = aside(size, move || {
+        let known = |id: &Digest| keys.iter().rev().find(|key| key.id == *id);
+        Ok(envelope::verify_forward(forward, &key, now, known)?)
+    })
+    .await?;
+    check_parties(gateway, peer, &sender, &verified.message)?;
+    let message = &verified.message;
+    // Before the message is looked for: both are committed together, by another link perhaps.
+    let takes_thread = takes_a_thread(gateway, message).await?;
+    let before = match gateway.store.accepted(&message.sender, message.id).await.map_err(internal)? {
+        Some((digest, acceptances)) if digest == message.digest => {
+            Some(delivery::unless_erased(acceptances)?)
+        }
+        // The commit refuses it.
+        Some(_) => None,
+        None if takes_thread => return Err(thread_taken().into()),
+        None => None,
+    };
+    if let Some(acceptances) = &before
+        && is_of_all(acceptances, recipients)?
+    {
+        again::tell_ends(gateway, &message.sender, (message.id, message.digest), recipients, now).await?;
+        return Ok(acceptances.clone());
+    }
+    let key = message.sender_key.clone();
+    let message = prepare(gateway, &sender, verified, (size, before), now).await?;
+    // It comes with the message, also where the directory does not tell of it yet, or never.
+    if sender.keys.iter().all(|known| known.id != key.id) {
+        gateway.store.log_keys(&[&key.signed]).await.map_err(internal)?;
+    }
+    if !sender.listed {
+        listed::note(gateway, peer, sender.clone()).await?;
+    }
+    let own = message.acceptance.clone();
+    let committed = delivery::commit(gateway, message).await?;
+    // Of whom another offer's acceptances say nothing, nothing was decided.
+    if committed != own && !is_of_all(&committed, recipients)? {
+        return Err(overtaken().into());
+    }
+    Ok(committed)
 }
 
 /// What a message was accepted with before, where it was for any of these recipients.

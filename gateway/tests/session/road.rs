@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use liaison_gateway::delivery::sweep;
+use liaison_gateway::{delivery::sweep, store::Database};
 use liaison_proto::{
     admin::v1::agency_state::Code as AgencyState,
     exchange::v1::{
@@ -24,7 +24,10 @@ use prost::Message;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
-use super::support::{Link, SOON, World};
+use super::{
+    engine,
+    support::{Link, SOON, World},
+};
 
 const STRICTER: (&str, &str) = (
     "scheme/stricter.cedar",
@@ -420,4 +423,29 @@ async fn what_a_suspended_agency_sent_waits_and_what_a_revoked_one_sent_goes_now
     let (_, copy) = link.copy().await;
     assert_eq!(of(&copy), shelter.address.to_string());
     assert!(timeout(Duration::from_millis(300), link.copy()).await.is_err(), "handed over twice");
+}
+
+/// Where a database is shared, a change that another gateway makes meanwhile refuses nothing that is under way.
+#[tokio::test]
+async fn what_another_gateway_changed_meanwhile_decides_without_a_refusal() {
+    let (world, [police, shelter, ..]) = World::start().await;
+    let database = world.database().await;
+    if matches!(database, Database::Sqlite(_)) {
+        return;
+    }
+    let mut sender = world.session(&shelter).await;
+    engine::by_hand(&database, "UPDATE shared SET state = state + 1").await;
+    // It is taken over as soon as something is decided too early, and forbids then what it allowed before.
+    let follows = async {
+        world.gateway.store.wanted().await;
+        world.load_policies(&[STRICTER]);
+        world.gateway.store.knows(world.gateway.store.state().await.unwrap());
+    };
+    let envelope = shelter.seal(&shelter.referral(&police, Basis::ConsentOfPerson));
+    let (accepted, ()) =
+        timeout(SOON, async { tokio::join!(sender.submit(&envelope), follows) }).await.unwrap();
+    let acceptance = world.acceptance(&accepted.unwrap());
+    assert_eq!(acceptance.policy_hash, world.gateway.policy.load().hash().as_ref());
+    let health = acceptance.decisions[0].categories.iter().find(|told| told.category() == Category::Health);
+    assert_eq!(health.unwrap().verdict(), Verdict::Withheld);
 }

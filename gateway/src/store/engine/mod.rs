@@ -170,7 +170,7 @@ impl Pool {
         Ok(match self {
             Self::Sqlite(pool) => Transaction::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?),
             Self::Postgres(pool, member) => {
-                Transaction::Postgres(postgres::begin(pool).await?, Arc::clone(member))
+                Transaction::Postgres(postgres::answered(postgres::begin(pool)).await?, Arc::clone(member))
             }
         })
     }
@@ -200,7 +200,7 @@ impl Pool {
     /// Has the other gateways hear something.
     pub(super) async fn tell(&self, what: &str) -> Result<(), StoreError> {
         if let Self::Postgres(pool, member) = self {
-            replicas::tell(pool, member, what).await?;
+            postgres::answered(replicas::tell(pool, member, what)).await?;
         }
         Ok(())
     }
@@ -209,7 +209,7 @@ impl Pool {
     pub(super) async fn gateways(&self) -> Result<u64, StoreError> {
         match self {
             Self::Sqlite(_) => Ok(1),
-            Self::Postgres(pool, _) => Ok(postgres::gateways(pool).await?),
+            Self::Postgres(pool, _) => Ok(postgres::answered(postgres::gateways(pool)).await?),
         }
     }
 
@@ -258,11 +258,14 @@ impl Transaction {
         match self {
             Self::Sqlite(change) => change.commit().await?,
             Self::Postgres(change, member) => {
-                let committed = timeout(limits::COMMIT, change.commit()).await;
-                // It may be made all the same.
-                if !matches!(committed, Ok(Ok(()))) {
-                    member.lost.cancel();
-                    return Err(StoreError::Lost);
+                match timeout(limits::COMMIT, change.commit()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(fault)) if postgres::is_refused(&fault) => return Err(fault.into()),
+                    // It may be made all the same.
+                    Ok(Err(_)) | Err(_) => {
+                        member.lost.cancel();
+                        return Err(StoreError::Lost);
+                    }
                 }
             }
         }
@@ -277,7 +280,7 @@ impl Transaction {
     /// Has the other gateways hear something once the changes are durable.
     pub(super) async fn tell(&mut self, what: &str) -> Result<(), StoreError> {
         if let Self::Postgres(change, member) = self {
-            replicas::tell(&mut **change, member, what).await?;
+            postgres::answered(replicas::tell(&mut **change, member, what)).await?;
         }
         Ok(())
     }

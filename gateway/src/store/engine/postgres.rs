@@ -1,12 +1,13 @@
 //! PostgreSQL: a database of a server, which any number of gateways of one domain use at once, or one command alone.
 
-use std::{sync::Arc, time::Instant};
+use std::{io, sync::Arc, time::Instant};
 
 use sqlx::{
     ConnectOptions, Connection, Executor, PgConnection,
     migrate::Migrator,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{PgConnectOptions, PgDatabaseError, PgPoolOptions, PgSeverity},
 };
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Company, Pool, Soundness, Transaction};
@@ -34,6 +35,21 @@ pub(in crate::store) struct Member {
     pub(super) name: String,
     /// Cancelled once it can't go on with the database.
     pub(super) lost: CancellationToken,
+}
+
+/// What a server answers, unless it stays silent: its machine, or the line to it, may be gone.
+pub(super) async fn answered<T>(
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    timeout(limits::STATEMENT, answer)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the server does not answer").into()))
+}
+
+/// Whether the server said that it did not make a change; of a connection that it ends, that is not known.
+pub(super) fn is_refused(fault: &sqlx::Error) -> bool {
+    let told = fault.as_database_error().and_then(|fault| fault.try_downcast_ref::<PgDatabaseError>());
+    told.is_some_and(|told| told.severity() == PgSeverity::Error)
 }
 
 pub(super) async fn open(options: &PgConnectOptions, company: Company) -> Result<(Pool, Pool), StoreError> {

@@ -7,7 +7,7 @@ use sqlx::{
     sqlite::SqliteArguments,
 };
 
-use super::{Db, FromRow, Row, Value};
+use super::{Db, FromRow, Row, Value, postgres::answered};
 use crate::store::StoreError;
 
 /// A statement with its parameters.
@@ -74,8 +74,10 @@ impl Query {
         let rows: Vec<Row> = match db.into() {
             Db::SqlitePool(pool) => rows(self.sqlite().fetch_all(pool).await?, Row::Sqlite),
             Db::Sqlite(connection) => rows(self.sqlite().fetch_all(connection).await?, Row::Sqlite),
-            Db::PostgresPool(pool) => rows(self.postgres().fetch_all(pool).await?, Row::Postgres),
-            Db::Postgres(connection) => rows(self.postgres().fetch_all(connection).await?, Row::Postgres),
+            Db::PostgresPool(pool) => rows(answered(self.postgres().fetch_all(pool)).await?, Row::Postgres),
+            Db::Postgres(connection) => {
+                rows(answered(self.postgres().fetch_all(connection)).await?, Row::Postgres)
+            }
         };
         Ok(rows.into_iter().map(T::from_row).collect::<Result<_, _>>()?)
     }
@@ -88,8 +90,12 @@ impl Query {
         let row = match db.into() {
             Db::SqlitePool(pool) => self.sqlite().fetch_optional(pool).await?.map(Row::Sqlite),
             Db::Sqlite(connection) => self.sqlite().fetch_optional(connection).await?.map(Row::Sqlite),
-            Db::PostgresPool(pool) => self.postgres().fetch_optional(pool).await?.map(Row::Postgres),
-            Db::Postgres(connection) => self.postgres().fetch_optional(connection).await?.map(Row::Postgres),
+            Db::PostgresPool(pool) => {
+                answered(self.postgres().fetch_optional(pool)).await?.map(Row::Postgres)
+            }
+            Db::Postgres(connection) => {
+                answered(self.postgres().fetch_optional(connection)).await?.map(Row::Postgres)
+            }
         };
         Ok(row.map(T::from_row).transpose()?)
     }
@@ -107,8 +113,8 @@ impl Query {
         Ok(match db.into() {
             Db::SqlitePool(pool) => self.sqlite().execute(pool).await?.rows_affected(),
             Db::Sqlite(connection) => self.sqlite().execute(connection).await?.rows_affected(),
-            Db::PostgresPool(pool) => self.postgres().execute(pool).await?.rows_affected(),
-            Db::Postgres(connection) => self.postgres().execute(connection).await?.rows_affected(),
+            Db::PostgresPool(pool) => answered(self.postgres().execute(pool)).await?.rows_affected(),
+            Db::Postgres(connection) => answered(self.postgres().execute(connection)).await?.rows_affected(),
         })
     }
 
