@@ -188,7 +188,7 @@ impl Directory {
         record: &SignedKeyRecord,
         told: &[SignedKeyRecord],
     ) -> Result<Belief, Refusal> {
-        let key = match key_record::prove(record) {
+        let key = match self.0.store.prove(record) {
             Ok(key) => key,
             Err(error) => return Ok(Belief::Broken(broken(&error))),
         };

@@ -140,10 +140,8 @@ async fn held_heads(agent: &Agent, sender: &AgencyAddress) -> Result<HeldHeads, 
     if sender.domain() != agent.address.domain() {
         return Ok(HeldHeads::default());
     }
-    Ok(HeldHeads {
-        log: agent.store.log_head().await?.unwrap_or_default().into(),
-        keys: agent.store.key_log().await?.map(|log| log.note).unwrap_or_default().into(),
-    })
+    let (log, keys) = agent.store.heads_held().await?;
+    Ok(HeldHeads { log: log.unwrap_or_default().into(), keys: keys.unwrap_or_default().into() })
 }
 
 fn incoming(

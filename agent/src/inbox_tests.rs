@@ -127,10 +127,10 @@ async fn a_copy_is_committed_acknowledged_and_read_and_again_changes_nothing() {
     let word = acknowledgement(deliver(&shelter, copy).await, &key);
     assert_eq!(word.thread_state, Some(plain(State::Accepted)), "told again, as it stands");
     assert_eq!(shelter.store.counts().await.unwrap().received_referrals, 1);
-    let sections = shelter.store.sections(id).await.unwrap();
+    let sections = shelter.store.content(id).await.unwrap().unwrap().1;
     assert_eq!(sections.len(), 1);
     assert_eq!(sections[0].plaintext.as_slice(), CANARY);
-    let release = shelter.store.release(id).await.unwrap().unwrap();
+    let release = shelter.store.content(id).await.unwrap().unwrap().0;
     assert_eq!(release.recipient, "be/shelter");
     assert!(on_disk(&pair.shelter_dir, b"be/police"));
     assert!(!on_disk(&pair.shelter_dir, CANARY), "a section stands in clear");
@@ -148,13 +148,13 @@ async fn a_section_is_gone_at_the_end_of_its_retention() {
     let now = OffsetDateTime::now_utc();
     assert_eq!(pair.shelter.store.erase_due(now + Duration::days(29)).await.unwrap(), 0);
     assert_eq!(pair.shelter.store.erase_due(now + Duration::days(30)).await.unwrap(), 1);
-    assert!(pair.shelter.store.sections(id).await.unwrap().is_empty());
+    assert!(pair.shelter.store.content(id).await.unwrap().is_none_or(|(_, sections)| sections.is_empty()));
     assert!(!on_disk(&pair.shelter_dir, &ciphertext), "the section is still on the disk");
     assert!(pair.shelter.store.message(id).await.unwrap().is_some(), "what happened stays known");
     // Erased is not forgotten: delivered again, it stays erased.
     let key = pair.shelter.custody.signing().public();
     acknowledgement(deliver(&pair.shelter, copy).await, &key);
-    assert!(pair.shelter.store.sections(id).await.unwrap().is_empty());
+    assert!(pair.shelter.store.content(id).await.unwrap().is_none_or(|(_, sections)| sections.is_empty()));
 }
 
 #[tokio::test]

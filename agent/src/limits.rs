@@ -14,6 +14,8 @@ pub const DIRECTORY_AGE: Duration = Duration::from_secs(60);
 pub const DIRECTORY_AGENCIES: usize = 4_096;
 /// Key records of one agency: rotations every 30 days for over 80 years.
 pub const KEY_CHAIN: usize = 1_024;
+/// Key records that are remembered as proven, some 2 KB each.
+pub const PROVEN_KEYS: usize = 4_096;
 /// Key records of one agency that a notice brings.
 pub const TOLD_KEYS: usize = 100;
 /// How long a key that is handed out may be missing in the log of keys before it is an alarm: a gateway that has just been
@@ -44,6 +46,10 @@ pub const ACCEPT_REST: Duration = Duration::from_millis(100);
 pub const READERS: u32 = 4;
 /// Rows that one statement writes.
 pub const ROWS: usize = 64;
+/// Texts of statements that a connection keeps prepared, each with all that goes to SQLite at once, and how long the longest
+/// of them is, bytes.
+pub const STATEMENTS: usize = 512;
+pub const STATEMENT_BYTES: usize = 8 << 10;
 /// Pages of 4 KiB in the write-ahead log from which on it is moved into the database: the more, the more changes of a page
 /// are written there once.
 pub const LOG_PAGES: u32 = 8_192;

@@ -12,10 +12,7 @@ mod succession;
 mod tests;
 mod told;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use liaison_proto::{
@@ -245,12 +242,17 @@ async fn take(
     let under = earlier.as_ref().unwrap_or(&newest);
     let origin = under.checkpoint.origin();
     let signers = judge::signers(answer);
+    let read: Vec<_> =
+        answer.receipts.iter().map(|shown| judge::receipt(key, under, shown, &signers)).collect();
+    let told = read.iter().flatten().filter(|(_, told)| messages.contains(&told.message));
+    let told = told.map(|(_, told)| (told.message, told.recipient.clone())).collect();
+    let mut known = agent.store.known(&told).await?;
     let mut kept = Vec::with_capacity(answer.receipts.len());
-    for shown in &answer.receipts {
-        let proven = match judge::receipt(key, under, shown, &signers) {
+    for (shown, read) in answer.receipts.iter().zip(read) {
+        let proven = match read {
             Ok((receipt, told)) if messages.contains(&told.message) => {
-                let known = agent.store.known(told.message, &told.recipient).await?;
-                judge::same(&told, &known).map(|()| (receipt, told)).map_err(str::to_owned)
+                let known = known.entry((told.message, told.recipient.clone())).or_default();
+                judge::same(&told, known).map(|()| (receipt, told)).map_err(str::to_owned)
             }
             Ok(_) => Err("it is about no message that was asked for".to_owned()),
             Err(why) => Err(why),
@@ -296,17 +298,12 @@ async fn compare_all(
 async fn settle(agent: &Agent, due: Vec<Due>, pending: &BTreeSet<Uuid>) -> Result<(), Failed> {
     let now = OffsetDateTime::now_utc();
     let (mut settled, mut postponed) = (Vec::new(), Vec::new());
-    let mut receipted = BTreeMap::new();
+    let answered = due.iter().map(|due| due.message).filter(|message| !pending.contains(message));
+    let there = agent.store.receipted(&answered.collect()).await?;
     for due in due {
         if pending.contains(&due.message) {
             postponed.push((due, now));
-            continue;
-        }
-        if let std::collections::btree_map::Entry::Vacant(place) = receipted.entry(due.message) {
-            place.insert(agent.store.receipted(due.message).await?);
-        }
-        let there = receipted.get(&due.message).is_some_and(|there| satisfied(&due, there));
-        if there {
+        } else if satisfied(&due, &there) {
             settled.push(due);
         } else if due.attempts >= limits::RECEIPT_ATTEMPTS {
             if must_be_there(agent, &due) {
@@ -329,12 +326,12 @@ async fn postpone(agent: &Agent, due: Vec<Due>) -> Result<(), Failed> {
 }
 
 /// Whether there is a receipt of what is due. A gateway that gave a copy up tells its sender one word for two events.
-fn satisfied(due: &Due, there: &BTreeSet<(Event, String)>) -> bool {
+fn satisfied(due: &Due, there: &BTreeSet<(Uuid, Event, String)>) -> bool {
     let events: &[Event] = match due.event {
         Event::Undeliverable => &[Event::Undeliverable, Event::Quarantined],
         _ => std::slice::from_ref(&due.event),
     };
-    events.iter().any(|event| there.contains(&(*event, due.agency.clone())))
+    events.iter().any(|event| there.contains(&(due.message, *event, due.agency.clone())))
 }
 
 /// Whether the gateway has signed or told something that it could not without logging it.

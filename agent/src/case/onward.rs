@@ -55,7 +55,7 @@ pub(super) async fn refer_onward(
     if let Onward::Forbidden(why) = rule {
         return Err(forbidden(format!("the referral may not be referred onward: {why}")));
     }
-    let sections = agent.store.sections(id).await?;
+    let sections = agent.store.content(id).await?.map(|(_, sections)| sections).unwrap_or_default();
     let shareable = shareable(&sections);
     let chosen = chosen(&categories, &shareable)?;
     let whole = new_referral(&request, &received, &sections, merged(&shareable, &chosen)?, now);

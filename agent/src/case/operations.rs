@@ -239,8 +239,8 @@ async fn shown(agent: &Agent, message: Message) -> Result<Referral, Refusal> {
     let (id, direction) = (message.id, message.direction);
     let mut referral = views::referral(message, &agent.address);
     if direction == Direction::Received {
-        let release = agent.store.release(id).await?.ok_or_else(Refusal::internal)?;
-        referral.sections = views::referral_sections(id, &agent.store.sections(id).await?, &release);
+        let (release, sections) = agent.store.content(id).await?.ok_or_else(Refusal::internal)?;
+        referral.sections = views::referral_sections(id, &sections, &release);
     }
     Ok(referral)
 }
@@ -251,8 +251,8 @@ async fn shown_alert(agent: &Agent, message: Message) -> Result<Alert, Refusal> 
     let mut alert = views::alert(&message);
     match message.direction {
         Direction::Received => {
-            let release = agent.store.release(id).await?.ok_or_else(Refusal::internal)?;
-            alert.sections = views::alert_sections(id, &agent.store.sections(id).await?, &release);
+            let (release, sections) = agent.store.content(id).await?.ok_or_else(Refusal::internal)?;
+            alert.sections = views::alert_sections(id, &sections, &release);
         }
         Direction::Sent => alert.deliveries = views::deliveries(message, &agent.address),
     }

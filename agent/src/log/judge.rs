@@ -13,7 +13,10 @@ use liaison_proto::{
 use liaison_trust::{
     digest::{Digest, sha256},
     keys::VerifyingKey,
-    log::{Checkpoint, LogKey, Note, Receipt, SaltedRecord, Signer, log_number, verify_consistency},
+    log::{
+        Checkpoint, LogKey, Note, Receipt, SaltedRecord, Signer, log_number, verify_consistency,
+        verify_inclusion,
+    },
     names::{AgencyAddress, Domain},
 };
 
@@ -206,7 +209,7 @@ pub(super) fn signers(answer: &ListReceiptsResponse) -> BTreeMap<Digest, Signer>
     answer.signers.iter().filter_map(signer).collect()
 }
 
-/// A receipt under a head, with what its record tells; that of an acknowledgement with the key that signed it, if it is
+/// A receipt under a head, which was verified as it was read, with what its record tells; that of an acknowledgement with the key that signed it, if it is
 /// among these.
 ///
 /// # Errors
@@ -224,12 +227,14 @@ pub(super) fn receipt(
     let proof = proof.map_err(|_| "its proof is none".to_owned())?;
     let checkpoint = head.note.clone();
     let mut receipt = Receipt { record, index: shown.index, proof, checkpoint, signer: None };
-    let name = head.checkpoint.origin().parse().map_err(|_| "its log has no name".to_owned())?;
-    let log = LogKey::new(name, *key);
-    receipt.verify(&log).map_err(|error| error.to_string())?;
+    let leaf = receipt.record.entry().leaf_hash();
+    let (size, root) = (head.checkpoint.size(), head.checkpoint.root());
+    verify_inclusion(&leaf, receipt.index, size, &receipt.proof, &root).map_err(|error| error.to_string())?;
     let told = Told::read(receipt.record.record()).map_err(|error| error.to_string())?;
     if let Some(outcome) = &told.acknowledged {
         receipt.signer = acknowledged_by(outcome).and_then(|id| signers.get(&id).cloned());
+        let name = head.checkpoint.origin().parse().map_err(|_| "its log has no name".to_owned())?;
+        let log = LogKey::new(name, *key);
         let signer = receipt.signer.as_ref().map(|signer| signer.verify(&log, outcome));
         signer.transpose().map_err(|error| error.to_string())?;
     }

@@ -7,7 +7,6 @@ use liaison_proto::message::v1::{
     kind::Code as Kind, referral_state::Code as State,
 };
 use prost::Message as _;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -44,31 +43,34 @@ impl Store {
             .collect();
         let now = OffsetDateTime::now_utc();
         let mut tx = self.begin().await?;
-        if let Some(idempotency) = &idempotency
-            && let Some(ids) = repeated(&mut tx, idempotency).await?
-        {
-            tx.commit().await?;
-            return Ok((Stored::Again, ids));
+        if let Some(idempotency) = &idempotency {
+            let known = tx.ask(REPEATED).bind(&idempotency.key).first().await.map_err(StoreError::from)?;
+            if let Some(ids) = repeated(idempotency, known)? {
+                tx.commit().await?;
+                return Ok((Stored::Again, ids));
+            }
         }
         has_room(&mut tx, &drafts).await?;
         let ids: Vec<Uuid> = drafts.iter().map(|(message, _)| message.id).collect();
         for (message, draft) in &drafts {
-            insert(&mut tx, self.address().to_string(), message, draft.as_deref()).await?;
-            audit(&mut tx, now, actor, "send", message.id).await?;
+            // One after another, however many there are.
+            tx.flush().await.map_err(StoreError::from)?;
+            insert(&mut tx, self.address().to_string(), message, draft.as_deref());
+            audit(&mut tx, now, actor, "send", message.id);
             if let Some(received) = message.onward_of {
-                audit(&mut tx, now, actor, "refer_onward", received).await?;
+                audit(&mut tx, now, actor, "refer_onward", received);
             }
             for officer in officers {
-                audit(&mut tx, now, officer, "vital_interest", message.id).await?;
+                audit(&mut tx, now, officer, "vital_interest", message.id);
             }
         }
         if let Some(first) = ids.first() {
             for decision in refused {
-                insert_refused(&mut tx, *first, decision, self.address().domain().as_str()).await?;
+                insert_refused(&mut tx, *first, decision, self.address().domain().as_str());
             }
         }
         if let Some(idempotency) = idempotency {
-            remember(&mut tx, &idempotency, &ids, now).await?;
+            remember(&mut tx, &idempotency, &ids, now);
         }
         tx.commit().await?;
         self.wake_outbox();
@@ -79,14 +81,14 @@ impl Store {
     ///
     /// Refused as `idempotency_conflict` where the key was used for another request.
     pub async fn repeated(&self, idempotency: &Idempotency) -> Result<Option<Vec<Uuid>>, Refusal> {
-        let mut connection = self.readers().acquire().await.map_err(StoreError::from)?;
-        repeated(&mut connection, idempotency).await
+        let known = sqlx::query_as(REPEATED).bind(&idempotency.key).fetch_optional(self.readers()).await;
+        repeated(idempotency, known.map_err(StoreError::from)?)
     }
 
     /// Notes that somebody did something with a message.
     pub async fn audit(&self, actor: &str, action: &'static str, message: Uuid) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        audit(&mut tx, OffsetDateTime::now_utc(), actor, action, message).await?;
+        audit(&mut tx, OffsetDateTime::now_utc(), actor, action, message);
         tx.commit().await
     }
 }
@@ -103,18 +105,15 @@ impl Store {
     }
 }
 
-/// The ids that a request of this key gave before.
-async fn repeated(
-    connection: &mut SqliteConnection,
+/// Finds a request by its key: its digest, and the ids that it gave.
+const REPEATED: &str = "select digest, messages from idempotency where key = ?";
+
+/// The ids that the request known by the same key gave, if it is the same.
+fn repeated(
     idempotency: &Idempotency,
+    known: Option<(Vec<u8>, Vec<u8>)>,
 ) -> Result<Option<Vec<Uuid>>, Refusal> {
-    let row: Option<(Vec<u8>, Vec<u8>)> =
-        sqlx::query_as("select digest, messages from idempotency where key = ?")
-            .bind(&idempotency.key)
-            .fetch_optional(connection)
-            .await
-            .map_err(StoreError::from)?;
-    let Some((digest, ids)) = row else { return Ok(None) };
+    let Some((digest, ids)) = known else { return Ok(None) };
     if digest != idempotency.digest.as_bytes() {
         return Err(Refusal::new(
             ErrorCode::IdempotencyConflict,
@@ -125,28 +124,18 @@ async fn repeated(
     Ok(Some(ids.chunks(16).map(codec::uuid).collect::<Result<_, _>>()?))
 }
 
-async fn remember(
-    tx: &mut Change,
-    idempotency: &Idempotency,
-    ids: &[Uuid],
-    now: OffsetDateTime,
-) -> Result<(), StoreError> {
+fn remember(tx: &mut Change, idempotency: &Idempotency, ids: &[Uuid], now: OffsetDateTime) {
     let ids: Vec<u8> = ids.iter().flat_map(|id| *id.as_bytes()).collect();
-    sqlx::query("insert into idempotency (key, digest, messages, at) values (?, ?, ?, ?)")
+    tx.write("insert into idempotency (key, digest, messages, at) values (?, ?, ?, ?)")
         .bind(&idempotency.key)
         .bind(idempotency.digest.as_bytes().as_slice())
         .bind(ids)
-        .bind(codec::ms(now))
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
+        .bind(codec::ms(now));
 }
 
 async fn has_room(tx: &mut Change, drafts: &[(NewMessage, Option<Vec<u8>>)]) -> Result<(), Refusal> {
-    let (count, bytes): (i64, i64) = sqlx::query_as("select count(*), coalesce(sum(bytes), 0) from outbox")
-        .fetch_one(&mut **tx)
-        .await
-        .map_err(StoreError::from)?;
+    let there = tx.ask("select count(*), coalesce(sum(bytes), 0) from outbox").first().await;
+    let (count, bytes): (i64, i64) = there.map_err(StoreError::from)?.unwrap_or_default();
     let more = i64::try_from(drafts.len()).unwrap_or(i64::MAX);
     let more_bytes: i64 = drafts.iter().map(|(message, draft)| length(message, draft.as_deref())).sum();
     if count.saturating_add(more) <= limits::OUTBOX_MESSAGES
@@ -169,18 +158,13 @@ fn length(message: &NewMessage, draft: Option<&[u8]>) -> i64 {
 }
 
 /// A message of this agency's own, with its draft where it was not sealed yet.
-pub(super) async fn insert(
-    tx: &mut Change,
-    sender: String,
-    message: &NewMessage,
-    draft: Option<&[u8]>,
-) -> Result<(), StoreError> {
+pub(super) fn insert(tx: &mut Change, sender: String, message: &NewMessage, draft: Option<&[u8]>) {
     let change = match message.kind {
         Kind::Referral => StateChange { state: State::Submitted.into(), reason: 0, outcome: 0 },
         _ => message.state_change.unwrap_or_default(),
     };
     let id = message.id.as_bytes().as_slice();
-    let seq = sqlx::query(
+    tx.write(
         "insert into messages (id, thread, direction, kind, alert_kind, sender, urgency, handling, status, \
          created, expires, change, categories, onward, onward_of, digest) \
          values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -200,58 +184,42 @@ pub(super) async fn insert(
     .bind(codec::categories(message.sections.keys()))
     .bind(message.onward.as_ref().map(OnwardRequest::encode_to_vec))
     .bind(message.onward_of.map(|id| id.as_bytes().to_vec()))
-    .bind(message.sealed.as_ref().map(|sealed| sealed.digest.as_bytes().to_vec()))
-    .execute(&mut **tx)
-    .await?
-    .last_insert_rowid();
+    .bind(message.sealed.as_ref().map(|sealed| sealed.digest.as_bytes().to_vec()));
+    tx.write(
+        "insert into outbox (seq, message, thread, expires, bytes, draft) \
+         values (last_insert_rowid(), ?, ?, ?, ?, ?)",
+    )
+    .bind(id)
+    .bind(message.thread.as_bytes().as_slice())
+    .bind(codec::ms(message.expires))
+    .bind(length(message, draft))
+    .bind(draft);
+    if let Some(sealed) = &message.sealed {
+        insert_envelope(tx, message.id, &sealed.envelope);
+    }
     if !message.recipients.is_empty() {
         // One statement: an alert may have thousands of recipients.
-        QueryBuilder::<Sqlite>::new("insert into deliveries (message, agency, state, holder) ")
-            .push_values(&message.recipients, |mut row, (agency, _)| {
-                row.push_bind(id)
-                    .push_bind(agency.to_string())
-                    .push_bind(i32::from(State::Submitted))
-                    .push_bind(&sender);
-            })
-            .build()
-            .execute(&mut **tx)
-            .await?;
+        tx.write("insert into deliveries (message, agency, state, holder) values ").rows(
+            &message.recipients,
+            |row, (agency, _)| {
+                row.bind(id).bind(agency.to_string()).bind(i32::from(State::Submitted)).bind(&sender);
+            },
+        );
     }
     if message.kind == Kind::Referral {
-        note(tx, message.id, &change, message.created, &sender).await?;
-    }
-    sqlx::query("insert into outbox (seq, message, thread, expires, bytes, draft) values (?, ?, ?, ?, ?, ?)")
-        .bind(seq)
-        .bind(id)
-        .bind(message.thread.as_bytes().as_slice())
-        .bind(codec::ms(message.expires))
-        .bind(length(message, draft))
-        .bind(draft)
-        .execute(&mut **tx)
-        .await?;
-    match &message.sealed {
-        Some(sealed) => insert_envelope(tx, message.id, &sealed.envelope).await,
-        None => Ok(()),
+        note(tx, message.id, &change, message.created, &sender);
     }
 }
 
-pub(super) async fn insert_envelope(tx: &mut Change, id: Uuid, envelope: &[u8]) -> Result<(), StoreError> {
-    sqlx::query("insert into envelopes (message, envelope) values (?, ?)")
+pub(super) fn insert_envelope(tx: &mut Change, id: Uuid, envelope: &[u8]) {
+    tx.write("insert into envelopes (message, envelope) values (?, ?)")
         .bind(id.as_bytes().as_slice())
-        .bind(envelope)
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
+        .bind(envelope);
 }
 
-async fn insert_refused(
-    tx: &mut Change,
-    id: Uuid,
-    decision: RecipientDecision,
-    by: &str,
-) -> Result<(), StoreError> {
+fn insert_refused(tx: &mut Change, id: Uuid, decision: RecipientDecision, by: &str) {
     let refusal = forbidden(&decision);
-    sqlx::query(
+    tx.write(
         "insert into deliveries (message, agency, state, decision, refusal, holder) values (?, ?, ?, ?, ?, ?) \
          on conflict do nothing",
     )
@@ -260,10 +228,7 @@ async fn insert_refused(
     .bind(i32::from(State::Refused))
     .bind(decision.encode_to_vec())
     .bind(refusal.encode_to_vec())
-    .bind(by)
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
+    .bind(by);
 }
 
 /// What a decision against a recipient says to the sender.
@@ -280,38 +245,20 @@ pub(super) fn forbidden(decision: &RecipientDecision) -> Refusal {
 }
 
 /// A step in a referral's history.
-pub(super) async fn note(
-    tx: &mut Change,
-    id: Uuid,
-    change: &StateChange,
-    at: OffsetDateTime,
-    by: &str,
-) -> Result<(), StoreError> {
-    sqlx::query("insert into history (message, change, at, by) values (?, ?, ?, ?)")
+pub(super) fn note(tx: &mut Change, id: Uuid, change: &StateChange, at: OffsetDateTime, by: &str) {
+    tx.write("insert into history (message, change, at, by) values (?, ?, ?, ?)")
         .bind(id.as_bytes().as_slice())
         .bind(change.encode_to_vec())
         .bind(codec::ms(at))
-        .bind(by)
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
+        .bind(by);
 }
 
-pub(super) async fn audit(
-    tx: &mut Change,
-    at: OffsetDateTime,
-    actor: &str,
-    action: &str,
-    message: Uuid,
-) -> Result<(), StoreError> {
-    sqlx::query("insert into audit (at, actor, action, message) values (?, ?, ?, ?)")
+pub(super) fn audit(tx: &mut Change, at: OffsetDateTime, actor: &str, action: &str, message: Uuid) {
+    tx.write("insert into audit (at, actor, action, message) values (?, ?, ?, ?)")
         .bind(codec::ms(at))
         .bind(actor)
         .bind(action)
-        .bind(message.as_bytes().as_slice())
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
+        .bind(message.as_bytes().as_slice());
 }
 
 /// A moment to the millisecond, as everything here is kept.

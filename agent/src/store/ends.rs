@@ -15,39 +15,29 @@ pub(super) struct Sent {
     pub(super) id: Uuid,
     thread: Uuid,
     pub(super) kind: Kind,
-    change: StateChange,
+    pub(super) change: StateChange,
 }
 
 /// Forgets the envelope of a message that waits for nobody any more.
-pub(super) async fn forget_envelope(tx: &mut Change, id: Uuid) -> Result<(), StoreError> {
-    sqlx::query(
-        "delete from envelopes where message = ?1 \
-         and not exists (select 1 from deliveries where message = ?1 and state in (?2, ?3))",
+pub(super) fn forget_envelope(tx: &mut Change, id: Uuid) {
+    tx.write(
+        "delete from envelopes where message = ? \
+         and not exists (select 1 from deliveries d where d.message = envelopes.message and d.state in (?, ?))",
     )
     .bind(id.as_bytes().as_slice())
     .bind(i32::from(State::Submitted))
-    .bind(i32::from(State::Requested))
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
+    .bind(i32::from(State::Requested));
 }
 
 /// Takes a message out of the outbox; none if it is not there.
 pub(super) async fn take(tx: &mut Change, id: Uuid) -> Result<Option<Sent>, StoreError> {
-    let taken = sqlx::query("delete from outbox where message = ?")
-        .bind(id.as_bytes().as_slice())
-        .execute(&mut **tx)
-        .await?
-        .rows_affected();
-    if taken == 0 { Ok(None) } else { sent(tx, id).await }
+    tx.write("delete from outbox where message = ?").bind(id.as_bytes().as_slice());
+    // Of what was deleted right before.
+    let row = tx.ask("select thread, kind, change from messages where id = ? and changes() > 0");
+    sent(id, row.bind(id.as_bytes().as_slice()).first().await?)
 }
 
-async fn sent(tx: &mut Change, id: Uuid) -> Result<Option<Sent>, StoreError> {
-    let row: Option<(Vec<u8>, i64, Vec<u8>)> =
-        sqlx::query_as("select thread, kind, change from messages where id = ?")
-            .bind(id.as_bytes().as_slice())
-            .fetch_optional(&mut **tx)
-            .await?;
+fn sent(id: Uuid, row: Option<(Vec<u8>, i64, Vec<u8>)>) -> Result<Option<Sent>, StoreError> {
     row.map(|(thread, kind, change)| {
         Ok(Sent {
             id,
@@ -69,20 +59,19 @@ pub(super) async fn end_delivery(
     refusal: &Refusal,
     by: &str,
 ) -> Result<bool, StoreError> {
-    let ended = sqlx::query(
-        "update deliveries set state = ?3, refusal = ?4, holder = ?7 where message = ?1 and (?2 is null or agency = ?2) \
-         and state in (?5, ?6)",
-    )
-    .bind(id.as_bytes().as_slice())
-    .bind(agency)
-    .bind(i32::from(state))
-    .bind(refusal.encode_to_vec())
-    .bind(i32::from(State::Submitted))
-    .bind(i32::from(State::Requested))
-    .bind(by)
-    .execute(&mut **tx)
-    .await?;
-    Ok(ended.rows_affected() > 0)
+    let ended = tx
+        .ask(
+            "update deliveries set state = ?, refusal = ?, holder = ? where message = ? \
+             and agency = coalesce(?, agency) and state in (?, ?)",
+        )
+        .bind(i32::from(state))
+        .bind(refusal.encode_to_vec())
+        .bind(by)
+        .bind(id.as_bytes().as_slice())
+        .bind(agency)
+        .bind(i32::from(State::Submitted))
+        .bind(i32::from(State::Requested));
+    Ok(ended.changed().await? > 0)
 }
 
 /// What the failure of a whole message does beside its deliveries. Of a state or an onward message, the
@@ -98,31 +87,27 @@ pub(super) async fn fail(
     let mut told = sent.id;
     match sent.kind {
         Kind::Referral => {
-            if let Some((standing, _)) = states::by_id(tx, sent.id).await? {
-                states::set_by_gateway(tx, &standing, state, at, by).await?;
-            }
+            states::set_by_gateway(tx, sent.id, &sent.change, state, at, by);
         }
         Kind::State => {
             if let Some(standing) = states::by_thread(tx, sent.thread).await? {
                 told = standing.id;
                 if standing.own_party() == Party::Requester && sent.change.state() == State::Cancelled {
-                    states::set_cancel_pending(tx, standing.id, false).await?;
+                    states::set_cancel_pending(tx, standing.id, false);
                 }
             }
         }
         Kind::Onward => {
-            onward::not_delivered(tx, sent.id).await?;
+            onward::not_delivered(tx, sent.id);
             if let Some(standing) = states::by_thread(tx, sent.thread).await? {
                 told = standing.id;
             }
         }
         Kind::Alert | Kind::Unspecified => {}
     }
-    sqlx::query("update messages set refusal = ?2 where id = ?1")
-        .bind(told.as_bytes().as_slice())
+    tx.write("update messages set refusal = ? where id = ?")
         .bind(refusal.encode_to_vec())
-        .execute(&mut **tx)
-        .await?;
+        .bind(told.as_bytes().as_slice());
     Ok(())
 }
 
@@ -140,7 +125,8 @@ pub(super) async fn fail_at(
     if !end_delivery(tx, id, Some(recipient), state, refusal, by).await? {
         return Ok(());
     }
-    match sent(tx, id).await? {
+    let row = tx.ask("select thread, kind, change from messages where id = ?");
+    match sent(id, row.bind(id.as_bytes().as_slice()).first().await?)? {
         // An alert fails at one recipient alone.
         Some(sent) if sent.kind != Kind::Alert => fail(tx, &sent, state, refusal, at, by).await,
         _ => Ok(()),

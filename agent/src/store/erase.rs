@@ -10,23 +10,15 @@ impl Store {
     /// keys. Gives the number of sections.
     pub async fn erase_due(&self, now: OffsetDateTime) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
-        let erased = sqlx::query("delete from sections where retain_until <= ?")
-            .bind(codec::ms(now))
-            .execute(&mut *tx)
-            .await?
-            .rows_affected();
+        let erased =
+            tx.ask("delete from sections where retain_until <= ?").bind(codec::ms(now)).changed().await?;
         if erased > 0 {
-            sqlx::query(
+            tx.write(
                 "update messages set local_key = null where local_key is not null \
                  and not exists (select 1 from sections where message = messages.id)",
-            )
-            .execute(&mut *tx)
-            .await?;
+            );
         }
-        sqlx::query("delete from idempotency where at <= ?")
-            .bind(codec::ms(now - limits::IDEMPOTENCY))
-            .execute(&mut *tx)
-            .await?;
+        tx.write("delete from idempotency where at <= ?").bind(codec::ms(now - limits::IDEMPOTENCY));
         tx.commit().await?;
         if erased > 0 {
             self.has_erased();

@@ -1,17 +1,46 @@
 //! Other agencies: their key records as this agent has proven them, the pin and what followed, and how
 //! the gateway last listed them.
 
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
 use liaison_proto::{exchange::v1::Agency, message::v1::SignedKeyRecord};
 use liaison_trust::{
-    key_record::{self, ProvenKey},
+    digest::{Digest, sha256},
+    key_record::{self, KeyRecordError, ProvenKey},
     names::AgencyAddress,
 };
 use prost::Message as _;
 use time::OffsetDateTime;
 
 use super::{Store, StoreError, codec, writer::Change};
+use crate::limits;
+
+/// Key records that were proven, by their ids: who sends or answers again proves none of them anew.
+pub(super) type Proven = Mutex<HashMap<Digest, ProvenKey>>;
 
 impl Store {
+    /// Believes a key record that its own key signed, as [`key_record::prove`] does.
+    pub fn prove(&self, record: &SignedKeyRecord) -> Result<ProvenKey, KeyRecordError> {
+        let id = sha256(&record.record);
+        if let Some(key) = self.proven().get(&id).filter(|key| key.signed == *record) {
+            return Ok(key.clone());
+        }
+        let key = key_record::prove(record)?;
+        let mut proven = self.proven();
+        if proven.len() >= limits::PROVEN_KEYS {
+            proven.clear();
+        }
+        proven.insert(id, key.clone());
+        Ok(key)
+    }
+
+    fn proven(&self) -> MutexGuard<'_, HashMap<Digest, ProvenKey>> {
+        self.0.proven.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The key records known of an agency, oldest first; the first is its pin.
     pub async fn keys(&self, agency: &AgencyAddress) -> Result<Vec<ProvenKey>, StoreError> {
         let records: Vec<Vec<u8>> =
@@ -23,7 +52,7 @@ impl Store {
             .iter()
             .map(|record| {
                 let record: SignedKeyRecord = codec::message(record)?;
-                key_record::prove(&record).map_err(|_| StoreError::Damaged("key record"))
+                self.prove(&record).map_err(|_| StoreError::Damaged("key record"))
             })
             .collect()
     }
@@ -44,25 +73,23 @@ impl Store {
             return Ok(());
         }
         let mut tx = self.begin().await?;
-        sqlx::query("insert or replace into agencies (address, listed) values (?, ?)")
+        tx.write("insert or replace into agencies (address, listed) values (?, ?)")
             .bind(address.to_string())
-            .bind(listed.encode_to_vec())
-            .execute(&mut *tx)
-            .await?;
+            .bind(listed.encode_to_vec());
         tx.commit().await
     }
 
     /// Keeps key records that were proven to follow those known, or to be the first.
     pub async fn add_keys(&self, keys: &[ProvenKey]) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        add(&mut tx, keys).await?;
+        add(&mut tx, keys);
         tx.commit().await
     }
 }
 
-pub(super) async fn add(tx: &mut Change, keys: &[ProvenKey]) -> Result<(), StoreError> {
+pub(super) fn add(tx: &mut Change, keys: &[ProvenKey]) {
     for key in keys {
-        sqlx::query(
+        tx.write(
             "insert into keys (agency, sequence, id, signed_key_record, seen) values (?, ?, ?, ?, ?) \
                  on conflict do nothing",
         )
@@ -70,9 +97,6 @@ pub(super) async fn add(tx: &mut Change, keys: &[ProvenKey]) -> Result<(), Store
         .bind(key.sequence)
         .bind(key.id.as_bytes().as_slice())
         .bind(key.signed.encode_to_vec())
-        .bind(codec::ms(OffsetDateTime::now_utc()))
-        .execute(&mut **tx)
-        .await?;
+        .bind(codec::ms(OffsetDateTime::now_utc()));
     }
-    Ok(())
 }

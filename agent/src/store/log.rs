@@ -1,17 +1,17 @@
 //! What is known of the domain's log: its highest head, receipts, those that are to come, and what must not happen.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use liaison_proto::{
     case::v1::{log_alarm::Code as AlarmKind, receipt_event::Code as ReceiptEvent},
     message::v1::{Acceptance, SignedAcceptance},
 };
 use liaison_trust::{log::Receipt, names::AgencyAddress};
-use sqlx::{QueryBuilder, Row, Sqlite};
+use sqlx::Row;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Direction, Store, StoreError, codec, writer::Change};
+use super::{Store, StoreError, codec, statements::Statements, writer::Change};
 use crate::{
     limits,
     log::{Alarm, Head, Known, Told},
@@ -50,31 +50,25 @@ pub struct KeptAlarm {
 }
 
 /// Notes, with the change that brings it about, that receipts of these events are to be had.
-pub(super) async fn expect(
-    tx: &mut Change,
-    message: Uuid,
-    events: &[ReceiptEvent],
-    agency: &str,
-) -> Result<(), StoreError> {
+pub(super) fn expect(tx: &mut Change, message: Uuid, events: &[ReceiptEvent], agency: &str) {
     let not_before = codec::ms(OffsetDateTime::now_utc() + limits::RECEIPT_FIRST);
-    QueryBuilder::<Sqlite>::new("insert into receipts_due (message, event, agency, not_before) ")
-        .push_values(events, |mut row, event| {
-            row.push_bind(message.as_bytes().as_slice())
-                .push_bind(i32::from(*event))
-                .push_bind(agency)
-                .push_bind(not_before);
+    tx.write("insert into receipts_due (message, event, agency, not_before) values ")
+        .rows(events, |row, event| {
+            row.bind(message.as_bytes().as_slice()).bind(i32::from(*event)).bind(agency).bind(not_before);
         })
-        .push(" on conflict do update set attempts = 0, not_before = excluded.not_before")
-        .build()
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
+        .then(" on conflict do update set attempts = 0, not_before = excluded.not_before");
 }
 
 impl Store {
     /// The highest head that was seen: a signed note.
     pub async fn log_head(&self) -> Result<Option<String>, StoreError> {
         Ok(sqlx::query_scalar("select note from log_head").fetch_optional(self.readers()).await?)
+    }
+
+    /// The highest heads that were seen of the log, and up to which that of keys was replayed: signed notes.
+    pub async fn heads_held(&self) -> Result<(Option<String>, Option<String>), StoreError> {
+        let both = "select (select note from log_head), (select note from key_log)";
+        Ok(sqlx::query_as(both).fetch_one(self.readers()).await?)
     }
 
     /// Receipts that may be asked for now, in the order in which they became due: of so many messages at most.
@@ -106,25 +100,40 @@ impl Store {
         Ok(due.unsigned_abs())
     }
 
-    /// What is known of a message beside the log, and of the copy of an agency.
-    pub async fn known(&self, message: Uuid, agency: &str) -> Result<Known, StoreError> {
-        type Row = (i64, Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>);
-        let row: Option<Row> = sqlx::query_as(
-            "select m.direction, m.digest, m.evidence, d.acknowledgement from messages m \
-             left join deliveries d on d.message = m.id and d.agency = ?2 where m.id = ?1",
-        )
-        .bind(message.as_bytes().as_slice())
-        .bind(agency)
-        .fetch_optional(self.readers())
-        .await?;
-        let Some((direction, digest, evidence, acknowledgement)) = row else { return Ok(Known::default()) };
-        let sent = Direction::from_column(direction)? == Direction::Sent;
-        let signed: Option<SignedAcceptance> = codec::some_message(evidence.filter(|_| sent).as_deref())?;
-        Ok(Known {
-            digest: digest.as_deref().map(codec::digest).transpose()?,
-            acceptance: signed.map(|signed| codec::message::<Acceptance>(&signed.acceptance)).transpose()?,
-            acknowledgement: codec::some_message(acknowledgement.as_deref())?,
-        })
+    /// What is known beside the log of messages, each with the agency whose copy it is about; nothing of one that is not
+    /// there.
+    pub async fn known(
+        &self,
+        of: &BTreeSet<(Uuid, String)>,
+    ) -> Result<BTreeMap<(Uuid, String), Known>, StoreError> {
+        type Row = (Vec<u8>, String, Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>);
+        let (of, mut all) = (of.iter().collect::<Vec<_>>(), BTreeMap::new());
+        for some in of.chunks(limits::ROWS) {
+            let mut find = Statements::default();
+            find.add("with asked (message, agency) as (values ")
+                .rows(some, |row, (message, agency)| {
+                    row.bind(message.as_bytes().as_slice()).bind(agency);
+                })
+                .then(
+                    ") select m.id, asked.agency, m.digest, \
+                     case m.direction when 1 then m.evidence end, d.acknowledgement \
+                     from asked cross join messages m on m.id = asked.message \
+                     left join deliveries d on d.message = m.id and d.agency = asked.agency",
+                );
+            for gave in find.run(self.readers()).await? {
+                for (id, agency, digest, evidence, acknowledgement) in gave.all::<Row>()? {
+                    let signed: Option<SignedAcceptance> = codec::some_message(evidence.as_deref())?;
+                    let acceptance = signed.map(|signed| codec::message::<Acceptance>(&signed.acceptance));
+                    let known = Known {
+                        digest: digest.as_deref().map(codec::digest).transpose()?,
+                        acceptance: acceptance.transpose()?,
+                        acknowledgement: codec::some_message(acknowledgement.as_deref())?,
+                    };
+                    all.insert((codec::uuid(&id)?, agency), known);
+                }
+            }
+        }
+        Ok(all)
     }
 
     /// Keeps the newest head, if it is higher than that of the same log that is kept, and receipts of a log by its origin.
@@ -135,34 +144,45 @@ impl Store {
         receipts: &[(Receipt, Told)],
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        keep_head(&mut tx, head).await?;
+        keep_head(&mut tx, head);
         for some in receipts.chunks(limits::ROWS) {
-            QueryBuilder::<Sqlite>::new("insert into receipts (log, idx, message, event, agency, at, file) ")
-                .push_values(some, |mut row, (receipt, told)| {
-                    row.push_bind(origin)
-                        .push_bind(i64::try_from(receipt.index).unwrap_or(i64::MAX))
-                        .push_bind(told.message.as_bytes().as_slice())
-                        .push_bind(i32::from(told.event))
-                        .push_bind(&told.recipient)
-                        .push_bind(codec::ms(told.at))
-                        .push_bind(receipt.to_string());
+            tx.ask("insert into receipts (log, idx, message, event, agency, at, file) values ")
+                .rows(some, |row, (receipt, told)| {
+                    row.bind(origin)
+                        .bind(i64::try_from(receipt.index).unwrap_or(i64::MAX))
+                        .bind(told.message.as_bytes().as_slice())
+                        .bind(i32::from(told.event))
+                        .bind(&told.recipient)
+                        .bind(codec::ms(told.at))
+                        .bind(receipt.to_string());
                 })
-                .push(" on conflict do nothing")
-                .build()
-                .execute(&mut *tx)
+                .then(" on conflict do nothing")
+                .changed()
                 .await?;
         }
         tx.commit().await
     }
 
-    /// The events of a message that there are receipts of, each with whose copy it is about.
-    pub async fn receipted(&self, message: Uuid) -> Result<BTreeSet<(ReceiptEvent, String)>, StoreError> {
-        let rows: Vec<(i64, String)> =
-            sqlx::query_as("select distinct event, agency from receipts where message = ?")
-                .bind(message.as_bytes().as_slice())
-                .fetch_all(self.readers())
-                .await?;
-        rows.into_iter().map(|(event, agency)| Ok((codec::code(event)?, agency))).collect()
+    /// The events of messages that there are receipts of, each with its message and whose copy it is about.
+    pub async fn receipted(
+        &self,
+        messages: &BTreeSet<Uuid>,
+    ) -> Result<BTreeSet<(Uuid, ReceiptEvent, String)>, StoreError> {
+        let (messages, mut all) = (messages.iter().collect::<Vec<_>>(), BTreeSet::new());
+        for some in messages.chunks(limits::ROWS) {
+            let mut find = Statements::default();
+            find.add("select distinct message, event, agency from receipts where message in (values ")
+                .rows(some, |row, message| {
+                    row.bind(message.as_bytes().as_slice());
+                })
+                .then(")");
+            for gave in find.run(self.readers()).await? {
+                for (message, event, agency) in gave.all::<(Vec<u8>, i64, String)>()? {
+                    all.insert((codec::uuid(&message)?, codec::code(event)?, agency));
+                }
+            }
+        }
+        Ok(all)
     }
 
     /// Nothing more is to be had of these.
@@ -172,22 +192,17 @@ impl Store {
         }
         let mut tx = self.begin().await?;
         for some in settled.chunks(limits::ROWS) {
-            let mut delete = QueryBuilder::<Sqlite>::new("delete from receipts_due where message in (");
-            let mut messages = delete.separated(", ");
-            for due in some {
-                messages.push_bind(due.message.as_bytes().as_slice());
-            }
             // The list before is what the index is for.
-            delete
-                .push(") and (message, event, agency) in (")
-                .push_values(some, |mut row, due| {
-                    row.push_bind(due.message.as_bytes().as_slice())
-                        .push_bind(i32::from(due.event))
-                        .push_bind(&due.agency);
+            tx.ask("delete from receipts_due where message in (values ")
+                .rows(some, |row, due| {
+                    row.bind(due.message.as_bytes().as_slice());
                 })
-                .push(")")
-                .build()
-                .execute(&mut *tx)
+                .then(") and (message, event, agency) in (values ")
+                .rows(some, |row, due| {
+                    row.bind(due.message.as_bytes().as_slice()).bind(i32::from(due.event)).bind(&due.agency);
+                })
+                .then(")")
+                .changed()
                 .await?;
         }
         tx.commit().await
@@ -200,16 +215,16 @@ impl Store {
         }
         let mut tx = self.begin().await?;
         for (due, not_before) in postponed {
-            sqlx::query(
-                "update receipts_due set attempts = ?4, not_before = ?5 \
-                 where message = ?1 and event = ?2 and agency = ?3",
+            tx.ask(
+                "update receipts_due set attempts = ?, not_before = ? \
+                 where message = ? and event = ? and agency = ?",
             )
+            .bind(due.attempts)
+            .bind(codec::ms(*not_before))
             .bind(due.message.as_bytes().as_slice())
             .bind(i32::from(due.event))
             .bind(&due.agency)
-            .bind(due.attempts)
-            .bind(codec::ms(*not_before))
-            .execute(&mut *tx)
+            .changed()
             .await?;
         }
         tx.commit().await
@@ -269,11 +284,9 @@ impl Store {
         }
         let mut tx = self.begin().await?;
         for (agency, note) in compared {
-            sqlx::query("delete from shown_heads where agency = ? and note = ?")
+            tx.write("delete from shown_heads where agency = ? and note = ?")
                 .bind(agency.to_string())
-                .bind(note)
-                .execute(&mut *tx)
-                .await?;
+                .bind(note);
         }
         tx.commit().await
     }
@@ -281,20 +294,20 @@ impl Store {
     /// Keeps an alarm with its evidence. False if it was kept before, or there are too many.
     pub async fn raise(&self, alarm: &Alarm) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        let new = sqlx::query(
-            "insert into log_alarms (at, kind, subject, detail, held, shown) \
-             select ?, ?, ?, ?, ?, ? where (select count(*) from log_alarms) < ? on conflict do nothing",
-        )
-        .bind(codec::ms(OffsetDateTime::now_utc()))
-        .bind(i32::from(alarm.kind))
-        .bind(&alarm.subject)
-        .bind(&alarm.detail)
-        .bind(&alarm.held)
-        .bind(&alarm.shown)
-        .bind(limits::LOG_ALARMS)
-        .execute(&mut *tx)
-        .await?
-        .rows_affected();
+        let new = tx
+            .ask(
+                "insert into log_alarms (at, kind, subject, detail, held, shown) \
+                 select ?, ?, ?, ?, ?, ? where (select count(*) from log_alarms) < ? on conflict do nothing",
+            )
+            .bind(codec::ms(OffsetDateTime::now_utc()))
+            .bind(i32::from(alarm.kind))
+            .bind(&alarm.subject)
+            .bind(&alarm.detail)
+            .bind(&alarm.held)
+            .bind(&alarm.shown)
+            .bind(limits::LOG_ALARMS)
+            .changed()
+            .await?;
         tx.commit().await?;
         Ok(new > 0)
     }
@@ -315,36 +328,27 @@ impl Store {
 }
 
 /// Remembers the head that a recipient holds of a log of a kind, to be compared: the highest of each.
-pub(super) async fn head_shown(
-    tx: &mut Change,
-    kind: &str,
-    agency: &str,
-    head: &Head,
-) -> Result<(), StoreError> {
-    sqlx::query(
+pub(super) fn head_shown(tx: &mut Change, kind: &str, agency: &str, head: &Head) {
+    tx.write(
         "insert into shown_heads (agency, kind, size, note) values (?, ?, ?, ?) \
          on conflict do update set size = excluded.size, note = excluded.note where size < excluded.size",
     )
     .bind(agency)
     .bind(kind)
     .bind(i64::try_from(head.checkpoint.size()).unwrap_or(i64::MAX))
-    .bind(head.bare.to_string())
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
+    .bind(head.bare.to_string());
 }
 
-async fn keep_head(tx: &mut Change, head: &Head) -> Result<(), StoreError> {
+fn keep_head(tx: &mut Change, head: &Head) {
+    let origin = i64::try_from(head.checkpoint.origin().len() + 1).unwrap_or(i64::MAX);
     // A log that takes the place of another begins small. Whether a head goes on from the one kept was judged before.
-    sqlx::query(
-        "insert into log_head (one, size, note) values (1, ?1, ?2) on conflict do update \
+    tx.write(
+        "insert into log_head (one, size, note) values (1, ?, ?) on conflict do update \
          set size = excluded.size, note = excluded.note \
-         where size < excluded.size or substr(note, 1, ?3) <> substr(excluded.note, 1, ?3)",
+         where size < excluded.size or substr(note, 1, ?) <> substr(excluded.note, 1, ?)",
     )
     .bind(i64::try_from(head.checkpoint.size()).unwrap_or(i64::MAX))
     .bind(head.bare.to_string())
-    .bind(i64::try_from(head.checkpoint.origin().len() + 1).unwrap_or(i64::MAX))
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
+    .bind(origin)
+    .bind(origin);
 }

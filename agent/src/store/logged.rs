@@ -3,7 +3,7 @@
 use liaison_proto::message::v1::{Refusal, SignedKeyRecord, referral_state::Code as State};
 use liaison_trust::{
     digest::Digest,
-    key_record::{self, ProvenKey},
+    key_record::ProvenKey,
     log::{Frontier, Note},
     names::AgencyAddress,
 };
@@ -46,17 +46,15 @@ impl Store {
     /// Nothing of the log counts any more; another is replayed from its beginning. What a person has said of keys stays.
     pub async fn forget_key_log(&self) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query("delete from key_log").execute(&mut *tx).await?;
-        sqlx::query("update logged_keys set idx = null").execute(&mut *tx).await?;
+        tx.write("delete from key_log");
+        tx.write("update logged_keys set idx = null");
         tx.commit().await
     }
 
     /// Forgets what was read behind the checkpoint up to which the log was replayed.
     pub async fn forget_unproven_keys(&self) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query("delete from logged_keys where idx >= coalesce((select size from key_log), 0)")
-            .execute(&mut *tx)
-            .await?;
+        tx.write("delete from logged_keys where idx >= coalesce((select size from key_log), 0)");
         tx.commit().await
     }
 
@@ -68,7 +66,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         for (index, key) in read {
-            sqlx::query(
+            tx.ask(
                 "insert into logged_keys (agency, id, idx, signed_key_record) values (?, ?, ?, ?) \
                  on conflict do update set idx = excluded.idx where logged_keys.idx is null",
             )
@@ -76,17 +74,15 @@ impl Store {
             .bind(key.id.as_bytes().as_slice())
             .bind(i64::try_from(*index).unwrap_or(i64::MAX))
             .bind(key.signed.encode_to_vec())
-            .execute(&mut *tx)
+            .changed()
             .await?;
         }
         if let Some((frontier, note)) = reached {
             let hashes: Vec<u8> = frontier.hashes().iter().flat_map(|hash| *hash.as_bytes()).collect();
-            sqlx::query("insert or replace into key_log (one, size, frontier, note) values (1, ?, ?, ?)")
+            tx.write("insert or replace into key_log (one, size, frontier, note) values (1, ?, ?, ?)")
                 .bind(i64::try_from(frontier.size()).unwrap_or(i64::MAX))
                 .bind(hashes)
-                .bind(note.to_string())
-                .execute(&mut *tx)
-                .await?;
+                .bind(note.to_string());
         }
         tx.commit().await
     }
@@ -104,7 +100,7 @@ impl Store {
         rows.into_iter()
             .map(|(index, record, settled)| {
                 let record: SignedKeyRecord = codec::message(&record)?;
-                let key = key_record::prove(&record).map_err(|_| StoreError::Damaged("key record"))?;
+                let key = self.prove(&record).map_err(|_| StoreError::Damaged("key record"))?;
                 Ok(LoggedKey { index: index.unsigned_abs(), key, settled })
             })
             .collect()
@@ -134,23 +130,21 @@ impl Store {
     ) -> Result<(), StoreError> {
         let of = agency.to_string();
         let mut tx = self.begin().await?;
-        sqlx::query("delete from keys where agency = ?").bind(&of).execute(&mut *tx).await?;
-        keys::add(&mut tx, chain).await?;
-        sqlx::query("insert into confirmed_keys (at, actor, agency, fingerprint) values (?, ?, ?, ?)")
+        tx.write("delete from keys where agency = ?").bind(&of);
+        keys::add(&mut tx, chain);
+        tx.write("insert into confirmed_keys (at, actor, agency, fingerprint) values (?, ?, ?, ?)")
             .bind(codec::ms(OffsetDateTime::now_utc()))
             .bind(actor)
             .bind(&of)
-            .bind(chain.first().map(|first| first.id.as_bytes().to_vec()).unwrap_or_default())
-            .execute(&mut *tx)
-            .await?;
+            .bind(chain.first().map(|first| first.id.as_bytes().to_vec()).unwrap_or_default());
         for id in others {
-            sqlx::query("update logged_keys set settled = 1 where agency = ? and id = ?")
+            tx.ask("update logged_keys set settled = 1 where agency = ? and id = ?")
                 .bind(&of)
                 .bind(id.as_bytes().as_slice())
-                .execute(&mut *tx)
+                .changed()
                 .await?;
         }
-        sqlx::query("update outbox set not_before = 0 where draft is not null").execute(&mut *tx).await?;
+        tx.write("update outbox set not_before = 0 where draft is not null");
         tx.commit().await?;
         self.wake_outbox();
         Ok(())
@@ -164,22 +158,17 @@ impl Store {
         why: &Refusal,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query("update deliveries set refusal = ?3 where message = ?1 and agency = ?2")
-            .bind(id.as_bytes().as_slice())
-            .bind(recipient.to_string())
+        tx.write("update deliveries set refusal = ? where message = ? and agency = ?")
             .bind(why.encode_to_vec())
-            .execute(&mut *tx)
-            .await?;
+            .bind(id.as_bytes().as_slice())
+            .bind(recipient.to_string());
         tx.commit().await
     }
 }
 
 /// The message is sealed: nothing in this agent holds it up any more.
-pub(super) async fn waits_no_more(tx: &mut Change, id: Uuid) -> Result<(), StoreError> {
-    sqlx::query("update deliveries set refusal = null where message = ? and state = ?")
+pub(super) fn waits_no_more(tx: &mut Change, id: Uuid) {
+    tx.write("update deliveries set refusal = null where message = ? and state = ?")
         .bind(id.as_bytes().as_slice())
-        .bind(i32::from(State::Submitted))
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
+        .bind(i32::from(State::Submitted));
 }

@@ -10,7 +10,11 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Store, StoreError, codec, parts, receive::LocalKey};
+use super::{
+    Store, StoreError, codec, parts,
+    receive::LocalKey,
+    statements::{Gave, Statements},
+};
 
 /// Which way a message went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,12 +150,17 @@ struct DeliveryRow {
 impl Store {
     /// A message by its id.
     pub async fn message(&self, id: Uuid) -> Result<Option<Message>, StoreError> {
-        let row: Option<Row> = sqlx::query_as("select * from messages where id = ?")
-            .bind(id.as_bytes().as_slice())
-            .fetch_optional(self.readers())
-            .await?;
-        match row {
-            Some(row) => Ok(Some(self.complete(row).await?)),
+        let id = id.as_bytes().as_slice();
+        let mut find = Statements::default();
+        find.add(
+            "select id, thread, direction, kind, alert_kind, sender, urgency, handling, status, created, expires, \
+             policy_hash, refusal, change, categories, cancel_pending, onward_of from messages where id = ?",
+        )
+        .bind(id);
+        find_rest(&mut find, id);
+        let mut gave = find.run(self.readers()).await?.into_iter();
+        match gave.next().unwrap_or_default().first()? {
+            Some(row) => Ok(Some(message(row, gave)?)),
             None => Ok(None),
         }
     }
@@ -178,30 +187,39 @@ impl Store {
         .await?;
         let mut messages = Vec::with_capacity(rows.len());
         for row in rows {
-            messages.push(self.complete(row).await?);
+            let mut find = Statements::default();
+            find_rest(&mut find, &row.id);
+            let gave = find.run(self.readers()).await?;
+            messages.push(message(row, gave.into_iter())?);
         }
         Ok(messages)
     }
 
-    /// The sections of a received message that were not erased yet, opened.
-    pub async fn sections(&self, id: Uuid) -> Result<Vec<StoredSection>, StoreError> {
-        let message: Option<(String, Option<Vec<u8>>)> =
-            sqlx::query_as("select sender, local_key from messages where id = ?")
-                .bind(id.as_bytes().as_slice())
-                .fetch_optional(self.readers())
-                .await?;
-        let Some((sender, Some(local_key))) = message else { return Ok(Vec::new()) };
-        let sender = codec::address(&sender)?;
-        let keys = LocalKey::open(self.vault(), id, &local_key)?;
-        let rows: Vec<(i64, i64, i64, Vec<u8>, Vec<u8>, Vec<u8>)> = sqlx::query_as(
+    /// What a received message holds: what the gateway released of it, and the sections that were not erased yet,
+    /// opened. None where none was received.
+    pub async fn content(&self, id: Uuid) -> Result<Option<(ReleaseRecord, Vec<StoredSection>)>, StoreError> {
+        let mut find = Statements::default();
+        find.add("select sender, evidence, local_key from messages where id = ? and direction = ?")
+            .bind(id.as_bytes().as_slice())
+            .bind(Direction::Received.column());
+        find.add(
             "select position, category, retain_until, wrapped_key, released_section, sealed_section \
              from sections where message = ? and retain_until > ? order by category, position",
         )
         .bind(id.as_bytes().as_slice())
-        .bind(codec::ms(OffsetDateTime::now_utc()))
-        .fetch_all(self.readers())
-        .await?;
-        rows.into_iter()
+        .bind(codec::ms(OffsetDateTime::now_utc()));
+        let mut gave = find.run(self.readers()).await?.into_iter();
+        let found: Option<(String, Option<Vec<u8>>, Option<Vec<u8>>)> =
+            gave.next().unwrap_or_default().first()?;
+        let Some((sender, Some(evidence), local_key)) = found else { return Ok(None) };
+        let signed: SignedReleaseRecord = codec::message(&evidence)?;
+        let release = codec::message(&signed.record)?;
+        let Some(local_key) = local_key else { return Ok(Some((release, Vec::new()))) };
+        let sender = codec::address(&sender)?;
+        let keys = LocalKey::open(self.vault(), id, &local_key)?;
+        let rows: Vec<(i64, i64, i64, Vec<u8>, Vec<u8>, Vec<u8>)> = gave.next().unwrap_or_default().all()?;
+        let sections = rows
+            .into_iter()
             .map(|(position, category, retain_until, wrapped, released, sealed)| {
                 let key = keys.unwrap(position, &wrapped)?;
                 let plaintext = envelope::open(&id, &sender, &codec::message(&sealed)?, &key)
@@ -213,20 +231,8 @@ impl Store {
                     retain_until: codec::time(retain_until)?,
                 })
             })
-            .collect()
-    }
-
-    /// What the gateway released of a received message.
-    pub async fn release(&self, id: Uuid) -> Result<Option<ReleaseRecord>, StoreError> {
-        let evidence: Option<Option<Vec<u8>>> =
-            sqlx::query_scalar("select evidence from messages where id = ? and direction = ?")
-                .bind(id.as_bytes().as_slice())
-                .bind(Direction::Received.column())
-                .fetch_optional(self.readers())
-                .await?;
-        let Some(Some(evidence)) = evidence else { return Ok(None) };
-        let signed: SignedReleaseRecord = codec::message(&evidence)?;
-        Ok(Some(codec::message(&signed.record)?))
+            .collect::<Result<_, StoreError>>()?;
+        Ok(Some((release, sections)))
     }
 
     /// How much there is.
@@ -247,47 +253,46 @@ impl Store {
             received_alerts: alerts.unsigned_abs(),
         })
     }
+}
 
-    async fn complete(&self, row: Row) -> Result<Message, StoreError> {
-        let deliveries: Vec<DeliveryRow> =
-            sqlx::query_as("select * from deliveries where message = ? order by agency")
-                .bind(&row.id)
-                .fetch_all(self.readers())
-                .await?;
-        let deliveries = deliveries.into_iter().map(delivery).collect::<Result<_, StoreError>>()?;
-        let history: Vec<(Vec<u8>, i64, String)> =
-            sqlx::query_as("select change, at, by from history where message = ? order by seq")
-                .bind(&row.id)
-                .fetch_all(self.readers())
-                .await?;
-        let history = history
-            .into_iter()
-            .map(|(change, at, by)| {
-                Ok(StateEvent { change: codec::message(&change)?, at: codec::time(at)?, by })
-            })
-            .collect::<Result<_, StoreError>>()?;
-        Ok(Message {
-            id: codec::uuid(&row.id)?,
-            thread: codec::uuid(&row.thread)?,
-            direction: Direction::from_column(row.direction)?,
-            kind: codec::code(row.kind)?,
-            alert_kind: codec::code(row.alert_kind)?,
-            from: codec::address(&row.sender)?,
-            urgency: codec::code(row.urgency)?,
-            handling: codec::some_message(row.handling.as_deref())?,
-            status: codec::code(row.status)?,
-            created: codec::time(row.created)?,
-            expires: codec::time(row.expires)?,
-            policy_hash: row.policy_hash.as_deref().map(codec::digest).transpose()?,
-            refusal: codec::some_message(row.refusal.as_deref())?,
-            deliveries,
-            state: codec::message(&row.change)?,
-            cancel_pending: row.cancel_pending,
-            categories: codec::categories_of(&row.categories)?,
-            history,
-            onward_of: row.onward_of.as_deref().map(codec::uuid).transpose()?,
-        })
-    }
+/// Finds a message's deliveries and its history.
+fn find_rest(find: &mut Statements, id: &[u8]) {
+    find.add(
+        "select agency, state, decision, refusal, own_part, other_part, holder from deliveries \
+         where message = ? order by agency",
+    )
+    .bind(id);
+    find.add("select change, at, by from history where message = ? order by seq").bind(id);
+}
+
+/// A message with its deliveries and its history.
+fn message(row: Row, mut rest: impl Iterator<Item = Gave>) -> Result<Message, StoreError> {
+    let deliveries: Vec<DeliveryRow> = rest.next().unwrap_or_default().all()?;
+    let history: Vec<(Vec<u8>, i64, String)> = rest.next().unwrap_or_default().all()?;
+    let event = |(change, at, by): (Vec<u8>, i64, String)| {
+        Ok(StateEvent { change: codec::message(&change)?, at: codec::time(at)?, by })
+    };
+    Ok(Message {
+        id: codec::uuid(&row.id)?,
+        thread: codec::uuid(&row.thread)?,
+        direction: Direction::from_column(row.direction)?,
+        kind: codec::code(row.kind)?,
+        alert_kind: codec::code(row.alert_kind)?,
+        from: codec::address(&row.sender)?,
+        urgency: codec::code(row.urgency)?,
+        handling: codec::some_message(row.handling.as_deref())?,
+        status: codec::code(row.status)?,
+        created: codec::time(row.created)?,
+        expires: codec::time(row.expires)?,
+        policy_hash: row.policy_hash.as_deref().map(codec::digest).transpose()?,
+        refusal: codec::some_message(row.refusal.as_deref())?,
+        deliveries: deliveries.into_iter().map(delivery).collect::<Result<_, StoreError>>()?,
+        state: codec::message(&row.change)?,
+        cancel_pending: row.cancel_pending,
+        categories: codec::categories_of(&row.categories)?,
+        history: history.into_iter().map(event).collect::<Result<_, StoreError>>()?,
+        onward_of: row.onward_of.as_deref().map(codec::uuid).transpose()?,
+    })
 }
 
 fn delivery(row: DeliveryRow) -> Result<DeliveryState, StoreError> {

@@ -17,6 +17,7 @@ mod onward;
 mod outbox;
 mod parts;
 mod receive;
+mod statements;
 mod states;
 #[cfg(test)]
 mod tests;
@@ -61,6 +62,7 @@ struct Inner {
     vault: Vault,
     address: AgencyAddress,
     outbox_changed: Notify,
+    proven: keys::Proven,
     /// Whether the write-ahead log is to be emptied, as after a start: it may hold what was erased before.
     has_erased: AtomicBool,
 }
@@ -136,6 +138,7 @@ impl Store {
             // Always, for what is not deleted may be moved, and leave a draft where it stood.
             .pragma("secure_delete", "ON")
             .pragma("wal_autocheckpoint", limits::LOG_PAGES.to_string())
+            .statement_cache_capacity(limits::STATEMENTS)
             .busy_timeout(Duration::from_secs(5));
         let mut writer = options.connect().await?;
         MIGRATIONS.run(&mut writer).await?;
@@ -151,6 +154,7 @@ impl Store {
             vault,
             address,
             outbox_changed: Notify::new(),
+            proven: keys::Proven::default(),
             has_erased: AtomicBool::new(true),
         })))
     }

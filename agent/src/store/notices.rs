@@ -80,12 +80,12 @@ impl Store {
         let to = recipient.to_string();
         let mut tx = self.begin().await?;
         if let Some(logged) = logged(&event) {
-            log::expect(&mut tx, id, &[logged], &to).await?;
+            log::expect(&mut tx, id, &[logged], &to);
         }
         match event {
             Event::Acknowledged { signed, thread_state, heads } => {
                 for (kind, head) in &heads {
-                    log::head_shown(&mut tx, kind, &to, head).await?;
+                    log::head_shown(&mut tx, kind, &to, head);
                 }
                 self.acknowledged(&mut tx, id, recipient, &signed, thread_state, at).await?;
             }
@@ -95,15 +95,13 @@ impl Store {
             }
             Event::Waiting(part) => parts::waits(&mut tx, id, &part).await?,
             Event::Forwarded { signed, part } => {
-                let new = sqlx::query(
-                    "update deliveries set forwarded = ?3 where message = ?1 and agency = ?2 and forwarded is null",
-                )
-                .bind(id.as_bytes().as_slice())
-                .bind(&to)
-                .bind(signed.encode_to_vec())
-                .execute(&mut *tx)
-                .await?
-                .rows_affected();
+                let new = tx
+                    .ask("update deliveries set forwarded = ? where message = ? and agency = ? and forwarded is null")
+                    .bind(signed.encode_to_vec())
+                    .bind(id.as_bytes().as_slice())
+                    .bind(&to)
+                    .changed()
+                    .await?;
                 if new == 0 {
                     self.forwarded_again(&mut tx, id, &to, &signed, &part).await?;
                     return tx.commit().await;
@@ -115,7 +113,7 @@ impl Store {
                         let refusal = forbidden(&decision);
                         fail_at(&mut tx, id, &to, State::Refused, &refusal, at, domain).await?;
                     }
-                    _ => parts::under_way_at(&mut tx, id, &to, domain).await?,
+                    _ => parts::under_way_at(&mut tx, id, &to, domain),
                 }
             }
             Event::Narrowed(part) => {
@@ -145,15 +143,15 @@ impl Store {
         if part.decision.as_ref().is_none_or(|decision| decision.verdict() != Verdict::Released) {
             return Ok(());
         }
-        let is_other = sqlx::query(
-            "update deliveries set forwarded = ?3 where message = ?1 and agency = ?2 and forwarded <> ?3",
-        )
-        .bind(id.as_bytes().as_slice())
-        .bind(to)
-        .bind(signed.encode_to_vec())
-        .execute(&mut **tx)
-        .await?
-        .rows_affected();
+        let signed = signed.encode_to_vec();
+        let is_other = tx
+            .ask("update deliveries set forwarded = ? where message = ? and agency = ? and forwarded <> ?")
+            .bind(signed.as_slice())
+            .bind(id.as_bytes().as_slice())
+            .bind(to)
+            .bind(signed.as_slice())
+            .changed()
+            .await?;
         if is_other > 0 {
             parts::keep(tx, id, self.address().domain(), part, Keep::Either).await?;
         }
@@ -170,18 +168,16 @@ impl Store {
         at: OffsetDateTime,
     ) -> Result<(), StoreError> {
         let to = recipient.to_string();
-        parts::reached(tx, id, &to).await?;
-        sqlx::query("update deliveries set acknowledgement = ?3 where message = ?1 and agency = ?2")
-            .bind(id.as_bytes().as_slice())
-            .bind(&to)
+        parts::reached(tx, id, &to);
+        tx.write("update deliveries set acknowledgement = ? where message = ? and agency = ?")
             .bind(signed.encode_to_vec())
-            .execute(&mut **tx)
+            .bind(id.as_bytes().as_slice())
+            .bind(&to);
+        let message: Option<(Vec<u8>, i64, Vec<u8>)> = tx
+            .ask("select thread, kind, change from messages where id = ?")
+            .bind(id.as_bytes().as_slice())
+            .first()
             .await?;
-        let message: Option<(Vec<u8>, i64, Vec<u8>)> =
-            sqlx::query_as("select thread, kind, change from messages where id = ?")
-                .bind(id.as_bytes().as_slice())
-                .fetch_optional(&mut **tx)
-                .await?;
         let Some((thread, kind, said)) = message else { return Ok(()) };
         if matches!(codec::code(kind)?, Kind::Alert | Kind::Onward) {
             return Ok(());
@@ -192,15 +188,17 @@ impl Store {
             return Ok(());
         }
         if standing.id != id && codec::message::<StateChange>(&said)?.state() == State::Cancelled {
-            states::set_cancel_pending(tx, standing.id, false).await?;
+            states::set_cancel_pending(tx, standing.id, false);
         }
         if let Some(told) = thread_state
             && thread::acknowledged(standing.change.state(), told.state())
         {
             // The cancellation is this agency's, the responder's word lets it take effect.
             let by = if told.state() == State::Cancelled { self.address() } else { recipient };
-            states::set(tx, standing.id, &told, at, &by.to_string()).await?;
-            parts::reached(tx, standing.id, &to).await?;
+            states::set(tx, standing.id, &told, at, &by.to_string());
+            if standing.id != id {
+                parts::reached(tx, standing.id, &to);
+            }
         }
         Ok(())
     }

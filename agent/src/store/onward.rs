@@ -10,7 +10,6 @@ use liaison_proto::{
     referral::Party,
 };
 use liaison_trust::names::AgencyAddress;
-use sqlx::SqliteExecutor;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -107,9 +106,9 @@ impl Store {
             asked: to_ms(OffsetDateTime::now_utc()),
             answered: None,
         };
-        let message = self.say(&mut tx, &standing, thread, &request, request.asked).await?;
-        insert_request(&mut tx, &request, message).await?;
-        audit(&mut tx, request.asked, actor, "ask_onward", question.referral).await?;
+        let message = self.say(&mut tx, &standing, thread, &request, request.asked)?;
+        insert_request(&mut tx, &request, message);
+        audit(&mut tx, request.asked, actor, "ask_onward", question.referral);
         tx.commit().await?;
         self.wake_outbox();
         Ok(request)
@@ -120,7 +119,7 @@ impl Store {
     /// Refused as `unknown_message`, and as `transition_not_allowed` where it was answered otherwise.
     pub async fn answer_onward(&self, id: Uuid, step: Step, actor: &str) -> Result<OnwardRequest, Refusal> {
         let mut tx = self.begin().await?;
-        let asked = request(&mut *tx, id).await?.filter(|request| request.direction == Direction::Received);
+        let asked = request(&mut tx, id).await?.filter(|request| request.direction == Direction::Received);
         let mut request = asked.ok_or_else(|| {
             Refusal::new(
                 ErrorCode::UnknownMessage,
@@ -138,10 +137,10 @@ impl Store {
         let (standing, thread) = states::by_id(&mut tx, request.referral).await?.ok_or_else(unknown)?;
         let now = to_ms(OffsetDateTime::now_utc());
         (request.step, request.answered) = (step, Some(now));
-        let message = self.say(&mut tx, &standing, thread, &request, now).await?;
-        set_answer(&mut tx, &request, message).await?;
+        let message = self.say(&mut tx, &standing, thread, &request, now)?;
+        set_answer(&mut tx, &request, message);
         let action = if step == Step::Granted { "grant_onward" } else { "deny_onward" };
-        audit(&mut tx, now, actor, action, request.referral).await?;
+        audit(&mut tx, now, actor, action, request.referral);
         tx.commit().await?;
         self.wake_outbox();
         Ok(request)
@@ -182,7 +181,7 @@ impl Store {
         let Some(said) = told(&standing, said, message, self.address()) else {
             return Ok(Receipt::Refused(malformed("the onward request is not well formed")));
         };
-        let known = request(&mut **tx, said.id).await?;
+        let known = request(tx, said.id).await?;
         let refusal = match (said.direction, known) {
             (direction, _) if standing.own_party() != own_party(direction) => Some(Refusal::new(
                 ErrorCode::NotAParty,
@@ -200,16 +199,16 @@ impl Store {
         if let Some(refusal) = refusal {
             return Ok(Receipt::Refused(refusal));
         }
-        self.insert(tx, message, StateChange::default()).await?;
+        self.insert(tx, message, StateChange::default());
         match said.direction {
-            Direction::Received => insert_request(tx, &said, message.id).await?,
-            Direction::Sent => set_answer(tx, &said, message.id).await?,
+            Direction::Received => insert_request(tx, &said, message.id),
+            Direction::Sent => set_answer(tx, &said, message.id),
         }
         Ok(Receipt::Held { thread_state: None })
     }
 
     /// Puts the message that tells the other party of the referral about a request into the outbox.
-    async fn say(
+    fn say(
         &self,
         tx: &mut Change,
         standing: &Standing,
@@ -227,30 +226,25 @@ impl Store {
         let message =
             NewMessage { onward: Some(said), ..states::message(standing, thread, Kind::Onward, now)? };
         let sealed = draft::seal(self.vault(), message.id, None, &message.sections, &message.recipients);
-        insert(tx, self.address().to_string(), &message, Some(&sealed)).await?;
+        insert(tx, self.address().to_string(), &message, Some(&sealed));
         Ok(message.id)
     }
 }
 
 /// A message about a request did not reach the other agency: what was asked may be asked again, and what
 /// was answered answered again.
-pub(super) async fn not_delivered(tx: &mut Change, message: Uuid) -> Result<(), StoreError> {
+pub(super) fn not_delivered(tx: &mut Change, message: Uuid) {
     let message = message.as_bytes().as_slice();
-    sqlx::query("delete from onward_requests where question = ? and direction = ? and step = ?")
+    tx.write("delete from onward_requests where question = ? and direction = ? and step = ?")
         .bind(message)
         .bind(Direction::Sent.column())
-        .bind(i32::from(Step::Asked))
-        .execute(&mut **tx)
-        .await?;
-    sqlx::query(
-        "update onward_requests set step = ?3, answered = null, answer = null where answer = ?1 and direction = ?2",
+        .bind(i32::from(Step::Asked));
+    tx.write(
+        "update onward_requests set step = ?, answered = null, answer = null where answer = ? and direction = ?",
     )
-    .bind(message)
-    .bind(Direction::Received.column())
     .bind(i32::from(Step::Asked))
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
+    .bind(message)
+    .bind(Direction::Received.column());
 }
 
 /// What a received message says of a request, as this side would keep it; none where nobody could mean it.
@@ -329,29 +323,27 @@ fn unknown() -> Refusal {
 
 /// The requests of this agency for the same referral, agency and purpose, newest first.
 async fn requests_like(tx: &mut Change, question: &Question) -> Result<Vec<OnwardRequest>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(
-        "select * from onward_requests where referral = ? and recipient = ? and purpose = ? and direction = ? \
-         order by seq desc",
-    )
-    .bind(question.referral.as_bytes().as_slice())
-    .bind(question.to.to_string())
-    .bind(i32::from(question.purpose))
-    .bind(Direction::Sent.column())
-    .fetch_all(&mut **tx)
-    .await?;
+    let rows: Vec<Row> = tx
+        .ask(
+            "select * from onward_requests where referral = ? and recipient = ? and purpose = ? \
+             and direction = ? order by seq desc",
+        )
+        .bind(question.referral.as_bytes().as_slice())
+        .bind(question.to.to_string())
+        .bind(i32::from(question.purpose))
+        .bind(Direction::Sent.column())
+        .all()
+        .await?;
     rows.into_iter().map(read).collect()
 }
 
-async fn request(executor: impl SqliteExecutor<'_>, id: Uuid) -> Result<Option<OnwardRequest>, StoreError> {
-    let row: Option<Row> = sqlx::query_as("select * from onward_requests where id = ?")
-        .bind(id.as_bytes().as_slice())
-        .fetch_optional(executor)
-        .await?;
-    row.map(read).transpose()
+async fn request(tx: &mut Change, id: Uuid) -> Result<Option<OnwardRequest>, StoreError> {
+    let row = tx.ask("select * from onward_requests where id = ?").bind(id.as_bytes().as_slice());
+    row.first().await?.map(read).transpose()
 }
 
-async fn insert_request(tx: &mut Change, request: &OnwardRequest, question: Uuid) -> Result<(), StoreError> {
-    sqlx::query(
+fn insert_request(tx: &mut Change, request: &OnwardRequest, question: Uuid) {
+    tx.write(
         "insert into onward_requests (id, direction, referral, asker, originator, recipient, purpose, \
          categories, step, asked, question) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
@@ -365,24 +357,16 @@ async fn insert_request(tx: &mut Change, request: &OnwardRequest, question: Uuid
     .bind(codec::categories(request.categories.iter()))
     .bind(i32::from(request.step))
     .bind(codec::ms(request.asked))
-    .bind(question.as_bytes().as_slice())
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
+    .bind(question.as_bytes().as_slice());
 }
 
 /// Sets the answer of a request that has none yet.
-async fn set_answer(tx: &mut Change, request: &OnwardRequest, answer: Uuid) -> Result<(), StoreError> {
-    sqlx::query(
-        "update onward_requests set step = ?2, answered = ?3, answer = ?4 where id = ?1 and answer is null",
-    )
-    .bind(request.id.as_bytes().as_slice())
-    .bind(i32::from(request.step))
-    .bind(request.answered.map(codec::ms))
-    .bind(answer.as_bytes().as_slice())
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
+fn set_answer(tx: &mut Change, request: &OnwardRequest, answer: Uuid) {
+    tx.write("update onward_requests set step = ?, answered = ?, answer = ? where id = ? and answer is null")
+        .bind(i32::from(request.step))
+        .bind(request.answered.map(codec::ms))
+        .bind(answer.as_bytes().as_slice())
+        .bind(request.id.as_bytes().as_slice());
 }
 
 fn read(row: Row) -> Result<OnwardRequest, StoreError> {

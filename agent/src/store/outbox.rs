@@ -128,24 +128,20 @@ impl Store {
         left_out: &[(AgencyAddress, Refusal)],
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        let replaced = sqlx::query(
-            "update outbox set draft = null, bytes = ?2 where message = ?1 and draft is not null",
-        )
-        .bind(id.as_bytes().as_slice())
-        .bind(codec::length(envelope))
-        .execute(&mut *tx)
-        .await?
-        .rows_affected();
+        let replaced = tx
+            .ask("update outbox set draft = null, bytes = ? where message = ? and draft is not null")
+            .bind(codec::length(envelope))
+            .bind(id.as_bytes().as_slice())
+            .changed()
+            .await?;
         if replaced == 0 {
             return Ok(false);
         }
-        insert_envelope(&mut tx, id, envelope).await?;
-        sqlx::query("update messages set digest = ?2 where id = ?1")
-            .bind(id.as_bytes().as_slice())
+        insert_envelope(&mut tx, id, envelope);
+        tx.write("update messages set digest = ? where id = ?")
             .bind(digest.as_bytes().as_slice())
-            .execute(&mut *tx)
-            .await?;
-        logged::waits_no_more(&mut tx, id).await?;
+            .bind(id.as_bytes().as_slice());
+        logged::waits_no_more(&mut tx, id);
         for (agency, refusal) in left_out {
             let by = self.address().to_string();
             end_delivery(&mut tx, id, Some(&agency.to_string()), State::Refused, refusal, &by).await?;
@@ -158,11 +154,9 @@ impl Store {
     /// Not now, but from `not_before` on.
     pub async fn postpone(&self, id: Uuid, not_before: OffsetDateTime) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query("update outbox set attempts = attempts + 1, not_before = ?2 where message = ?1")
-            .bind(id.as_bytes().as_slice())
+        tx.write("update outbox set attempts = attempts + 1, not_before = ? where message = ?")
             .bind(codec::ms(not_before))
-            .execute(&mut *tx)
-            .await?;
+            .bind(id.as_bytes().as_slice());
         tx.commit().await
     }
 
@@ -189,26 +183,22 @@ impl Store {
             .as_ref()
             .and_then(times::from_wire)
             .unwrap_or_else(OffsetDateTime::now_utc);
-        sqlx::query("update messages set policy_hash = ?2, evidence = ?3 where id = ?1")
-            .bind(id.as_bytes().as_slice())
+        tx.write("update messages set policy_hash = ?, evidence = ? where id = ?")
             .bind(acceptance.policy_hash.to_vec())
             .bind(signed.encode_to_vec())
-            .execute(&mut *tx)
-            .await?;
+            .bind(id.as_bytes().as_slice());
         let domain = self.address().domain();
         // What the gateway has told already, ahead of its acceptance, stays so.
-        sqlx::query(
-            "update deliveries set state = ?2, holder = case when holder = ?4 then ?5 else holder end \
-             where message = ?1 and state = ?3",
+        tx.write(
+            "update deliveries set state = ?, holder = case when holder = ? then ? else holder end \
+             where message = ? and state = ?",
         )
-        .bind(id.as_bytes().as_slice())
         .bind(i32::from(State::Requested))
-        .bind(i32::from(State::Submitted))
         .bind(self.address().to_string())
         .bind(domain.as_str())
-        .execute(&mut *tx)
-        .await?;
-        log::expect(&mut tx, id, &[ReceiptEvent::Accepted], "").await?;
+        .bind(id.as_bytes().as_slice())
+        .bind(i32::from(State::Submitted));
+        log::expect(&mut tx, id, &[ReceiptEvent::Accepted], "");
         for decision in &acceptance.decisions {
             let part = DomainDecision {
                 domain: domain.to_string(),
@@ -224,13 +214,11 @@ impl Store {
                 end_delivery(&mut tx, id, to, State::Refused, &refusal, domain.as_str()).await?;
             }
         }
-        if sent.kind == Kind::Referral
-            && let Some((standing, _)) = states::by_id(&mut tx, id).await?
-        {
-            states::set_by_gateway(&mut tx, &standing, State::Requested, at, domain.as_str()).await?;
+        if sent.kind == Kind::Referral {
+            states::set_by_gateway(&mut tx, id, &sent.change, State::Requested, at, domain.as_str());
         }
         // Where the gateway told the end ahead of its acceptance.
-        forget_envelope(&mut tx, id).await?;
+        forget_envelope(&mut tx, id);
         tx.commit().await?;
         // The next of its thread may go.
         self.wake_outbox();
@@ -241,15 +229,15 @@ impl Store {
     /// any more. Tells how many messages that are.
     pub async fn offer_again(&self) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
-        let offered = sqlx::query(
-            "insert into outbox (seq, message, thread, expires, bytes) \
-             select m.seq, m.id, m.thread, m.expires, length(e.envelope) \
-             from envelopes e join messages m on m.id = e.message \
-             where m.id not in (select message from outbox)",
-        )
-        .execute(&mut *tx)
-        .await?
-        .rows_affected();
+        let offered = tx
+            .ask(
+                "insert into outbox (seq, message, thread, expires, bytes) \
+                 select m.seq, m.id, m.thread, m.expires, length(e.envelope) \
+                 from envelopes e join messages m on m.id = e.message \
+                 where m.id not in (select message from outbox)",
+            )
+            .changed()
+            .await?;
         tx.commit().await?;
         self.wake_outbox();
         Ok(offered)
@@ -287,10 +275,10 @@ impl Store {
         let mut tx = self.begin().await?;
         let Some(sent) = take(&mut tx, id).await? else { return Ok(()) };
         end_delivery(&mut tx, id, None, state, refusal, by).await?;
-        forget_envelope(&mut tx, id).await?;
+        forget_envelope(&mut tx, id);
         fail(&mut tx, &sent, state, refusal, OffsetDateTime::now_utc(), by).await?;
         if refusal.code() == ErrorCode::ForbiddenByPolicy {
-            log::expect(&mut tx, id, &[ReceiptEvent::Refused], "").await?;
+            log::expect(&mut tx, id, &[ReceiptEvent::Refused], "");
         }
         tx.commit().await?;
         self.has_erased();

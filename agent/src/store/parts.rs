@@ -28,13 +28,12 @@ pub(super) async fn keep(
     said: &DomainDecision,
     which: Keep,
 ) -> Result<(), StoreError> {
-    let row: Option<(Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>)> = sqlx::query_as(
-        "select decision, own_part, other_part from deliveries where message = ? and agency = ?",
-    )
-    .bind(id.as_bytes().as_slice())
-    .bind(&said.recipient)
-    .fetch_optional(&mut **tx)
-    .await?;
+    let row: Option<(Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>)> = tx
+        .ask("select decision, own_part, other_part from deliveries where message = ? and agency = ?")
+        .bind(id.as_bytes().as_slice())
+        .bind(&said.recipient)
+        .first()
+        .await?;
     let (Some((known, own_part, other_part)), Some(decision)) = (row, &said.decision) else { return Ok(()) };
     let within = said.recipient.split('/').next() == Some(own.as_str());
     let (before, mut parts) = if within {
@@ -59,37 +58,33 @@ pub(super) async fn keep(
     };
     let encoded = |part: Option<DomainDecision>| part.map(|part| part.encode_to_vec());
     let [own_part, other_part] = parts.unwrap_or_default().map(encoded);
-    sqlx::query(
-        "update deliveries set decision = ?3, own_part = ?4, other_part = ?5 where message = ?1 and agency = ?2",
+    tx.write(
+        "update deliveries set decision = ?, own_part = ?, other_part = ? where message = ? and agency = ?",
     )
-    .bind(id.as_bytes().as_slice())
-    .bind(&said.recipient)
     .bind(together.map(|decision| decision.encode_to_vec()))
     .bind(own_part)
     .bind(other_part)
-    .execute(&mut **tx)
-    .await?;
+    .bind(id.as_bytes().as_slice())
+    .bind(&said.recipient);
     Ok(())
 }
 
 /// Keeps why a copy waits on its way to the domain of its recipient, as long as that has not decided.
 pub(super) async fn waits(tx: &mut Change, id: Uuid, why: &DomainDecision) -> Result<(), StoreError> {
-    let row: Option<Option<Vec<u8>>> =
-        sqlx::query_scalar("select other_part from deliveries where message = ? and agency = ?")
-            .bind(id.as_bytes().as_slice())
-            .bind(&why.recipient)
-            .fetch_optional(&mut **tx)
-            .await?;
-    let Some(known) = row else { return Ok(()) };
+    let row: Option<(Option<Vec<u8>>,)> = tx
+        .ask("select other_part from deliveries where message = ? and agency = ?")
+        .bind(id.as_bytes().as_slice())
+        .bind(&why.recipient)
+        .first()
+        .await?;
+    let Some((known,)) = row else { return Ok(()) };
     if decision_of(&codec::some_message(known.as_deref())?).is_some() {
         return Ok(());
     }
-    sqlx::query("update deliveries set other_part = ?3 where message = ?1 and agency = ?2")
-        .bind(id.as_bytes().as_slice())
-        .bind(&why.recipient)
+    tx.write("update deliveries set other_part = ? where message = ? and agency = ?")
         .bind(why.encode_to_vec())
-        .execute(&mut **tx)
-        .await?;
+        .bind(id.as_bytes().as_slice())
+        .bind(&why.recipient);
     Ok(())
 }
 
@@ -100,44 +95,33 @@ pub(super) fn is_told(part: &DomainDecision, state: State) -> bool {
 }
 
 /// A message that has not reached its recipient is now at `domain`.
-pub(super) async fn under_way_at(
-    tx: &mut Change,
-    id: Uuid,
-    recipient: &str,
-    domain: &str,
-) -> Result<(), StoreError> {
-    sqlx::query("update deliveries set holder = ?3 where message = ?1 and agency = ?2 and state in (?4, ?5)")
+pub(super) fn under_way_at(tx: &mut Change, id: Uuid, recipient: &str, domain: &str) {
+    tx.write("update deliveries set holder = ? where message = ? and agency = ? and state in (?, ?)")
+        .bind(domain)
         .bind(id.as_bytes().as_slice())
         .bind(recipient)
-        .bind(domain)
         .bind(i32::from(State::Submitted))
-        .bind(i32::from(State::Requested))
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
+        .bind(i32::from(State::Requested));
 }
 
 /// The recipient's own word shows that it has a message, whatever a gateway told of it. The referral of the
 /// thread no longer tells why that message failed.
-pub(super) async fn reached(tx: &mut Change, id: Uuid, recipient: &str) -> Result<(), StoreError> {
-    sqlx::query(
+pub(super) fn reached(tx: &mut Change, id: Uuid, recipient: &str) {
+    let id = id.as_bytes().as_slice();
+    tx.write(
         "update messages set refusal = null where kind = 1 \
-         and thread = (select thread from messages where id = ?1) \
-         and refusal = (select refusal from deliveries where message = ?1 and agency = ?2)",
+         and thread = (select thread from messages where id = ?) \
+         and refusal = (select refusal from deliveries where message = ? and agency = ?)",
     )
-    .bind(id.as_bytes().as_slice())
-    .bind(recipient)
-    .execute(&mut **tx)
-    .await?;
-    sqlx::query(
-        "update deliveries set state = ?3, refusal = null, holder = agency where message = ?1 and agency = ?2",
+    .bind(id)
+    .bind(id)
+    .bind(recipient);
+    tx.write(
+        "update deliveries set state = ?, refusal = null, holder = agency where message = ? and agency = ?",
     )
-    .bind(id.as_bytes().as_slice())
-    .bind(recipient)
     .bind(i32::from(State::Received))
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
+    .bind(id)
+    .bind(recipient);
 }
 
 /// The own domain's part stands before the other's.

@@ -11,7 +11,6 @@ use liaison_proto::{
 };
 use liaison_trust::{digest::Digest, names::AgencyAddress, vault::Vault};
 use prost::Message as _;
-use sqlx::{QueryBuilder, Sqlite};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -113,7 +112,7 @@ impl Store {
         let receipt = match message.kind {
             Kind::Referral => self.receive_referral(&mut tx, &message).await?,
             Kind::Alert => {
-                self.insert(&mut tx, &message, StateChange::default()).await?;
+                self.insert(&mut tx, &message, StateChange::default());
                 Receipt::Held { thread_state: None }
             }
             Kind::State => self.receive_state(&mut tx, &message).await?,
@@ -123,7 +122,7 @@ impl Store {
         if matches!(receipt, Receipt::Held { .. }) {
             let own = self.address().to_string();
             let events = [ReceiptEvent::HandedOver, ReceiptEvent::Acknowledged];
-            log::expect(&mut tx, message.id, &events, &own).await?;
+            log::expect(&mut tx, message.id, &events, &own);
             tx.commit().await?;
         } else {
             tx.undo().await?;
@@ -140,9 +139,8 @@ impl Store {
             )));
         }
         let change = StateChange { state: State::Received.into(), reason: 0, outcome: 0 };
-        self.insert(tx, message, change).await?;
-        let by = self.address().to_string();
-        note(tx, message.id, &change, message.received_at, &by).await?;
+        self.insert(tx, message, change);
+        note(tx, message.id, &change, message.received_at, &self.address().to_string());
         Ok(Receipt::Held { thread_state: Some(change) })
     }
 
@@ -155,28 +153,23 @@ impl Store {
             Ok(change) => change,
             Err(refusal) => return Ok(Receipt::Refused(refusal)),
         };
-        self.insert(tx, message, change).await?;
+        self.insert(tx, message, change);
         let mut stands = standing.change;
         if thread::hear(standing.change.state(), change.state(), standing.other_party()) {
             let by = message.sender.to_string();
-            states::set(tx, standing.id, &change, message.created, &by).await?;
+            states::set(tx, standing.id, &change, message.created, &by);
             if standing.own_party() == Party::Requester {
-                parts::reached(tx, standing.id, &by).await?;
+                parts::reached(tx, standing.id, &by);
             }
             stands = change;
         }
         Ok(Receipt::Held { thread_state: Some(stands) })
     }
 
-    pub(super) async fn insert(
-        &self,
-        tx: &mut Change,
-        message: &Incoming,
-        change: StateChange,
-    ) -> Result<(), StoreError> {
+    pub(super) fn insert(&self, tx: &mut Change, message: &Incoming, change: StateChange) {
         let id = message.id.as_bytes().as_slice();
         let (local_key, stored) = LocalKey::new(self.vault(), message.id);
-        sqlx::query(
+        tx.write(
             "insert into messages (id, thread, direction, kind, alert_kind, sender, urgency, handling, status, \
              created, expires, digest, policy_hash, change, evidence, local_key, onward) \
              values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -197,48 +190,40 @@ impl Store {
         .bind(change.encode_to_vec())
         .bind(message.release.encode_to_vec())
         .bind((!message.sections.is_empty()).then_some(stored))
-        .bind(message.onward.as_ref().map(OnwardRequest::encode_to_vec))
-        .execute(&mut **tx)
-        .await?;
-        sqlx::query("insert into deliveries (message, agency, state) values (?, ?, ?)")
+        .bind(message.onward.as_ref().map(OnwardRequest::encode_to_vec));
+        tx.write("insert into deliveries (message, agency, state) values (?, ?, ?)")
             .bind(id)
             .bind(self.address().to_string())
-            .bind(i32::from(State::Received))
-            .execute(&mut **tx)
-            .await?;
+            .bind(i32::from(State::Received));
         // In one statement: each costs as much as a row of it.
         for some in message.sections.chunks(limits::ROWS) {
-            QueryBuilder::<Sqlite>::new(
+            tx.write(
                 "insert into sections (message, position, category, retain_until, wrapped_key, \
-                 released_section, sealed_section) ",
+                 released_section, sealed_section) values ",
             )
-            .push_values(some, |mut row, section| {
+            .rows(some, |row, section| {
                 let position = i64::from(section.section.position);
                 let retain = Duration::days(i64::from(section.release.retention_days));
-                row.push_bind(id)
-                    .push_bind(position)
-                    .push_bind(i32::from(section.category))
-                    .push_bind(codec::ms(message.received_at.saturating_add(retain)))
-                    .push_bind(local_key.wrap(position, &section.key))
-                    .push_bind(section.release.encode_to_vec())
-                    .push_bind(section.section.encode_to_vec());
-            })
-            .build()
-            .execute(&mut **tx)
-            .await?;
+                row.bind(id)
+                    .bind(position)
+                    .bind(i32::from(section.category))
+                    .bind(codec::ms(message.received_at.saturating_add(retain)))
+                    .bind(local_key.wrap(position, &section.key))
+                    .bind(section.release.encode_to_vec())
+                    .bind(section.section.encode_to_vec());
+            });
         }
-        Ok(())
     }
 }
 
 /// The answer of then, if this message was received before. Whoever uses an id that another message
 /// has, of this agency or of another, is refused.
 async fn received_before(tx: &mut Change, message: &Incoming) -> Result<Option<Receipt>, StoreError> {
-    let known: Option<(i64, String, Option<Vec<u8>>)> =
-        sqlx::query_as("select direction, sender, digest from messages where id = ?")
-            .bind(message.id.as_bytes().as_slice())
-            .fetch_optional(&mut **tx)
-            .await?;
+    let known: Option<(i64, String, Option<Vec<u8>>)> = tx
+        .ask("select direction, sender, digest from messages where id = ?")
+        .bind(message.id.as_bytes().as_slice())
+        .first()
+        .await?;
     let Some((direction, sender, digest)) = known else { return Ok(None) };
     let same = Direction::from_column(direction)? == Direction::Received
         && sender == message.sender.to_string()

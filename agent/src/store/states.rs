@@ -86,14 +86,14 @@ impl Store {
         if !again && thread::ask(current, &change, party)? {
             let now = to_ms(OffsetDateTime::now_utc());
             let by = self.address().to_string();
-            audit(&mut tx, now, actor, change.state().as_str_name(), id).await?;
+            audit(&mut tx, now, actor, change.state().as_str_name(), id);
             if party == Party::Requester && withdraw_draft(&mut tx, id).await? {
-                set(&mut tx, id, &change, now, &by).await?;
+                set(&mut tx, id, &change, now, &by);
             } else {
                 if party == Party::Requester {
-                    set_cancel_pending(&mut tx, id, true).await?;
+                    set_cancel_pending(&mut tx, id, true);
                 } else {
-                    set(&mut tx, id, &change, now, &by).await?;
+                    set(&mut tx, id, &change, now, &by);
                 }
                 let message = NewMessage {
                     state_change: Some(change),
@@ -101,7 +101,7 @@ impl Store {
                 };
                 let sealed =
                     draft::seal(self.vault(), message.id, None, &message.sections, &message.recipients);
-                insert(&mut tx, by, &message, Some(&sealed)).await?;
+                insert(&mut tx, by, &message, Some(&sealed));
             }
             tx.commit().await?;
             self.has_erased();
@@ -142,35 +142,35 @@ pub(super) fn message(
 
 /// Takes back a referral of which nothing has left this host.
 async fn withdraw_draft(tx: &mut Change, id: Uuid) -> Result<bool, StoreError> {
-    let taken = sqlx::query("delete from outbox where message = ? and draft is not null")
-        .bind(id.as_bytes().as_slice())
-        .execute(&mut **tx)
-        .await?
-        .rows_affected();
-    Ok(taken > 0)
+    let taken = tx.ask("delete from outbox where message = ? and draft is not null");
+    Ok(taken.bind(id.as_bytes().as_slice()).changed().await? > 0)
 }
 
 /// A referral by its own id, with its thread.
 pub(super) async fn by_id(tx: &mut Change, id: Uuid) -> Result<Option<(Standing, Uuid)>, StoreError> {
-    let row: Option<Row> = sqlx::query_as(
-        "select m.*, (select agency from deliveries where message = m.id) as recipient from messages m \
-         where m.id = ? and m.kind = 1",
-    )
-    .bind(id.as_bytes().as_slice())
-    .fetch_optional(&mut **tx)
-    .await?;
+    let row: Option<Row> = tx
+        .ask(
+            "select id, thread, direction, sender, urgency, status, change, cancel_pending, \
+             (select agency from deliveries where message = id) as recipient \
+             from messages where id = ? and kind = 1",
+        )
+        .bind(id.as_bytes().as_slice())
+        .first()
+        .await?;
     row.map(standing).transpose()
 }
 
 /// A referral by its thread.
 pub(super) async fn by_thread(tx: &mut Change, thread: Uuid) -> Result<Option<Standing>, StoreError> {
-    let row: Option<Row> = sqlx::query_as(
-        "select m.*, (select agency from deliveries where message = m.id) as recipient from messages m \
-         where m.thread = ? and m.kind = 1",
-    )
-    .bind(thread.as_bytes().as_slice())
-    .fetch_optional(&mut **tx)
-    .await?;
+    let row: Option<Row> = tx
+        .ask(
+            "select id, thread, direction, sender, urgency, status, change, cancel_pending, \
+             (select agency from deliveries where message = id) as recipient \
+             from messages where thread = ? and kind = 1",
+        )
+        .bind(thread.as_bytes().as_slice())
+        .first()
+        .await?;
     Ok(row.map(standing).transpose()?.map(|(standing, _)| standing))
 }
 
@@ -193,41 +193,30 @@ fn standing(row: Row) -> Result<(Standing, Uuid), StoreError> {
 }
 
 /// Sets where a referral stands.
-pub(super) async fn set(
+pub(super) fn set(tx: &mut Change, id: Uuid, change: &StateChange, at: OffsetDateTime, by: &str) {
+    tx.write("update messages set change = ? where id = ?")
+        .bind(change.encode_to_vec())
+        .bind(id.as_bytes().as_slice());
+    note(tx, id, change, at, by);
+}
+
+pub(super) fn set_cancel_pending(tx: &mut Change, id: Uuid, pending: bool) {
+    tx.write("update messages set cancel_pending = ? where id = ?")
+        .bind(pending)
+        .bind(id.as_bytes().as_slice());
+}
+
+/// What a gateway says of the state of a referral that stands so, where that is the gateway's to say.
+pub(super) fn set_by_gateway(
     tx: &mut Change,
     id: Uuid,
-    change: &StateChange,
-    at: OffsetDateTime,
-    by: &str,
-) -> Result<(), StoreError> {
-    sqlx::query("update messages set change = ? where id = ?")
-        .bind(change.encode_to_vec())
-        .bind(id.as_bytes().as_slice())
-        .execute(&mut **tx)
-        .await?;
-    note(tx, id, change, at, by).await
-}
-
-pub(super) async fn set_cancel_pending(tx: &mut Change, id: Uuid, pending: bool) -> Result<(), StoreError> {
-    sqlx::query("update messages set cancel_pending = ? where id = ?")
-        .bind(pending)
-        .bind(id.as_bytes().as_slice())
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
-}
-
-/// What a gateway says of a referral's state, where that is the gateway's to say.
-pub(super) async fn set_by_gateway(
-    tx: &mut Change,
-    standing: &Standing,
+    stands: &StateChange,
     state: State,
     at: OffsetDateTime,
     domain: &str,
-) -> Result<(), StoreError> {
-    if thread::hear(standing.change.state(), state, Party::Gateway) {
+) {
+    if thread::hear(stands.state(), state, Party::Gateway) {
         let change = StateChange { state: state.into(), reason: 0, outcome: 0 };
-        set(tx, standing.id, &change, at, domain).await?;
+        set(tx, id, &change, at, domain);
     }
-    Ok(())
 }

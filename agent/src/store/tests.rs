@@ -2,6 +2,7 @@
 
 mod ends;
 mod overwritten;
+mod statements;
 mod together;
 
 use std::collections::{BTreeMap, HashSet};
@@ -188,7 +189,7 @@ async fn a_full_outbox_refuses_and_keeps_nothing() {
     let (_dir, police) = domain.agent("police").await;
     let id = add(&police.store, referral(&shelter())).await;
     let mut tx = police.store.begin().await.unwrap();
-    sqlx::query("update outbox set bytes = ?").bind(limits::OUTBOX_BYTES).execute(&mut *tx).await.unwrap();
+    tx.write("update outbox set bytes = ?").bind(limits::OUTBOX_BYTES);
     tx.commit().await.unwrap();
     let refusal =
         police.store.add(vec![referral(&shelter())], None, "ann", &[], Vec::new()).await.unwrap_err();
@@ -200,9 +201,10 @@ async fn a_full_outbox_refuses_and_keeps_nothing() {
 /// Lets the database grow to so many pages, or no more: SQLite's own bound fails as a full disk does.
 async fn bound_pages(store: &Store, most: Option<i64>) {
     let mut tx = store.begin().await.unwrap();
-    let pages: i64 = sqlx::query_scalar("pragma page_count").fetch_one(&mut *tx).await.unwrap();
-    let bound = sqlx::AssertSqlSafe(format!("pragma max_page_count = {}", most.unwrap_or(pages)));
-    sqlx::query(bound).execute(&mut *tx).await.unwrap();
+    let (pages,): (i64,) = tx.ask("pragma page_count").first().await.unwrap().unwrap();
+    let bound = format!("pragma max_page_count = {}", most.unwrap_or(pages));
+    tx.write(bound.leak());
+    tx.commit().await.unwrap();
 }
 
 #[tokio::test]

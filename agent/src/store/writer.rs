@@ -2,18 +2,19 @@
 //! transaction is durable.
 //!
 //! Whoever changes something holds the one writing connection while its own statements run, then lets in who came next.
+//! What it writes waits until it reads something, or is to be kept, and goes to SQLite's thread together.
 //! The transaction is committed when those who waited as it began have had their turn: one that comes alone waits for
 //! nobody.
 
-use std::{
-    ops::{Deref, DerefMut},
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
-use sqlx::SqliteConnection;
+use sqlx::{Encode, FromRow, Sqlite, SqliteConnection, Type, sqlite::SqliteRow};
 use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard, oneshot};
 
-use super::{Store, StoreError};
+use super::{
+    Store, StoreError,
+    statements::{Gave, Statements},
+};
 
 /// The connection that writes, and the transaction under way on it. Whoever waits for it has it in the order of coming.
 pub(super) type Writer = Arc<Mutex<Option<Connection>>>;
@@ -33,7 +34,12 @@ pub(super) struct Connection {
 pub(super) struct Change {
     writer: Held,
     kept: bool,
+    /// Not run yet.
+    statements: Statements,
 }
+
+/// A statement of a change whose answer is asked for.
+pub(super) struct Asked<'c>(&'c mut Change);
 
 pub(super) fn new(sqlite: SqliteConnection) -> Writer {
     Arc::new(Mutex::new(Some(Connection { sqlite, waiting: None, given_up: false })))
@@ -42,7 +48,8 @@ pub(super) fn new(sqlite: SqliteConnection) -> Writer {
 impl Store {
     /// Begins a change. Changes are made in the order in which this was first polled.
     pub(super) async fn begin(&self) -> Result<Change, StoreError> {
-        let mut change = Change { writer: held(&self.0.writer).await?, kept: false };
+        let mut change =
+            Change { writer: held(&self.0.writer).await?, kept: false, statements: Statements::default() };
         let writer = Arc::clone(&self.0.writer);
         // By itself, so that it is not cut off half-way where nobody waits for the change any more.
         let begun = tokio::spawn(async move {
@@ -158,8 +165,32 @@ impl Connection {
 }
 
 impl Change {
+    /// A statement whose answer nothing depends on. It is run before what is asked next; where it fails, that fails, or
+    /// the commit.
+    pub(super) fn write(&mut self, sql: &'static str) -> &mut Statements {
+        self.statements.add(sql)
+    }
+
+    /// A statement whose answer is waited for.
+    pub(super) fn ask(&mut self, sql: &'static str) -> Asked<'_> {
+        self.statements.add(sql);
+        Asked(self)
+    }
+
+    /// Runs what was not run yet.
+    pub(super) async fn flush(&mut self) -> Result<(), sqlx::Error> {
+        self.run().await.map(drop)
+    }
+
+    /// Runs what was not run yet, and gives what the last statement gave.
+    async fn run(&mut self) -> Result<Gave, sqlx::Error> {
+        let statements = std::mem::take(&mut self.statements);
+        Ok(statements.run(&mut self.writer.sqlite).await?.pop().unwrap_or_default())
+    }
+
     /// Keeps the change, and lets in who comes next. Answers once it is durable.
-    pub(super) async fn commit(self) -> Result<(), StoreError> {
+    pub(super) async fn commit(mut self) -> Result<(), StoreError> {
+        self.run().await?;
         self.end(true).await
     }
 
@@ -177,22 +208,47 @@ impl Change {
     }
 }
 
+impl Asked<'_> {
+    /// See [`Statements::rows`].
+    pub(super) fn rows<T>(
+        self,
+        items: impl IntoIterator<Item = T>,
+        row: impl FnMut(&mut Statements, T),
+    ) -> Self {
+        self.0.statements.rows(items, row);
+        self
+    }
+
+    /// Goes on with the same statement.
+    pub(super) fn then(self, sql: &'static str) -> Self {
+        self.0.statements.then(sql);
+        self
+    }
+
+    /// What stands at the next parameter.
+    pub(super) fn bind<'q>(self, value: impl Encode<'q, Sqlite> + Type<Sqlite>) -> Self {
+        self.0.statements.bind(value);
+        self
+    }
+
+    /// How many rows it wrote or deleted.
+    pub(super) async fn changed(self) -> Result<u64, sqlx::Error> {
+        Ok(self.0.run().await?.changed)
+    }
+
+    /// Its first row.
+    pub(super) async fn first<T: for<'r> FromRow<'r, SqliteRow>>(self) -> Result<Option<T>, sqlx::Error> {
+        self.0.run().await?.first()
+    }
+
+    /// Its rows.
+    pub(super) async fn all<T: for<'r> FromRow<'r, SqliteRow>>(self) -> Result<Vec<T>, sqlx::Error> {
+        self.0.run().await?.all()
+    }
+}
+
 impl Drop for Change {
     fn drop(&mut self) {
         self.writer.given_up = !self.kept;
-    }
-}
-
-impl Deref for Change {
-    type Target = SqliteConnection;
-
-    fn deref(&self) -> &SqliteConnection {
-        &self.writer.sqlite
-    }
-}
-
-impl DerefMut for Change {
-    fn deref_mut(&mut self) -> &mut SqliteConnection {
-        &mut self.writer.sqlite
     }
 }
