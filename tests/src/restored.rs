@@ -63,11 +63,14 @@ pub fn guard(gateway: &Gateway) -> PathBuf {
     gateway.data.join("log.head")
 }
 
-/// Waits until the guard file has a larger head than this.
+/// Waits until the guard file has the newest head, and that one more leaves than this. It is written now and then, so that
+/// others may have seen a later head than stands there.
 pub async fn guarded(gateway: &Gateway, size: u64) -> Result<()> {
+    let log = format!("{}/log", gateway.domain);
     wait::until("the guard file has the newest head", async || {
-        let head = fs::read_to_string(guard(gateway)).ok()?;
-        (head.lines().nth(1)?.parse::<u64>().ok()? > size).then_some(())
+        let file = fs::read_to_string(guard(gateway)).ok()?;
+        let guarded = file.lines().nth(1)?.parse::<u64>().ok()?;
+        (guarded > size && guarded == head(gateway, &log).await.ok()?.1).then_some(())
     })
     .await
 }

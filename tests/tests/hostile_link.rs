@@ -50,7 +50,7 @@ const MEANWHILE: usize = 20;
 /// How much more memory the gateway may have after a flood, KiB.
 const FLOOD_KIB: u64 = 256 << 10;
 /// After so long a peer that broke the rules too often is heard again.
-const WINDOW: Duration = Duration::from_secs(75);
+const WINDOW: Duration = Duration::from_secs(120);
 
 #[tokio::test]
 async fn bundles_that_are_not_its_next() -> Result<()> {

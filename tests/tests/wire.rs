@@ -1,7 +1,7 @@
 //! What this version wrote is read by every later one, to the byte; and what no version wrote yet is refused,
 //! wherever in a message it stands. The fixtures in `tests/wire` are one line of hexadecimal each; a contract
 //! that grows gets new ones, and the old ones stay. Missing ones are written by
-//! `LIAISON_TESTS_WRITE_WIRE=1 cargo test -p liaison-tests --test wire`.
+//! `LIAISON_TESTS_WRITE_WIRE=1 cargo test -p liaison-tests wire::`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -5,15 +5,12 @@ use std::{
     fs::{self, OpenOptions},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::wait;
+use crate::wait::{self, PATIENCE};
 
-const COMMAND: Duration = Duration::from_secs(60);
-const DRAIN: Duration = Duration::from_secs(60);
 const LOG_TAIL_LINES: usize = 15;
 
 /// The programs under test.
@@ -116,10 +113,8 @@ impl Process {
     pub async fn stop(mut self) -> Result<ExitStatus> {
         Command::new("sh").args(["-c", &format!("kill -TERM {}", self.pid())]).status()?;
         let name = self.name.clone();
-        wait::within(DRAIN, &format!("{name} ends after SIGTERM"), async || {
-            self.child.try_wait().ok().flatten()
-        })
-        .await
+        wait::until(&format!("{name} ends after SIGTERM"), async || self.child.try_wait().ok().flatten())
+            .await
     }
 
     /// The last lines that it wrote.
@@ -148,9 +143,9 @@ pub async fn output<A: AsRef<OsStr>>(
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    tokio::time::timeout(COMMAND, command)
+    tokio::time::timeout(PATIENCE, command)
         .await
-        .with_context(|| format!("{} did not end within {} s", program.display(), COMMAND.as_secs()))?
+        .with_context(|| format!("{} did not end within {} s", program.display(), PATIENCE.as_secs()))?
         .with_context(|| format!("{} does not start", program.display()))
 }
 

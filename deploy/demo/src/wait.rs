@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use tokio::time::Instant;
 
 /// How long anything may take that happens at once on an idle machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Asks again and again until `ask` has an answer; an error if it has none within `limit`.

@@ -1,0 +1,47 @@
+//! The tests that cross crates and processes, by what they are about. They run in one process, several at once: each has
+//! domains, folders and ports of its own, and none changes what is the process's.
+
+mod again;
+mod agreement;
+mod authorisation;
+mod borders;
+mod by_hand;
+mod copies;
+mod crossing;
+mod dead_peer;
+mod evidence;
+mod fairness;
+mod federation;
+mod foreign;
+mod hidden;
+mod hostile;
+mod hostile_link;
+mod kills;
+mod leaks;
+mod linking;
+mod live;
+mod lost;
+mod net;
+mod notes;
+mod onward;
+mod partition;
+mod peering;
+mod postgres;
+mod previews;
+mod receipts;
+mod refusals;
+mod removal;
+mod replicas;
+mod restore;
+mod road;
+mod rollover;
+mod served;
+mod stale;
+mod succession;
+mod tls;
+mod transparency;
+mod verdicts;
+mod verifiers;
+mod waiting;
+mod wire;
+mod witness;
