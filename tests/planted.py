@@ -31,9 +31,9 @@ FAULTS = {
         "refusals::submissions",
     ),
     "an id may be used for another message": (
-        "gateway/src/store/sqlite/batch.rs",
-        "false => Err(AcceptError::IdReused),",
-        "false => Ok(Accepted::Again(acceptance.clone())),",
+        "gateway/src/store/sql/batch.rs",
+        "Some(before) if before.digest != message.digest => return Err(AcceptError::IdReused),",
+        "Some(before) if before.digest != message.digest => return Ok(Accepted::Again(before.acceptance.clone())),",
         "refusals::a_replay_has_one_effect_and_an_id_is_used_once",
     ),
     "withheld sections stay in the copy": (
@@ -44,17 +44,17 @@ FAULTS = {
     ),
     "policies are not asked again before hand-over": (
         "gateway/src/delivery/fresh.rs",
-        "if queued.released.policy_hash == policies.hash() {",
-        "if !queued.head.message.is_nil() {",
+        "if record.is_some_and(|record| record.policy_hash == policies.hash().as_ref()) {",
+        "if record.is_some() {",
         "live::a_policy_tightened_between_acceptance_and_hand_over_wins",
     ),
     "an agent acknowledges before it commits": (
         "agent/src/store/receive.rs",
-        "            tx.commit().await?;\n        }\n        Ok(receipt)",
+        "            tx.commit().await?;\n        } else {\n            tx.undo()",
         "            tokio::spawn(async move {\n"
         "                tokio::time::sleep(std::time::Duration::from_millis(100)).await;\n"
         "                tx.commit().await\n"
-        "            });\n        }\n        Ok(receipt)",
+        "            });\n        } else {\n            tx.undo()",
         "kills::agents_killed_at_random_moments_lose_nothing",
     ),
     "an agent logs what it sends": (

@@ -69,6 +69,8 @@ async fn grow(gateway: &Gateway, agencies: &[&str]) -> Result<()> {
 
 /// A gateway whose database is an older copy, from before the log grew and its peer saw it.
 async fn restored(federation: &mut Federation) -> Result<()> {
+    // Its own agency would show it what it lacks, too.
+    federation.realm_mut("be")?.agent_mut(SHELTER)?.stop().await?;
     let be = &mut federation.realm_mut("be")?.gateway;
     be.stop().await?;
     back_up(be)?;
