@@ -55,34 +55,37 @@ pub(crate) struct Told {
 /// Judges a delivery, and takes it.
 #[cfg(test)]
 pub(crate) async fn take(agent: &Agent, delivery: Delivery) -> Result<Answer, StoreError> {
-    keep(agent, judge(agent, &ShownHeads::default(), delivery).await?).await
+    keep(agent, &ShownHeads::default(), judge(agent, delivery).await?).await
 }
 
-/// Judges a delivery of a session in which these heads were shown.
-pub(crate) async fn judge(
-    agent: &Agent,
-    shown: &ShownHeads,
-    delivery: Delivery,
-) -> Result<Judged, StoreError> {
+/// Judges a delivery.
+pub(crate) async fn judge(agent: &Agent, delivery: Delivery) -> Result<Judged, StoreError> {
     let judged = match delivery.content {
-        Some(delivery::Content::Copy(copy)) => judge_copy(agent, shown, copy).await?,
+        Some(delivery::Content::Copy(copy)) => judge_copy(agent, copy).await?,
         Some(delivery::Content::Notice(notice)) => judge_notice(agent, &notice).await?,
         None => Err(Answer::Refused(malformed("the delivery is empty"))),
     };
     Ok(judged.unwrap_or_else(Judged::Answered))
 }
 
-/// Commits what was judged, in the order in which this is first polled, and answers it then.
-pub(crate) async fn keep(agent: &Agent, judged: Judged) -> Result<Answer, StoreError> {
+/// Commits what was judged, in the order in which this is first polled, and answers it then: in a session in which these
+/// heads were shown.
+pub(crate) async fn keep(agent: &Agent, shown: &ShownHeads, judged: Judged) -> Result<Answer, StoreError> {
     match judged {
         Judged::Answered(answer) => Ok(answer),
         Judged::Copy(copy) => {
             let (message, mut acknowledgement) = *copy;
             let (id, sender) = (message.id, message.sender.clone());
             match agent.store.receive(message).await? {
-                Receipt::Held { thread_state } => {
+                Receipt::Held { thread_state, is_new } => {
                     tracing::info!(message = %id, %sender, "received");
                     acknowledgement.thread_state = thread_state;
+                    // With one that comes again they are shown all: whoever repeats it and keeps the answer back hides
+                    // none of them from the sender.
+                    if is_new {
+                        let heads = [&mut acknowledgement.log_head, &mut acknowledgement.keys_head];
+                        shown.leave_news(&sender, heads);
+                    }
                     Ok(Answer::Held(Some(statement::sign(&acknowledgement, agent.custody.signing()))))
                 }
                 Receipt::Refused(refusal) => Ok(Answer::Refused(refusal)),
@@ -96,11 +99,7 @@ pub(crate) async fn keep(agent: &Agent, judged: Judged) -> Result<Answer, StoreE
     }
 }
 
-async fn judge_copy(
-    agent: &Agent,
-    shown: &ShownHeads,
-    mut copy: SealedCopy,
-) -> Result<Result<Judged, Answer>, StoreError> {
+async fn judge_copy(agent: &Agent, mut copy: SealedCopy) -> Result<Result<Judged, Answer>, StoreError> {
     let Some(record) = &copy.sender_key else {
         return Ok(Err(Answer::Refused(Refusal::new(
             ErrorCode::MissingField,
@@ -129,7 +128,7 @@ async fn judge_copy(
         (Ok(_), None) => return Ok(Err(Answer::Refused(malformed("the copy has no release record")))),
         (Err(error), _) => return Ok(Err(Answer::Refused(error.into()))),
     };
-    let held = shown.news(&received.sender, held_heads(agent, &received.sender).await?);
+    let held = held_heads(agent, &received.sender).await?;
     let acknowledgement = Acknowledgement {
         message_id: received.id.as_bytes().to_vec().into(),
         manifest_digest: received.digest.into(),

@@ -110,6 +110,25 @@ fn blank(of: &NewMessage) -> NewMessage {
 }
 
 #[tokio::test]
+async fn a_head_is_shown_with_one_new_message_and_with_each_that_comes_again() {
+    let pair = Pair::new().await;
+    let shown = ShownHeads::default();
+    let key = pair.shelter.custody.signing().public();
+    let head = async |copy: &SealedCopy| {
+        let delivery = Delivery { content: Some(delivery::Content::Copy(copy.clone())) };
+        let Judged::Copy(mut judged) = judge(&pair.shelter, delivery).await.unwrap() else { panic!() };
+        judged.1.log_head = Bytes::from_static(b"a head");
+        let answer = keep(&pair.shelter, &shown, Judged::Copy(judged)).await.unwrap();
+        acknowledgement(answer, &key).log_head
+    };
+    let first = pair.sent(referral(&pair.shelter.address)).await;
+    let second = pair.sent(referral(&pair.shelter.address)).await;
+    assert_eq!(head(&first).await, "a head");
+    assert_eq!(head(&second).await, "");
+    assert_eq!(head(&first).await, "a head", "whoever keeps this answer back hides the head");
+}
+
+#[tokio::test]
 async fn a_copy_is_committed_acknowledged_and_read_and_again_changes_nothing() {
     let pair = Pair::new().await;
     let message = referral(&pair.shelter.address);

@@ -79,18 +79,22 @@ pub(crate) struct HeldHeads {
 
 /// What each agency was shown last in a session: the same head is not shown to it twice.
 #[derive(Debug, Default)]
-pub(crate) struct ShownHeads(Mutex<HashMap<AgencyAddress, HeldHeads>>);
+pub(crate) struct ShownHeads(Mutex<HashMap<AgencyAddress, [Bytes; 2]>>);
 
 impl ShownHeads {
-    /// Of the heads that are held, those that are news to an agency.
-    pub(crate) fn news(&self, to: &AgencyAddress, held: HeldHeads) -> HeldHeads {
+    /// Leaves of the heads of both logs those that are news to an agency.
+    pub(crate) fn leave_news(&self, to: &AgencyAddress, heads: [&mut Bytes; 2]) {
         let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if shown.len() >= limits::DIRECTORY_AGENCIES {
             shown.clear();
         }
-        let before = shown.insert(to.clone(), held.clone()).unwrap_or_default();
-        let news = |held, before| if held == before { Bytes::new() } else { held };
-        HeldHeads { log: news(held.log, before.log), keys: news(held.keys, before.keys) }
+        for (head, before) in heads.into_iter().zip(shown.entry(to.clone()).or_default()) {
+            if head == before {
+                head.clear();
+            } else {
+                before.clone_from(head);
+            }
+        }
     }
 }
 

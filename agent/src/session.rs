@@ -288,13 +288,13 @@ impl Session<'_> {
 
     async fn judge(&self, delivery: Bytes) -> Result<Judged, StoreError> {
         match strict::decode_shared::<Delivery>(delivery) {
-            Ok(delivery) => inbox::judge(self.agent, &self.shown, delivery).await,
+            Ok(delivery) => inbox::judge(self.agent, delivery).await,
             Err(error) => Ok(Judged::Answered(Answer::Refused(error.into()))),
         }
     }
 
     async fn deliver(&self, attempt: Bytes, judged: Judged) -> Result<(), SessionError> {
-        let answer = inbox::keep(self.agent, judged).await?;
+        let answer = inbox::keep(self.agent, &self.shown, judged).await?;
         let answer = match answer {
             Answer::Held(acknowledgement) => session_request::Frame::Ack(Ack { attempt, acknowledgement }),
             Answer::Refused(refusal) => {

@@ -28,6 +28,8 @@ pub const BATCH_BYTES: usize = 16 << 20;
 pub const BATCH_WAIT: Duration = Duration::from_millis(1);
 /// Bytes of deliveries that are kept in memory from their commit until a session takes them.
 pub const RECENT_BYTES: u64 = 16 << 20;
+/// Recipients of a message whose parts are references into it as it came, and no copies.
+pub const SHARING_RECIPIENTS: usize = 32;
 /// Pages that the write-ahead log grows by until they are copied into the database: what is written and deleted again
 /// meanwhile is not copied at all.
 pub const CHECKPOINT_PAGES: u32 = 8_192;

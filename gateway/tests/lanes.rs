@@ -233,7 +233,7 @@ async fn a_message_that_was_accepted_for_some_is_accepted_for_more() {
 
 /// The positions of the sections of each copy that waits for an agency.
 async fn sections(store: &Store, agency: &str) -> Vec<Vec<u32>> {
-    let waiting = store.queue(&queue(agency), DeliveryId::default()).await.unwrap();
+    let waiting = store.queue(&queue(agency), DeliveryId::default()).await.unwrap().queued;
     let positions = waiting.into_iter().map(|queued| match queued.item {
         Item::Copy(copy) => copy.content.sections.iter().map(|section| section.position).collect(),
         Item::Notice(notice) => panic!("{notice:?}"),
@@ -243,7 +243,7 @@ async fn sections(store: &Store, agency: &str) -> Vec<Vec<u32>> {
 
 /// The one delivery that waits for an agency.
 async fn only(store: &Store, agency: &str) -> DeliveryId {
-    let waiting = store.queue(&queue(agency), DeliveryId::default()).await.unwrap();
+    let waiting = store.queue(&queue(agency), DeliveryId::default()).await.unwrap().queued;
     assert_eq!(waiting.len(), 1);
     waiting[0].id
 }

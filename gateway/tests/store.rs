@@ -284,7 +284,7 @@ async fn a_page_of_a_queue_is_bounded_and_in_order() {
     let mut pages = Vec::new();
     let mut after = DeliveryId::default();
     loop {
-        let page = store.queue(&waiting("be/b"), after).await.unwrap();
+        let page = store.queue(&waiting("be/b"), after).await.unwrap().queued;
         let Some(last) = page.last() else { break };
         after = last.id;
         pages.push(page.len());
@@ -310,7 +310,7 @@ async fn open(folder: &Path) -> Store {
 }
 
 async fn queue(store: &Store, agency: &str) -> Vec<Queued> {
-    store.queue(&waiting(agency), DeliveryId::default()).await.unwrap()
+    store.queue(&waiting(agency), DeliveryId::default()).await.unwrap().queued
 }
 
 /// Whether the database holds these bytes: SQLite's files, with what it has freed; of a server, its tables.

@@ -137,7 +137,12 @@ pub fn prove(signed: &SignedKeyRecord) -> Result<ProvenKey, KeyRecordError> {
         not_after: moment(&record.not_after, "not_after")?,
         kem_key: record.kem_key,
         previous,
-        signed: signed.clone(),
+        // A copy of its own: a key is kept, and `signed` may refer into the whole message that it came with.
+        signed: SignedKeyRecord {
+            record: Bytes::copy_from_slice(bytes),
+            signature: Bytes::copy_from_slice(&signed.signature),
+            predecessor_signature: Bytes::copy_from_slice(&signed.predecessor_signature),
+        },
     };
     if proven.not_after <= proven.not_before {
         return Err(field("not_after"));
@@ -279,6 +284,23 @@ mod tests {
         let gap = [chain[0].clone(), chain[2].clone()];
         let broken = |what| Err(KeyRecordError::BrokenChain { agency: agency(), what });
         assert_eq!(prove_chain(&gap), broken("sequence"));
+    }
+
+    #[test]
+    fn a_proven_key_keeps_nothing_of_the_message_that_it_came_with() {
+        let (mut chain, _) = chain();
+        let record = chain.swap_remove(0);
+        let whole = Bytes::from([record.record.as_ref(), record.signature.as_ref(), &[0; 1 << 20]].concat());
+        let (end, signed) = (record.record.len(), record.record.len() + record.signature.len());
+        let came = SignedKeyRecord {
+            record: whole.slice(..end),
+            signature: whole.slice(end..signed),
+            predecessor_signature: Bytes::new(),
+        };
+        let proven = prove(&came).unwrap();
+        assert_eq!(proven.signed, record);
+        drop(came);
+        assert!(whole.is_unique(), "a mebibyte stays for a key");
     }
 
     /// What an operator would try who wants to put a key of their own in an agency's place.

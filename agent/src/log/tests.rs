@@ -265,10 +265,11 @@ fn an_agency_is_shown_each_head_once() {
     let shown = ShownHeads::default();
     let [police, clinic] = ["be/police", "be/clinic"].map(|agency| agency.parse().unwrap());
     let news = |to, log: &'static str, keys: &'static str| {
-        let news = shown.news(to, HeldHeads { log: log.into(), keys: keys.into() });
-        (String::from_utf8(news.log.into()).unwrap(), String::from_utf8(news.keys.into()).unwrap())
+        let [mut log, mut keys] = [log, keys].map(Bytes::from);
+        shown.leave_news(to, [&mut log, &mut keys]);
+        (log, keys)
     };
-    let both = |log: &str, keys: &str| (log.to_owned(), keys.to_owned());
+    let both = |log: &'static str, keys: &'static str| (Bytes::from(log), Bytes::from(keys));
     assert_eq!(news(&police, "7", "3"), both("7", "3"));
     assert_eq!(news(&police, "7", "3"), both("", ""));
     assert_eq!(news(&clinic, "7", "3"), both("7", "3"), "another was not shown it");

@@ -204,7 +204,7 @@ impl Store {
             Direction::Received => insert_request(tx, &said, message.id),
             Direction::Sent => set_answer(tx, &said, message.id),
         }
-        Ok(Receipt::Held { thread_state: None })
+        Ok(Receipt::Held { thread_state: None, is_new: true })
     }
 
     /// Puts the message that tells the other party of the referral about a request into the outbox.

@@ -57,8 +57,8 @@ pub struct IncomingSection {
 /// What became of a received message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Receipt {
-    /// It is held durably, by now or since before; with it the state of its referral.
-    Held { thread_state: Option<StateChange> },
+    /// It is held durably, by now or, where it is not new, since before; with it the state of its referral.
+    Held { thread_state: Option<StateChange>, is_new: bool },
     /// It can't be taken as genuine.
     Refused(Refusal),
 }
@@ -113,7 +113,7 @@ impl Store {
             Kind::Referral => self.receive_referral(&mut tx, &message).await?,
             Kind::Alert => {
                 self.insert(&mut tx, &message, StateChange::default());
-                Receipt::Held { thread_state: None }
+                Receipt::Held { thread_state: None, is_new: true }
             }
             Kind::State => self.receive_state(&mut tx, &message).await?,
             Kind::Onward => self.receive_onward(&mut tx, &message).await?,
@@ -141,7 +141,7 @@ impl Store {
         let change = StateChange { state: State::Received.into(), reason: 0, outcome: 0 };
         self.insert(tx, message, change);
         note(tx, message.id, &change, message.received_at, &self.address().to_string());
-        Ok(Receipt::Held { thread_state: Some(change) })
+        Ok(Receipt::Held { thread_state: Some(change), is_new: true })
     }
 
     async fn receive_state(&self, tx: &mut Change, message: &Incoming) -> Result<Receipt, StoreError> {
@@ -163,7 +163,7 @@ impl Store {
             }
             stands = change;
         }
-        Ok(Receipt::Held { thread_state: Some(stands) })
+        Ok(Receipt::Held { thread_state: Some(stands), is_new: true })
     }
 
     pub(super) fn insert(&self, tx: &mut Change, message: &Incoming, change: StateChange) {
@@ -242,7 +242,7 @@ async fn received_before(tx: &mut Change, message: &Incoming) -> Result<Option<R
         }
         _ => None,
     };
-    Ok(Some(Receipt::Held { thread_state }))
+    Ok(Some(Receipt::Held { thread_state, is_new: false }))
 }
 
 /// The referral of the thread that a message is in, if its sender is the other party to it.

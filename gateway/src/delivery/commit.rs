@@ -36,7 +36,8 @@ impl From<Refusal> for Uncommitted {
     }
 }
 
-/// Decides of a message and commits it; once more by what holds now, where another gateway changed that meanwhile.
+/// Decides of a message and commits it; once more by what holds now, where another gateway changed what it was accepted
+/// or refused by.
 ///
 /// # Errors
 /// Why it is not stored.
@@ -44,9 +45,18 @@ pub async fn by_what_holds<T, F>(gateway: &Gateway, decide: impl Fn() -> F) -> R
 where
     F: Future<Output = Result<T, Uncommitted>>,
 {
+    let known = gateway.store.known();
     let mut decided = decide().await;
-    if matches!(decided, Err(Uncommitted::Outdated)) && gateway.store.fresh().await.is_ok() {
-        decided = decide().await;
+    let may_have_changed = match &decided {
+        Ok(_) => false,
+        Err(Uncommitted::Refused(refusal)) => may_have_passed(refusal.code()),
+        Err(Uncommitted::Outdated) => true,
+    };
+    if may_have_changed {
+        gateway.store.fresh().await.map_err(internal)?;
+        if gateway.store.known() > known {
+            decided = decide().await;
+        }
     }
     decided.map_err(|why| match why {
         Uncommitted::Refused(refusal) => refusal,

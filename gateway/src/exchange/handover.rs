@@ -23,7 +23,7 @@ use crate::{
     delivery::{self, evidence, internal},
     gateway::Gateway,
     limits,
-    store::{Change, DeliveryId, Item, Next, Queue, Queued, QueuedCopy},
+    store::{Change, DeliveryId, Item, Next, Page, Queue, Queued, QueuedCopy},
 };
 
 /// Hands over an agency's queue while its session lasts.
@@ -35,15 +35,8 @@ pub(super) async fn run(session: &Session, window: u32) -> Result<(), Refusal> {
     // Copies of senders that are suspended: looked at again when the directory changes.
     let mut held = BTreeSet::new();
     loop {
-        let mut page = session.gateway.store.queue(&queue, last).await.map_err(internal)?;
-        if page.is_empty() {
-            tokio::select! {
-                () = session.place.wake.notified() => {}
-                _ = revised.changed(), if !held.is_empty() => {
-                    last = held.first().map_or(last, |first: &DeliveryId| first.before());
-                }
-            }
-        }
+        let page = session.gateway.store.queue(&queue, last).await.map_err(internal)?;
+        let Page { queued: mut page, may_be_more } = page;
         if let Some(queued) = page.last() {
             last = queued.id;
         }
@@ -70,6 +63,15 @@ pub(super) async fn run(session: &Session, window: u32) -> Result<(), Refusal> {
             session.remember(id, Attempt { what, _turn: turn });
             if let Err(Gone) = send(session, id, &delivery).await {
                 return Ok(());
+            }
+        }
+        if may_be_more {
+            continue;
+        }
+        tokio::select! {
+            () = session.place.wake.notified() => {}
+            _ = revised.changed(), if !held.is_empty() => {
+                last = held.first().map_or(last, |first: &DeliveryId| first.before());
             }
         }
     }

@@ -80,7 +80,14 @@ async fn decide(
 
 /// Decodes an envelope, refusing what this version does not know.
 async fn read(bytes: Bytes) -> Result<Envelope, Refusal> {
-    delivery::aside(bytes.len(), move || Ok(strict::decode_shared::<Envelope>(bytes)?)).await
+    let size = bytes.len();
+    let read = move || {
+        let envelope: Envelope = strict::decode_shared(bytes.clone())?;
+        // Of many recipients, each one's copy would keep the head for all of them in memory.
+        let is_for_few = envelope.recipients.len() <= limits::SHARING_RECIPIENTS;
+        Ok(if is_for_few { envelope } else { strict::decode(&bytes)? })
+    };
+    delivery::aside(size, read).await
 }
 
 /// Checks all that doesn't need the store: the envelope itself, and that its sender is who calls, with

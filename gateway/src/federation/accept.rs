@@ -54,8 +54,14 @@ pub(super) async fn accept(
     now: OffsetDateTime,
 ) -> Result<Bytes, Refusal> {
     let size = forward.len();
-    let forward: Forward = aside(size, move || {
-        strict::decode_shared(forward).map_err(|error| {
+    let read = move || {
+        let read: Forward = strict::decode_shared(forward.clone())?;
+        // As with an envelope that an agency submits.
+        let is_for_few = read.recipients.len() <= limits::SHARING_RECIPIENTS;
+        if is_for_few { Ok(read) } else { strict::decode(&forward) }
+    };
+    let forward = aside(size, move || {
+        read().map_err(|error| {
             let refusal = Refusal::from(error);
             match refusal.code() {
                 ErrorCode::UnknownValue => Refusal { action: UPGRADE.to_owned(), ..refusal },
@@ -90,6 +96,7 @@ async fn decide(
     recipients: &[String],
     now: OffsetDateTime,
 ) -> Result<Bytes, Uncommitted> {
+    let view = gateway.store.known();
     gate(gateway, peer)?;
     let sender = listed::sender(gateway, peer, &forward.sender.clone().unwrap_or_default())?;
     let key = gateway.peers.get(&peer.domain).map_or(peer.bundle.signing, |peer| peer.bundle.signing);
@@ -119,7 +126,7 @@ async fn decide(
         return Ok(acceptances.clone());
     }
     let key = message.sender_key.clone();
-    let message = prepare(gateway, &sender, verified, (size, before), now).await?;
+    let message = prepare(gateway, &sender, verified, (size, before), (view, now)).await?;
     // It comes with the message, also where the directory does not tell of it yet, or never.
     if sender.keys.iter().all(|known| known.id != key.id) {
         gateway.store.log_keys(&[&key.signed]).await.map_err(internal)?;
@@ -236,9 +243,8 @@ async fn prepare(
     sender: &Agency,
     forward: VerifiedForward,
     (size, extends): (usize, Option<Bytes>),
-    now: OffsetDateTime,
+    (view, now): (u64, OffsetDateTime),
 ) -> Result<NewMessage, Refusal> {
-    let view = gateway.store.known();
     let policies = gateway.policy.load_full();
     let directory = gateway.directory.load_full();
     let VerifiedForward { message, releases } = forward;

@@ -204,6 +204,14 @@ pub struct NewNotice {
     pub leaf: Option<NewLeaf>,
 }
 
+/// The next of a queue.
+#[derive(Debug)]
+pub struct Page {
+    pub queued: Vec<Queued>,
+    /// Whether there may be more behind it already.
+    pub may_be_more: bool,
+}
+
 /// A delivery as it stands in the queue.
 #[derive(Debug, Clone)]
 pub struct Queued {

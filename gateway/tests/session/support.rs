@@ -185,6 +185,7 @@ impl World {
             .queue(&Queue::Agency(actor.address.clone()), DeliveryId::default())
             .await
             .unwrap()
+            .queued
             .len()
     }
 

@@ -98,7 +98,7 @@ async fn what_is_decided_before_a_change_is_known_is_not_accepted() {
     let mut given = pin!(second.unit(&lane, DeliveryId::default()));
     assert!(timeout(EARLY, &mut given).await.is_err(), "it is given to a peer by what was before");
     second.knows(second.state().await.unwrap());
-    assert_eq!(taken.await.unwrap().len(), 1);
+    assert_eq!(taken.await.unwrap().queued.len(), 1);
     assert!(given.await.unwrap().is_some());
     let decided_now = NewMessage { view: second.known(), ..self::message("be/a", &["be/b"]) };
     assert_eq!(second.accept(decided_now).await.unwrap(), Accepted::New);
@@ -279,4 +279,23 @@ async fn a_server_that_falls_silent_keeps_nobody_waiting_without_end() {
     assert!(matches!(probed, Err(StoreError::Database(_))), "{probed:?}");
     // Nothing was committed: the gateway need not end.
     assert!(timeout(EARLY, store.lost()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_change_that_waited_too_long_for_its_turn_does_not_take_it_later() {
+    /// Sooner than the server ends what holds a turn without a word.
+    const SOON: Duration = Duration::from_secs(8);
+    let folder = TempDir::new().unwrap();
+    let Some((database, options)) = server(folder.path()).await else { return };
+    let bound = QueueBound::default();
+    let [first, second] = [gateway(&database, bound).await, gateway(&database, bound).await];
+    let mut other = options.connect().await.unwrap();
+    // As one does whose commit waits for a standby.
+    sqlx::raw_sql("BEGIN; SELECT turn FROM shared FOR UPDATE").execute(&mut other).await.unwrap();
+    let given_up = timeout(LATE, first.accept(message("be/a", &["be/b"]))).await.unwrap();
+    assert!(matches!(given_up, Err(AcceptError::Store(StoreError::NotCommitted))), "{given_up:?}");
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    let accepted = timeout(SOON, second.accept(message("be/a", &["be/b"]))).await;
+    assert_eq!(accepted.expect("the turn is with a change that was given up").unwrap(), Accepted::New);
+    other.close().await.unwrap();
 }

@@ -170,7 +170,7 @@ impl Pool {
         Ok(match self {
             Self::Sqlite(pool) => Transaction::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?),
             Self::Postgres(pool, member) => {
-                Transaction::Postgres(postgres::answered(postgres::begin(pool)).await?, Arc::clone(member))
+                Transaction::Postgres(postgres::begin(pool).await?, Arc::clone(member))
             }
         })
     }

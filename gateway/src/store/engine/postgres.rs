@@ -22,8 +22,8 @@ pub(super) const ROWS: usize = 1_024;
 /// The advisory lock that every gateway on the database shares, or that one program has alone: the letters `liaison`.
 pub(super) const GATEWAYS: i64 = 0x006c_6961_6973_6f6e;
 
-/// Begins a change: whoever holds this row is the only one who changes anything.
-const BEGIN: &str = "BEGIN; SELECT turn FROM shared FOR UPDATE";
+/// Whoever holds this row is the only one who changes anything.
+const TURN: &str = "SELECT turn FROM shared FOR UPDATE";
 
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -196,7 +196,10 @@ async fn lock(connection: &mut PgConnection, company: Company) -> Result<bool, s
 pub(super) async fn begin(
     pool: &sqlx::PgPool,
 ) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, sqlx::Error> {
-    pool.begin_with(BEGIN).await
+    let mut change = answered(pool.begin()).await?;
+    // Within what sqlx knows to have begun: where it gets no answer, or the answer of a fault, it is rolled back.
+    answered(sqlx::query(TURN).execute(&mut *change)).await?;
+    Ok(change)
 }
 
 /// How many gateways are on the database.

@@ -100,6 +100,7 @@ impl<'a> Rows<'a> {
                     .await?;
                 }
                 Next::Quarantined(refusal) => {
+                    self.gone.push(change.delivery);
                     query("UPDATE delivery SET quarantined = $1 WHERE seq = $2")
                         .bind(refusal.encode_to_vec())
                         .bind(change.delivery.0)

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     limits,
     store::{
-        DeliveryId, Head, Item, Queue, Queued, QueuedCopy, Released, StoreError, Thread, Unit,
+        DeliveryId, Head, Item, Page, Queue, Queued, QueuedCopy, Released, StoreError, Thread, Unit,
         engine::{Row, query},
         remembered_since,
     },
@@ -24,10 +24,13 @@ use crate::{
 
 impl Store {
     /// The next page of a queue behind a delivery, in order: bounded in number and bytes.
-    pub async fn queue(&self, queue: &Queue, after: DeliveryId) -> Result<Vec<Queued>, StoreError> {
+    pub async fn queue(&self, queue: &Queue, after: DeliveryId) -> Result<Page, StoreError> {
         let recent = match self.readers.is_shared() {
             true => self.recent_of_all(queue, after).await?,
-            false => self.recent.next(queue, after, limits::PAGE_DELIVERIES as usize),
+            false => self.recent.next(queue, after, limits::PAGE_DELIVERIES as usize).map(|queued| {
+                let may_be_more = queued.len() >= limits::PAGE_DELIVERIES as usize;
+                Page { queued, may_be_more }
+            }),
         };
         if let Some(recent) = recent {
             return Ok(recent);
@@ -42,16 +45,12 @@ impl Store {
         let page = rows.into_iter().map(queued).collect::<Result<Vec<_>, _>>()?;
         // What was read may be changed before it is asked for again.
         self.recent.forget(page.iter().map(|queued| queued.id));
-        Ok(page)
+        Ok(Page { may_be_more: !page.is_empty(), queued: page })
     }
 
     /// The next in a queue to which other gateways add as well, as far as this one has it in memory; none where it does
     /// not have the first.
-    async fn recent_of_all(
-        &self,
-        queue: &Queue,
-        after: DeliveryId,
-    ) -> Result<Option<Vec<Queued>>, StoreError> {
+    async fn recent_of_all(&self, queue: &Queue, after: DeliveryId) -> Result<Option<Page>, StoreError> {
         let next: Vec<(i64, i64)> = query(
             "SELECT seq, (SELECT state FROM shared) FROM delivery WHERE queue = $1 AND seq > $2 AND quarantined IS NULL \
              ORDER BY seq LIMIT $3",
@@ -64,8 +63,9 @@ impl Store {
         // Whatever woke the reader, it decides by what was changed before.
         self.view_of(next.first().map_or(0, |(_, state)| state.unsigned_abs())).await?;
         let next: Vec<_> = next.into_iter().map(|(seq, _)| DeliveryId(seq)).collect();
-        let recent = self.recent.take(&next);
-        Ok((next.is_empty() || !recent.is_empty()).then_some(recent))
+        let queued = self.recent.take(&next);
+        let may_be_more = queued.len() < next.len() || next.len() >= limits::PAGE_DELIVERIES as usize;
+        Ok((next.is_empty() || !queued.is_empty()).then_some(Page { queued, may_be_more }))
     }
 
     /// What a lane holds next behind a delivery: all copies of one message, or one notice.
