@@ -76,9 +76,10 @@ FAULTS = {
 def passes(test):
     """Builds the copy and runs one test of it."""
     environment = dict(os.environ, CARGO_TARGET_DIR=str(COPY / "target"))
-    build = ["cargo", "build", "--quiet", "--package", "liaison-gateway", "--package", "liaison-agent", "--bins"]
+    # All with the same features, so that nothing is built twice.
+    build = ["cargo", "build", "--quiet", "--workspace", "--bins"]
     subprocess.run(build, cwd=COPY / "tree", env=environment, check=True)
-    run = ["cargo", "test", "--quiet", "--package", "liaison-tests", "--", "--exact", test]
+    run = ["cargo", "test", "--quiet", "--workspace", "--test", "suite", "--", "--exact", test]
     done = subprocess.run(run, cwd=COPY / "tree", env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if b"1 passed" not in done.stdout and b"1 failed" not in done.stdout:
         sys.exit(f"there is no test {test}, or it does not build:\n{done.stdout.decode(errors='replace')}")
