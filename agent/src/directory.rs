@@ -22,6 +22,7 @@ use liaison_trust::{
     names::AgencyAddress,
 };
 use time::OffsetDateTime;
+use tokio::time::timeout;
 
 use self::chain::{added, continued};
 use crate::{limits, link::Link, store::Store};
@@ -100,7 +101,11 @@ impl Directory {
     /// listed last. What is sent meanwhile waits in the outbox, and is sealed to keys that are looked up
     /// then.
     pub async fn last_listed(&self, address: &AgencyAddress) -> Result<Option<Agency>, Refusal> {
-        match self.agency(address).await {
+        let found = timeout(limits::LOOK_UP, self.agency(address)).await.unwrap_or_else(|_| {
+            let message = "the gateway does not answer";
+            Err(Refusal::new(ErrorCode::GatewayUnreachable, message, "ask again in a moment"))
+        });
+        match found {
             // Whom it can be sealed to turns out when it is sealed.
             Err(refusal)
                 if matches!(refusal.code(), ErrorCode::GatewayUnreachable | ErrorCode::UnknownKey) =>

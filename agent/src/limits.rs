@@ -12,6 +12,8 @@ pub const IDEMPOTENCY: Duration = Duration::from_secs(48 * 3600);
 pub const DIRECTORY_AGE: Duration = Duration::from_secs(60);
 /// Agencies kept in the directory's cache.
 pub const DIRECTORY_AGENCIES: usize = 4_096;
+/// How long a sender of a message waits for the gateway to tell of an agency that it told of before.
+pub const LOOK_UP: Duration = Duration::from_secs(3);
 /// Key records of one agency: rotations every 30 days for over 80 years.
 pub const KEY_CHAIN: usize = 1_024;
 /// Key records that are remembered as proven, some 2 KB each.

@@ -34,7 +34,7 @@ pub enum DataError {
     Unwritable { path: PathBuf, source: io::Error },
     #[error("{} can be read by others; run `chmod go= {}` and find out who has", .0.display(), .0.display())]
     Exposed(PathBuf),
-    #[error("a gateway runs on {} already; stop it first", .0.display())]
+    #[error("a gateway or a command runs on {} already; stop it, or let it end, first", .0.display())]
     Taken(PathBuf),
     #[error("{} is damaged ({fault}); restore it from a backup", path.display())]
     Damaged { path: PathBuf, fault: String },

@@ -70,9 +70,9 @@ pub async fn examine(folder: &DataFolder) -> Vec<Finding> {
     findings.extend(authority(folder, config.as_ref().ok(), now));
     findings.push(revocations(folder));
     findings.push(disk(folder.path()));
-    let kept = config.as_ref().map_or_else(|_| folder.database().into(), |config| config.database(folder));
-    findings.extend(database(folder, &kept, now).await);
+    // Where it is, the configuration says.
     if let Ok(config) = &config {
+        findings.extend(database(folder, &config.database(folder), now).await);
         findings.extend(logs::examine(folder, config).await);
     }
     findings.extend(running::examine(folder, config.ok().as_ref(), now).await);

@@ -15,6 +15,7 @@ use liaison_proto::{
 };
 use liaison_trust::{
     keys::SigningKey,
+    names::Domain,
     tls::{Acceptor, DomainTrust, SetupError},
 };
 use time::OffsetDateTime;
@@ -67,6 +68,8 @@ pub enum RunError {
         "{0} is not there, or holds nothing of a gateway; name the right one in gateway.toml, or restore it from a backup"
     )]
     NoDatabase(Database),
+    #[error("{database} is of the domain {domain}: name the database of {own} as `database` in gateway.toml")]
+    OtherDomain { database: Database, domain: String, own: Domain },
     #[error("the database is not usable ({0}); run `liaison-gateway doctor`")]
     Store(#[from] StoreError),
     #[error("the log of evidence is not what this gateway signed ({0}); run `liaison-gateway log verify`")]
@@ -118,7 +121,12 @@ pub async fn run(folder: &DataFolder, config: &Config) -> Result<(), RunError> {
     };
     let watched = bind("metrics", config.metrics).await?;
     let metrics = health::record_metrics()?;
-    let Loaded { gateway, authority, lead } = load(folder, config).await?;
+    let loaded = tokio::select! {
+        loaded = load(folder, config) => loaded?,
+        // The database may keep it waiting.
+        _ = signals.next() => return Ok(()),
+    };
+    let Loaded { gateway, authority, lead } = loaded;
 
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
     report(&reporter, ServingStatus::Serving).await;
@@ -215,7 +223,10 @@ async fn load(folder: &DataFolder, config: &Config) -> Result<Loaded, RunError> 
         return Err(RunError::NoDatabase(database));
     }
     let store = Store::open(&database, Company::Gateways, config.limits.queue(), &signing).await?;
-    // Before anything is written: one with other CAs is none of this domain's gateways.
+    // Before anything is written: neither a database of another domain, nor other CAs than those of the domain's gateways.
+    if let Some(domain) = store.domain().await?.filter(|domain| domain != config.domain.as_str()) {
+        return Err(RunError::OtherDomain { database, domain, own: config.domain.clone() });
+    }
     if !store.agree_on_roots(&cas.fingerprints()).await? {
         return Err(RunError::OtherRoots);
     }

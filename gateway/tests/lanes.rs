@@ -411,7 +411,7 @@ fn leaf() -> NewLeaf {
 }
 
 fn offered() -> Next {
-    Next::Offered(Some(Box::new(leaf())))
+    Next::Offered { leaf: Some(Box::new(leaf())), view: u64::MAX }
 }
 
 fn message(sender: &str, recipients: &[&str]) -> NewMessage {

@@ -23,7 +23,7 @@ use crate::{
     delivery::{self, evidence, internal},
     gateway::Gateway,
     limits,
-    store::{Change, DeliveryId, Item, Next, Page, Queue, Queued, QueuedCopy},
+    store::{Change, DeliveryId, Head, Item, Next, Page, Queue, Queued, QueuedCopy, StoreError},
 };
 
 /// Hands over an agency's queue while its session lasts.
@@ -53,11 +53,23 @@ pub(super) async fn run(session: &Session, window: u32) -> Result<(), Refusal> {
         let most = page.len().max(1);
         let logged = stream::iter(page).map(async |queued| {
             let turn = Arc::clone(&turns).acquire_owned().await.map_err(|_| Refusal::internal())?;
-            Ok::<_, Refusal>(logged(session, queued).await?.map(|queued| (turn, queued)))
+            Ok::<_, Refusal>((turn, logged(session, queued).await?))
         });
         let mut logged = pin!(logged.buffered(most));
         while let Some(logged) = logged.next().await {
-            let Some((turn, queued)) = logged? else { continue };
+            let (turn, queued) = match logged? {
+                // It may have waited for its turn.
+                (_, Logged::Goes(queued)) if is_held(&session.gateway, &queued) => {
+                    held.insert(queued.id);
+                    continue;
+                }
+                (turn, Logged::Goes(queued)) => (turn, queued),
+                (_, Logged::Held(id)) => {
+                    held.insert(id);
+                    continue;
+                }
+                (_, Logged::Ended) => continue,
+            };
             let Some((what, delivery)) = prepare(session, queued).await? else { continue };
             let id = Uuid::now_v7();
             session.remember(id, Attempt { what, _turn: turn });
@@ -79,9 +91,12 @@ pub(super) async fn run(session: &Session, window: u32) -> Result<(), Refusal> {
 
 /// Whether it is a copy whose sender is suspended.
 fn is_held(gateway: &Gateway, queued: &Queued) -> bool {
-    let Item::Copy(copy) = &queued.item else { return false };
+    matches!(&queued.item, Item::Copy(copy) if is_suspended(gateway, &copy.head))
+}
+
+fn is_suspended(gateway: &Gateway, head: &Head) -> bool {
     let directory = gateway.directory.load();
-    directory.get(&copy.head.sender).is_some_and(|sender| sender.state == AgencyState::Suspended)
+    directory.get(&head.sender).is_some_and(|sender| sender.state == AgencyState::Suspended)
 }
 
 async fn send(session: &Session, attempt: Uuid, delivery: &Delivery) -> Result<(), Gone> {
@@ -131,18 +146,40 @@ async fn copy_of(session: &Session, queued: QueuedCopy) -> Result<Option<SealedC
     Ok(Some(SealedCopy { sender_keys, ..copy }))
 }
 
-/// A delivery of which the log says that it goes to its recipient, before it does; none where it has ended instead.
-async fn logged(session: &Session, queued: Queued) -> Result<Option<Queued>, Refusal> {
-    let copy = match queued.item {
-        Item::Copy(copy) if !copy.head.handed_over => copy,
-        item => return Ok(Some(Queued { item, ..queued })),
+/// What has become of a delivery before it goes.
+enum Logged {
+    /// The log says that it goes to its recipient.
+    Goes(Queued),
+    /// Its sender is suspended.
+    Held(DeliveryId),
+    /// It has ended.
+    Ended,
+}
+
+/// Logs that a delivery goes to its recipient, before it does.
+async fn logged(session: &Session, queued: Queued) -> Result<Logged, Refusal> {
+    let Queued { id, item } = queued;
+    let mut copy = match item {
+        Item::Copy(copy) if !copy.head.handed_over => *copy,
+        item => return Ok(Logged::Goes(Queued { id, item })),
     };
     let gateway = &session.gateway;
-    delivery::recipient(&gateway.directory.load(), &session.agency)?;
-    let Some(copy) = delivery::fresh(gateway, *copy).await? else { return Ok(None) };
-    let leaf = evidence::handed_over(&copy, OffsetDateTime::now_utc()).map_err(internal)?;
-    let to = Next::HandedOver(Box::new(leaf));
-    let change = Change { delivery: queued.id, to, notice: None };
-    let is_queued = gateway.store.change(change).await.map_err(internal)?;
-    Ok(is_queued.then(|| Queued { item: Item::Copy(Box::new(copy)), ..queued }))
+    loop {
+        let view = gateway.store.known();
+        delivery::recipient(&gateway.directory.load(), &session.agency)?;
+        if is_suspended(gateway, &copy.head) {
+            return Ok(Logged::Held(id));
+        }
+        let Some(fresh) = delivery::fresh(gateway, copy).await? else { return Ok(Logged::Ended) };
+        let leaf = Box::new(evidence::handed_over(&fresh, OffsetDateTime::now_utc()).map_err(internal)?);
+        let to = Next::HandedOver { leaf, view };
+        match gateway.store.change(Change { delivery: id, to, notice: None }).await {
+            Ok(true) => return Ok(Logged::Goes(Queued { id, item: Item::Copy(Box::new(fresh)) })),
+            Ok(false) => return Ok(Logged::Ended),
+            // Decided once more, by what another gateway changed meanwhile.
+            Err(StoreError::Outdated) => gateway.store.fresh().await.map_err(internal)?,
+            Err(fault) => return Err(internal(fault)),
+        }
+        copy = fresh;
+    }
 }

@@ -32,7 +32,7 @@ use crate::{
     directory::Agency,
     gateway::Gateway,
     limits,
-    store::{Change, Load, Next, Queue, QueuedCopy},
+    store::{Change, Load, Next, Queue, QueuedCopy, StoreError},
 };
 
 /// Whether messages may go to the peer at present.
@@ -158,19 +158,26 @@ async fn offered(
     copies: Vec<QueuedCopy>,
     content: &Envelope,
 ) -> Result<Vec<QueuedCopy>, Refusal> {
+    let store = &link.gateway.store;
     let offer = async |copy: QueuedCopy| {
-        let copy = QueuedCopy { content: content.clone(), ..copy };
-        let Some(copy) = delivery::fresh(&link.gateway, copy).await? else { return Ok(None) };
-        let leaf = match copy.head.handed_over {
-            true => None,
-            false => {
-                Some(Box::new(evidence::handed_over(&copy, OffsetDateTime::now_utc()).map_err(internal)?))
+        let mut copy = QueuedCopy { content: content.clone(), ..copy };
+        loop {
+            let view = store.known();
+            let Some(fresh) = delivery::fresh(&link.gateway, copy).await? else { return Ok(None) };
+            let now = OffsetDateTime::now_utc();
+            let leaf = match fresh.head.handed_over {
+                true => None,
+                false => Some(Box::new(evidence::handed_over(&fresh, now).map_err(internal)?)),
+            };
+            // Each time: that the peer had not taken it before may wait for the writer still, from a link that is over.
+            let to = Next::Offered { leaf, view };
+            match store.change(Change { delivery: fresh.head.delivery, to, notice: None }).await {
+                // Decided once more, by what another gateway changed meanwhile.
+                Err(StoreError::Outdated) => store.fresh().await.map_err(internal)?,
+                is_queued => return Ok::<_, Refusal>(is_queued.map_err(internal)?.then_some(fresh)),
             }
-        };
-        // Each time: that the peer had not taken it before may wait for the writer still, from a link that is over.
-        let change = Change { delivery: copy.head.delivery, to: Next::Offered(leaf), notice: None };
-        let is_queued = link.gateway.store.change(change).await.map_err(internal)?;
-        Ok::<_, Refusal>(is_queued.then_some(copy))
+            copy = fresh;
+        }
     };
     let offered = try_join_all(copies.into_iter().map(offer)).await?;
     Ok(offered.into_iter().flatten().collect())

@@ -150,10 +150,10 @@ pub enum Next {
     /// Still to be delivered, with less in it.
     Narrowed(Box<Released>),
     /// Still to be delivered, and its recipient's agent may have it from now on; what the log says of that, the first
-    /// time.
-    HandedOver(Box<NewLeaf>),
-    /// Still to be delivered, and a peer may have it from now on; what the log says of that, the first time.
-    Offered(Option<Box<NewLeaf>>),
+    /// time. It goes by this view of the domain's state, or is [`StoreError::Outdated`].
+    HandedOver { leaf: Box<NewLeaf>, view: u64 },
+    /// Still to be delivered, and a peer may have it from now on, by this view; what the log says of that, the first time.
+    Offered { leaf: Option<Box<NewLeaf>>, view: u64 },
     /// Still to be delivered, for this reason; whether a peer that was offered it has just said that it has not taken
     /// it.
     Waiting { why: ErrorCode, is_back: bool },
@@ -339,7 +339,9 @@ pub enum StoreError {
     ForeignLeaf(u64),
     #[error(transparent)]
     RecordTooLong(#[from] RecordTooLong),
-    #[error("what another gateway of the domain changed could not be taken over in time; the log says why")]
+    #[error(
+        "what another gateway of the domain changed is not taken over yet; where it stays so, the log says why"
+    )]
     Outdated,
     #[error("the change was not committed; the log says why")]
     NotCommitted,

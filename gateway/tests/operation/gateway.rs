@@ -102,8 +102,22 @@ impl Gateway {
     }
 
     pub(crate) async fn run_logging_to(&self, log: &Path) -> Running<'_> {
+        let mut running = self.begin(log);
+        let deadline = Instant::now() + PATIENCE;
+        while !self.http("/readyz").await.starts_with("HTTP/1.1 200") {
+            if running.child.try_wait().unwrap().is_some() {
+                panic!("the gateway ended at once: {}", std::fs::read_to_string(log).unwrap());
+            }
+            assert!(Instant::now() < deadline, "the gateway does not get ready");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        running
+    }
+
+    /// Starts it, ready or not.
+    pub(crate) fn begin(&self, log: &Path) -> Running<'_> {
         // A file over the limit that `Running::limit_files` sets is an error then, and no signal.
-        let mut child = Command::new("sh")
+        let child = Command::new("sh")
             .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_liaison-gateway")])
             .arg("--data")
             .arg(self.data())
@@ -112,14 +126,6 @@ impl Gateway {
             .stderr(File::create(log).unwrap())
             .spawn()
             .unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        while !self.http("/readyz").await.starts_with("HTTP/1.1 200") {
-            if child.try_wait().unwrap().is_some() {
-                panic!("the gateway ended at once: {}", std::fs::read_to_string(log).unwrap());
-            }
-            assert!(Instant::now() < deadline, "the gateway does not get ready");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
         Running { gateway: self, child }
     }
 

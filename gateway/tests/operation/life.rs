@@ -8,6 +8,7 @@ use std::{
 };
 
 use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
+use tokio::{net::TcpListener, time::timeout};
 
 use crate::gateway::{Gateway, PATIENCE};
 
@@ -50,6 +51,44 @@ async fn a_killed_gateway_starts_again_and_only_one_runs() {
     assert!(gateway.data().join("admin.sock").exists(), "a stale socket");
     let _running = gateway.run().await;
     assert_eq!(gateway.json(&["agency", "list"])["agencies"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_database_of_another_domain_is_named_and_not_touched() {
+    let gateway = Gateway::init();
+    let mut running = gateway.run().await;
+    gateway.add_shelter();
+    let until = Instant::now() + PATIENCE;
+    while !gateway.cli(&["log", "head"]).stdout.contains("be/log/1") {
+        assert!(Instant::now() < until, "no head is signed");
+    }
+    running.signal("-TERM");
+    running.ended().await;
+    let other = Gateway::init_as("hu");
+    for file in ["liaison.db", "liaison.db-wal"] {
+        _ = fs::copy(gateway.data().join(file), other.data().join(file));
+    }
+    let done = other.cli(&["run"]);
+    assert_eq!(done.status, 1);
+    assert!(done.stderr.contains("is of the domain be") && done.stderr.contains("of hu"), "{}", done.stderr);
+}
+
+#[tokio::test]
+async fn a_gateway_that_waits_for_its_database_ends_when_it_is_told_to() {
+    let gateway = Gateway::init();
+    // A server that says nothing.
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://liaison@{}/liaison", server.local_addr().unwrap());
+    let config = gateway.data().join("gateway.toml");
+    let before = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("database = \"{url}\"\n{before}")).unwrap();
+    let mut running = gateway.begin(&gateway.data().join("log"));
+    let connected = timeout(PATIENCE, server.accept()).await.unwrap().unwrap();
+    running.signal("-TERM");
+    // Long before it gives the server up.
+    let ended = timeout(Duration::from_secs(10), running.ended()).await.expect("it waits on");
+    assert_eq!(ended.code(), Some(0));
+    drop(connected);
 }
 
 #[tokio::test]

@@ -425,6 +425,22 @@ async fn what_a_suspended_agency_sent_waits_and_what_a_revoked_one_sent_goes_now
     assert!(timeout(Duration::from_millis(300), link.copy()).await.is_err(), "handed over twice");
 }
 
+#[tokio::test]
+async fn what_waits_for_its_turn_is_held_if_its_sender_is_suspended_meanwhile() {
+    let (world, [police, shelter, ..]) = World::start().await;
+    let mut sender = world.session(&shelter).await;
+    for _ in 0..2 {
+        sender.submit(&shelter.seal(&shelter.referral(&police, Basis::ConsentOfPerson))).await.unwrap();
+    }
+    let mut link = world.session_with(&police, 1).await;
+    let (attempt, first) = link.copy().await;
+    world.set_state(&shelter, AgencyState::Suspended);
+    link.acknowledge(attempt, &police.acknowledgement(&first), &police.signing).await;
+    assert!(timeout(Duration::from_millis(300), link.copy()).await.is_err(), "handed over nevertheless");
+    world.set_state(&shelter, AgencyState::Active);
+    timeout(SOON, link.copy()).await.expect("it is held for ever");
+}
+
 /// Where a database is shared, a change that another gateway makes meanwhile refuses nothing that is under way.
 #[tokio::test]
 async fn what_another_gateway_changed_meanwhile_decides_without_a_refusal() {

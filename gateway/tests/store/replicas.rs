@@ -97,7 +97,12 @@ async fn what_is_decided_before_a_change_is_known_is_not_accepted() {
     assert!(timeout(EARLY, &mut taken).await.is_err(), "it is handed over by what was before");
     let mut given = pin!(second.unit(&lane, DeliveryId::default()));
     assert!(timeout(EARLY, &mut given).await.is_err(), "it is given to a peer by what was before");
+    let delivery = queue(&first, "be/b").await[0].id;
+    let by = |view| Change { delivery, to: Next::HandedOver { leaf: Box::new(leaf()), view }, notice: None };
+    let handed_over = second.change(by(second.known())).await;
+    assert!(matches!(handed_over, Err(StoreError::Outdated)), "it goes by what was before: {handed_over:?}");
     second.knows(second.state().await.unwrap());
+    assert!(second.change(by(second.known())).await.unwrap());
     assert_eq!(taken.await.unwrap().queued.len(), 1);
     assert!(given.await.unwrap().is_some());
     let decided_now = NewMessage { view: second.known(), ..self::message("be/a", &["be/b"]) };

@@ -125,9 +125,9 @@ fn watched(options: &PgConnectOptions) -> PgConnectOptions {
 /// this version and makes the account of the queues anew.
 async fn enter(options: &PgConnectOptions, company: Company) -> Result<(PgConnection, Turn), StoreError> {
     let until = Instant::now() + limits::DATABASE_BUSY;
-    let mut connection = options.connect().await?;
+    let mut connection = answered(options.connect()).await?;
     loop {
-        if lock(&mut connection, Company::None).await? {
+        if answered(lock(&mut connection, Company::None)).await? {
             MIGRATIONS.run(&mut connection).await?;
             begin_turn(&mut connection, company).await?;
             if company == Company::Gateways {
@@ -136,9 +136,9 @@ async fn enter(options: &PgConnectOptions, company: Company) -> Result<(PgConnec
             }
             break;
         }
-        if company == Company::Gateways && lock(&mut connection, company).await? {
+        if company == Company::Gateways && answered(lock(&mut connection, company)).await? {
             let newest = MIGRATIONS.iter().map(|migration| migration.version).max();
-            if turn(&mut connection).await?.1 != newest {
+            if answered(turn(&mut connection)).await?.1 != newest {
                 return Err(StoreError::OtherGateways);
             }
             break;
@@ -149,7 +149,7 @@ async fn enter(options: &PgConnectOptions, company: Company) -> Result<(PgConnec
         // One that has just ended, the server may not have noticed yet.
         tokio::time::sleep(limits::DATABASE_LOCK_TURN).await;
     }
-    let turn = turn(&mut connection).await?;
+    let turn = answered(turn(&mut connection)).await?;
     Ok((connection, turn))
 }
 
@@ -232,10 +232,9 @@ fn member(options: &PgConnectOptions) -> Arc<Member> {
 }
 
 pub(super) async fn exists(options: &PgConnectOptions) -> Result<bool, StoreError> {
-    let mut connection = watched(options).connect().await?;
-    let exists = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
-        .fetch_one(&mut connection)
-        .await?;
+    let mut connection = answered(watched(options).connect()).await?;
+    let exists = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL");
+    let exists = answered(exists.fetch_one(&mut connection)).await?;
     connection.close().await?;
     Ok(exists)
 }
@@ -246,15 +245,17 @@ pub(super) async fn one(options: &PgConnectOptions) -> Result<sqlx::PgPool, sqlx
 
 /// What is wrong with how the server keeps the database, and what an administrator should know of it.
 pub(super) async fn faults(options: &PgConnectOptions) -> Result<Soundness, StoreError> {
-    let mut connection = watched(options).connect().await?;
-    let (fsync, pages, synchronous, standbys): (String, String, String, i64) = sqlx::query_as(
+    let mut connection = answered(watched(options).connect()).await?;
+    // Of each standby only those may see more than that it is there who may watch the server (`pg_monitor`).
+    let told = sqlx::query_as(
         "SELECT current_setting('fsync'), current_setting('full_page_writes'), \
-         current_setting('synchronous_standby_names'), (SELECT COUNT(*) FROM pg_stat_replication)",
-    )
-    .fetch_one(&mut connection)
-    .await?;
+         current_setting('synchronous_standby_names'), (SELECT COUNT(*) FROM pg_stat_replication), \
+         EXISTS (SELECT 1 FROM pg_stat_replication WHERE sync_state = 'async')",
+    );
+    let (fsync, pages, synchronous, standbys, asynchronous): (String, String, String, i64, bool) =
+        answered(told.fetch_one(&mut connection)).await?;
     connection.close().await?;
     let off = [("fsync", fsync), ("full_page_writes", pages)].into_iter().filter(|(_, is)| is == "off");
     let faults = off.map(|(setting, _)| format!("the server runs with {setting} = off")).collect();
-    Ok(Soundness { faults, asynchronous: synchronous.is_empty() && standbys > 0 })
+    Ok(Soundness { faults, asynchronous: asynchronous || synchronous.is_empty() && standbys > 0 })
 }

@@ -41,7 +41,7 @@ type Settlements = Vec<(Box<Settlement>, oneshot::Sender<Result<Settled, StoreEr
 /// What became of the parts of a batch, in their order.
 struct Outcomes {
     accepted: Vec<Result<Accepted, AcceptError>>,
-    changed: Vec<bool>,
+    changed: Vec<Result<bool, StoreError>>,
     settled: Vec<Settled>,
 }
 
@@ -77,7 +77,7 @@ impl Batches {
                     let _ = answer.send(outcome);
                 }
                 for ((_, answer), outcome) in changes.into_iter().zip(changed) {
-                    let _ = answer.send(Ok(outcome));
+                    let _ = answer.send(outcome);
                 }
                 for ((_, answer), outcome) in settlements.into_iter().zip(settled) {
                     let _ = answer.send(Ok(outcome));
@@ -147,7 +147,7 @@ impl Batches {
 pub(super) struct Rows<'a> {
     batches: &'a Batches,
     /// How often the domain's state has changed.
-    state: u64,
+    pub(super) state: u64,
     /// By how much each queue changes.
     queues: account::Changes,
     next: Next,

@@ -12,12 +12,12 @@ use crate::store::{
 };
 
 impl<'a> Rows<'a> {
-    /// Changes what is still queued; says of each change whether it was.
+    /// Changes what is still queued; says of each change whether it was. What goes by an older view than that of now stays.
     pub(super) async fn change(
         &mut self,
         db: &mut Transaction,
         changes: &'a Changes,
-    ) -> Result<Vec<bool>, StoreError> {
+    ) -> Result<Vec<Result<bool, StoreError>>, StoreError> {
         let deliveries = |are_gone: bool| -> Vec<DeliveryId> {
             let changes = changes.iter().map(|(change, _)| change);
             let alike = changes.filter(|change| matches!(change.to, Next::Gone) == are_gone);
@@ -32,7 +32,7 @@ impl<'a> Rows<'a> {
             if matches!(change.to, Next::Gone) {
                 // A second change in the same batch finds nothing to do.
                 let row = ended.remove(&change.delivery);
-                outcomes.push(row.is_some());
+                outcomes.push(Ok(row.is_some()));
                 if let Some(row) = row {
                     self.queue(&row.queue).take(row.bytes);
                     self.touched.extend(row.message);
@@ -43,9 +43,15 @@ impl<'a> Rows<'a> {
             }
             let row = queued.get_mut(&change.delivery).filter(|row| applies(&change.to, row));
             let Some(row) = row else {
-                outcomes.push(false);
+                outcomes.push(Ok(false));
                 continue;
             };
+            if let Next::HandedOver { view, .. } | Next::Offered { view, .. } = change.to
+                && view < self.state
+            {
+                outcomes.push(Err(StoreError::Outdated));
+                continue;
+            }
             match &change.to {
                 Next::Gone => {}
                 Next::Expired => {
@@ -71,14 +77,14 @@ impl<'a> Rows<'a> {
                     .execute(&mut *db)
                     .await?;
                 }
-                Next::HandedOver(leaf) => {
+                Next::HandedOver { leaf, .. } => {
                     // Once, whoever else hands it over.
                     if !std::mem::replace(&mut row.handed_over, true) {
                         handed_over.push(change.delivery.0);
                         self.leaves.push(leaf);
                     }
                 }
-                Next::Offered(leaf) => {
+                Next::Offered { leaf, .. } => {
                     row.offered = true;
                     self.leaves.extend(leaf.as_deref());
                     query("UPDATE delivery SET offered = TRUE, handed_over = TRUE WHERE seq = $1")
@@ -117,7 +123,7 @@ impl<'a> Rows<'a> {
                 self.queue(&row.queue).take(row.bytes);
             }
             self.add_notice(change.notice.as_ref());
-            outcomes.push(true);
+            outcomes.push(Ok(true));
         }
         end(db, &expired).await?;
         self.gone.extend(expired);

@@ -20,6 +20,13 @@ impl Store {
         head(kind, &row)
     }
 
+    /// The domain whose log of evidence the database holds, by the origin of its head; none before the first.
+    pub async fn domain(&self) -> Result<Option<String>, StoreError> {
+        let head = self.log_head(LogKind::Evidence).await?;
+        let origin = head.checkpoint.map(|note| String::from_utf8_lossy(&note).into_owned());
+        Ok(origin.and_then(|note| Some(note.split_once('/')?.0.to_owned())))
+    }
+
     /// The log of a kind and number, with its head.
     pub async fn log(&self, kind: LogKind, number: u32) -> Result<Option<LogHead>, StoreError> {
         let row =

@@ -39,6 +39,9 @@ impl Store {
     }
 
     /// Changes one delivery. True if it was still queued; the answer comes after a durable commit.
+    ///
+    /// # Errors
+    /// [`StoreError::Outdated`] where it goes by an older view of the domain's state; the database failed.
     pub async fn change(&self, change: Change) -> Result<bool, StoreError> {
         let (answer, answered) = oneshot::channel();
         self.hand_over(Job::Change(Box::new(change), answer)).await?;
