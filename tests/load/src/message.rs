@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use liaison_proto::{
     case::v1::SendReferralRequest,
     message::v1::{
-        AlertContent, AlertInfo, Health, Identity, Location, Narrative, PersonName, ReferralContent,
+        AlertContent, AlertInfo, Consent, Health, Identity, Location, Narrative, PersonName, ReferralContent,
         ServiceRequest, alert_severity, data_category::Code as Category, purpose::Code as Purpose,
         service_type,
     },
@@ -33,18 +33,20 @@ pub(crate) fn referral(to: &str) -> Result<SendReferralRequest> {
 pub(crate) fn referral_of(to: &str, length: usize) -> Result<SendReferralRequest> {
     // Texts take all but what their fields and the consent do, the last one what is left over. They are longer than 127
     // bytes each, so that their lengths take two.
-    let around = bytes(&content(to, 512, 512))? - 5 * 512;
+    // Made once: it has the time in it, and not all times are as long.
+    let consent = message::consent(&[to], &SECTIONS);
+    let around = bytes(&content(&consent, 512, 512))? - 5 * 512;
     let text = (length - around) / 5;
     let last = length - around - 4 * text;
     Ok(SendReferralRequest {
         to: vec![to.to_owned()],
-        content: Some(content(to, text, last)),
+        content: Some(content(&consent, text, last)),
         purpose: Purpose::VictimSupport.into(),
         ..SendReferralRequest::default()
     })
 }
 
-fn content(to: &str, text: usize, last: usize) -> ReferralContent {
+fn content(consent: &Consent, text: usize, last: usize) -> ReferralContent {
     ReferralContent {
         service_request: Some(ServiceRequest {
             services: vec![service_type::Code::Safehouse.into()],
@@ -57,7 +59,7 @@ fn content(to: &str, text: usize, last: usize) -> ReferralContent {
         }),
         health: Some(Health { physical: words(text), ..Health::default() }),
         location: Some(Location { whereabouts: words(text), ..Location::default() }),
-        consent: Some(message::consent(&[to], &SECTIONS)),
+        consent: Some(consent.clone()),
         narrative: Some(Narrative { text: words(last) }),
         ..ReferralContent::default()
     }
