@@ -32,7 +32,7 @@ pub const RECENT_BYTES: u64 = 16 << 20;
 pub const SHARING_RECIPIENTS: usize = 32;
 /// Pages that the write-ahead log grows by until they are copied into the database: what is written and deleted again
 /// meanwhile is not copied at all.
-pub const CHECKPOINT_PAGES: u32 = 16_384;
+pub const CHECKPOINT_PAGES: u32 = 8_192;
 /// Statements that a connection to the database keeps prepared.
 pub const STATEMENTS: usize = 256;
 /// Rows that are moved to another database at once.
