@@ -209,8 +209,8 @@ pub(super) fn signers(answer: &ListReceiptsResponse) -> BTreeMap<Digest, Signer>
     answer.signers.iter().filter_map(signer).collect()
 }
 
-/// A receipt under a head, which was verified as it was read, with what its record tells; that of an acknowledgement with the key that signed it, if it is
-/// among these.
+/// A receipt under a head, which was verified as it was read, with what its record tells; that of an acknowledgement with
+/// the key that signed it, if it is among these.
 ///
 /// # Errors
 /// It shows nothing.

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use liaison_proto::{
     exchange::v1::{Continuation, Receipt as Shown},
     log::v1::{Accepted, Act, Decision, Record, RuleName, record},
@@ -196,7 +198,7 @@ fn a_receipt_is_believed_only_whole() {
     }));
     let newest = head("log", &be(), &key.public(), &log.head(7)).unwrap();
     let good = log.receipt(6);
-    let (proven, told) = receipt(&key.public(), &newest, &good, &std::collections::BTreeMap::new()).unwrap();
+    let (proven, told) = receipt(&key.public(), &newest, &good, &BTreeMap::new()).unwrap();
     assert_eq!((told.event, told.message, proven.index), (Event::Accepted, message, 6));
     let flipped = |bytes: &[u8]| -> bytes::Bytes { bytes.iter().map(|byte| byte ^ 1).collect() };
     for (what, wrong) in [
@@ -208,10 +210,7 @@ fn a_receipt_is_believed_only_whole() {
         ("no proof", Shown { proof: Vec::new(), ..good.clone() }),
         ("no message", log.receipt(2)),
     ] {
-        assert!(
-            receipt(&key.public(), &newest, &wrong, &std::collections::BTreeMap::new()).is_err(),
-            "{what}"
-        );
+        assert!(receipt(&key.public(), &newest, &wrong, &BTreeMap::new()).is_err(), "{what}");
     }
 }
 

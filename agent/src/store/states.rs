@@ -146,31 +146,21 @@ async fn withdraw_draft(tx: &mut Change, id: Uuid) -> Result<bool, StoreError> {
     Ok(taken.bind(id.as_bytes().as_slice()).changed().await? > 0)
 }
 
+/// Finds a referral by what follows.
+const REFERRAL: &str = "select id, thread, direction, sender, urgency, status, change, cancel_pending, \
+                        (select agency from deliveries where message = id) as recipient \
+                        from messages where kind = 1 and ";
+
 /// A referral by its own id, with its thread.
 pub(super) async fn by_id(tx: &mut Change, id: Uuid) -> Result<Option<(Standing, Uuid)>, StoreError> {
-    let row: Option<Row> = tx
-        .ask(
-            "select id, thread, direction, sender, urgency, status, change, cancel_pending, \
-             (select agency from deliveries where message = id) as recipient \
-             from messages where id = ? and kind = 1",
-        )
-        .bind(id.as_bytes().as_slice())
-        .first()
-        .await?;
+    let row: Option<Row> = tx.ask(REFERRAL).then("id = ?").bind(id.as_bytes().as_slice()).first().await?;
     row.map(standing).transpose()
 }
 
 /// A referral by its thread.
 pub(super) async fn by_thread(tx: &mut Change, thread: Uuid) -> Result<Option<Standing>, StoreError> {
-    let row: Option<Row> = tx
-        .ask(
-            "select id, thread, direction, sender, urgency, status, change, cancel_pending, \
-             (select agency from deliveries where message = id) as recipient \
-             from messages where thread = ? and kind = 1",
-        )
-        .bind(thread.as_bytes().as_slice())
-        .first()
-        .await?;
+    let row: Option<Row> =
+        tx.ask(REFERRAL).then("thread = ?").bind(thread.as_bytes().as_slice()).first().await?;
     Ok(row.map(standing).transpose()?.map(|(standing, _)| standing))
 }
 

@@ -12,7 +12,8 @@ use crate::{admin::connect, data::DataFolder};
 /// What to do with the CA.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show which CA issues, how far a change of it is, and who has not learnt of it yet: of peers, only the gateway that leads knows
+    /// Show which CA issues, how far a change of it is, and who has not learnt of it yet: of peers, only the gateway
+    /// that leads knows
     Show,
     /// Make the next CA and make it known; the one that is there still issues
     Prepare,

@@ -4,13 +4,14 @@ use bytes::Bytes;
 use liaison_proto::{
     limits::CHUNK_BYTES,
     message::v1::{Manifest, Refusal, error_code::Code as ErrorCode},
+    strict::{self, StrictError},
 };
 use liaison_trust::{
     digest::{Digest, sha256},
     names::AgencyAddress,
 };
 use metrics::counter;
-use prost::Message;
+use prost::{Message, Name};
 use time::OffsetDateTime;
 use tracing::{error, warn};
 use uuid::Uuid;
@@ -198,6 +199,20 @@ fn erased() -> Refusal {
         "the message was accepted before and has ended; what was recorded of it was erased, as the law demands",
         "ask the recipient whether it has the message; it is not delivered again",
     )
+}
+
+/// Decodes a message as it came, whose parts are references into it: unless it is for many, for each one's copy would
+/// then keep the head for all of them in memory.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn decoded<M: Message + Name + Default>(
+    bytes: &Bytes,
+    recipients: impl Fn(&M) -> usize,
+) -> Result<M, StrictError> {
+    let shared: M = strict::decode_shared(bytes.clone())?;
+    let is_for_few = recipients(&shared) <= limits::SHARING_RECIPIENTS;
+    if is_for_few { Ok(shared) } else { strict::decode(bytes) }
 }
 
 /// Runs what takes long for large messages where it delays nobody else.

@@ -35,8 +35,8 @@ use crate::{
 };
 
 pub use commit::{
-    Offered, Uncommitted, aside, by_what_holds, commit, internal, log_refusal, may_have_passed, offered,
-    queue_full, unless_erased,
+    Offered, Uncommitted, aside, by_what_holds, commit, decoded, internal, log_refusal, may_have_passed,
+    offered, queue_full, unless_erased,
 };
 pub use fresh::fresh;
 pub use merge::merged;

@@ -8,7 +8,7 @@ use liaison_proto::{
         Acceptance, Envelope, RecipientDecision, Refusal, Rule, SignedAcceptance,
         error_code::Code as ErrorCode, kind::Code as Kind, verdict::Code as Verdict,
     },
-    strict, times,
+    times,
 };
 use liaison_trust::{
     digest::Digest,
@@ -80,14 +80,8 @@ async fn decide(
 
 /// Decodes an envelope, refusing what this version does not know.
 async fn read(bytes: Bytes) -> Result<Envelope, Refusal> {
-    let size = bytes.len();
-    let read = move || {
-        let envelope: Envelope = strict::decode_shared(bytes.clone())?;
-        // Of many recipients, each one's copy would keep the head for all of them in memory.
-        let is_for_few = envelope.recipients.len() <= limits::SHARING_RECIPIENTS;
-        Ok(if is_for_few { envelope } else { strict::decode(&bytes)? })
-    };
-    delivery::aside(size, read).await
+    let recipients = |envelope: &Envelope| envelope.recipients.len();
+    delivery::aside(bytes.len(), move || Ok(delivery::decoded(&bytes, recipients)?)).await
 }
 
 /// Checks all that doesn't need the store: the envelope itself, and that its sender is who calls, with

@@ -54,14 +54,8 @@ pub(super) async fn accept(
     now: OffsetDateTime,
 ) -> Result<Bytes, Refusal> {
     let size = forward.len();
-    let read = move || {
-        let read: Forward = strict::decode_shared(forward.clone())?;
-        // As with an envelope that an agency submits.
-        let is_for_few = read.recipients.len() <= limits::SHARING_RECIPIENTS;
-        if is_for_few { Ok(read) } else { strict::decode(&forward) }
-    };
     let forward = aside(size, move || {
-        read().map_err(|error| {
+        delivery::decoded(&forward, |forward: &Forward| forward.recipients.len()).map_err(|error| {
             let refusal = Refusal::from(error);
             match refusal.code() {
                 ErrorCode::UnknownValue => Refusal { action: UPGRADE.to_owned(), ..refusal },
